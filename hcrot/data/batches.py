@@ -1,0 +1,101 @@
+"""Mini-batches: every item once per epoch, in an order that a resumed run finds again."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+class Batches:
+    """Arrays of one length, cut in step into batches.
+
+        for epoch in range(batches.epoch, epochs):
+            for images, labels in batches:
+                ...
+
+    One pass of `for` is one epoch: each item exactly once, the last batch as small as what is left. The order of epoch
+    e is a fresh permutation of 0..n-1, a function of (seed, e) alone; the seed is drawn from `generator` once, here.
+    Three integers therefore say where a run is, whatever else the generator has been used for since.
+
+    A pass that was left in the middle (by `break`, by a checkpoint) is continued by the next one, which takes exactly
+    the batches that remain of that epoch.
+
+    Args:
+        arrays: each (n, ...), n >= 1.
+        batch_size: items per batch, at least 1.
+        generator: the order is drawn from it. None: no shuffling, items come as they are stored.
+
+    Attributes:
+        epoch: how many epochs have been handed out whole, the batch in hand included.
+        position: how many items of the current epoch have been handed out.
+
+    Raises:
+        TypeError: one of `arrays` is no array, `batch_size` no int, or `generator` neither a Generator nor None.
+        ValueError: no arrays, an empty array, arrays of different lengths, or `batch_size` < 1.
+    """
+
+    def __init__(self, *arrays: np.ndarray, batch_size: int, generator: np.random.Generator | None):
+        if not all(isinstance(array, np.ndarray) and array.ndim > 0 for array in arrays):
+            came = ", ".join(type(array).__name__ for array in arrays)
+            raise TypeError(f"Batches: expected arrays of shape (n, ...), got {came}")
+        lengths = [len(array) for array in arrays]
+        if not lengths or min(lengths) == 0 or min(lengths) != max(lengths):
+            raise ValueError(f"Batches: expected arrays of one length, at least 1, got lengths {lengths}")
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+            raise TypeError(f"Batches: batch_size must be an int, got {batch_size!r}")
+        if batch_size < 1:
+            raise ValueError(f"Batches: batch_size must be at least 1, got {batch_size}")
+        if not isinstance(generator, np.random.Generator | None):
+            raise TypeError(f"Batches: generator must be a numpy.random.Generator or None, got {generator!r}")
+        self.arrays = arrays
+        self.count = lengths[0]
+        self.batch_size = int(batch_size)
+        self.seed = None if generator is None else int(generator.integers(2**63))
+        self.epoch = 0
+        self.position = 0
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch, ceil(n / batch_size)."""
+        return -(-self.count // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """The batches that remain of the current epoch, each a tuple with one new array (batch, ...) per array."""
+        epoch, order = self.epoch, self._order(self.epoch)
+        for start in range(self.position, self.count, self.batch_size):
+            stop = start + self.batch_size
+            # Moved on before the batch is handed over: a state taken while it is worked on says that it has been given.
+            self.epoch, self.position = (epoch, stop) if stop < self.count else (epoch + 1, 0)
+            rows = order[start:stop]
+            yield tuple(array[rows] for array in self.arrays)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if self.seed is None:
+            return np.arange(self.count)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.count)
+
+    def state_dict(self) -> dict[str, int | None]:
+        """Where the run is, in plain integers for JSON: the next batch after `load_state_dict` is the one due now."""
+        return {"seed": self.seed, "count": self.count, "epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        """Go to where `state` was taken. A `for` that is already running is not redirected; the next one starts there.
+
+        The batch size is not part of it: with the same one the run continues bit for bit, with another every item still
+        comes once per epoch.
+
+        Raises:
+            ValueError: other keys than `state_dict` writes, numbers out of range, a state of arrays of another length,
+                a shuffled state for an unshuffled run or the reverse. Nothing is changed then.
+        """
+        expected = set(self.state_dict())
+        if set(state) != expected:
+            raise ValueError(f"Batches.load_state_dict: expected the keys {sorted(expected)}, got {sorted(state)}")
+        if state["count"] != self.count:
+            raise ValueError(f"Batches.load_state_dict: the state is of {state['count']} items, here are {self.count}")
+        if (state["seed"] is None) != (self.seed is None):
+            raise ValueError("Batches.load_state_dict: the state and these batches must both be shuffled, or neither")
+        seed, epoch, position = state["seed"], state["epoch"], state["position"]
+        numbers = [epoch, position] if seed is None else [seed, epoch, position]
+        if not all(isinstance(number, int) and number >= 0 for number in numbers) or position >= self.count:
+            raise ValueError(f"Batches.load_state_dict: expected integers >= 0 and a position below {self.count}, "
+                             f"got {state}")
+        self.seed, self.epoch, self.position = seed, epoch, position

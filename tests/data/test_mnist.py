@@ -1,0 +1,347 @@
+"""MNIST from small files of its format: what is read, what is refused, and what a download leaves behind."""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import urllib.error
+import urllib.request
+from email.message import Message
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hcrot.data import DataUnavailable, load_mnist, mnist, read_idx
+
+NAMES = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+
+
+def idx_bytes(array, code=0x08):
+    header = bytes([0, 0, code, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    shapes = [(12, 28, 28), (12,), (5, 28, 28), (5,)]
+    return {name: rng.integers(0, 256, shape, dtype=np.uint8) for name, shape in zip(NAMES, shapes, strict=True)}
+
+
+@pytest.fixture
+def contents(arrays, monkeypatch):
+    """The four files' bytes, with load_mnist made to expect their sums instead of MNIST's."""
+    contents = {name: idx_bytes(array) for name, array in arrays.items()}
+    sums = [(name, hashlib.md5(data).hexdigest()) for name, data in contents.items()]
+    monkeypatch.setattr(mnist, "FILES", {"train": tuple(sums[:2]), "test": tuple(sums[2:])})
+    return contents
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HCROT_DATA", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "mnist"
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: pytest.fail("the network was used"))
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """What each URL answers: bytes, or an exception to raise; other URLs are 404. `asked` lists the URLs opened."""
+
+    class Web(dict):
+        def __init__(self):
+            self.asked = []
+
+    def urlopen(url, timeout):
+        answers.asked.append(url)
+        answer = answers.get(url, urllib.error.HTTPError(url, 404, "Not Found", Message(), io.BytesIO()))
+        if isinstance(answer, BaseException):
+            raise answer
+        response = io.BytesIO(answer)
+        response.headers = {"Content-Length": str(len(answer))}
+        return response
+
+    answers = Web()
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return answers
+
+
+def serve(web, mirror, contents):
+    for name, data in contents.items():
+        web[f"{mirror}{name}.gz"] = gzip.compress(data)
+
+
+# ---- idx files ----
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(("code", "dtype"), [
+    (0x08, "u1"), (0x09, "i1"), (0x0B, "i2"), (0x0C, "i4"), (0x0D, "f4"), (0x0E, "f8"),
+])
+def test_read_idx_of_every_type(code, dtype, compressed, tmp_path):
+    array = np.random.default_rng(0).integers(-100, 100, (3, 4, 5)).astype(dtype)
+    path = tmp_path / "some-file"
+    data = idx_bytes(array, code)
+    path.write_bytes(gzip.compress(data) if compressed else data)
+    got = read_idx(path)
+    assert got.dtype == np.dtype(dtype) and got.dtype.isnative and got.flags.writeable
+    np.testing.assert_array_equal(got, array)
+
+
+GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", "not an idx file"),
+    (b"\0\0\x08", "not an idx file"),
+    (b"<!DOCTYPE html>", r"not an idx file: it starts with the bytes \[3c 21 44 4f\]"),
+    (b"\0\0\x0a\x01" + GOOD[4:], "not an idx file"),
+    (b"\0\1" + GOOD[2:], "not an idx file"),
+    (GOOD[:10], "truncated idx file: 10 bytes, the header alone has 16"),
+    (GOOD[:-1], r"shape \(2, 3, 4\), which takes 40 bytes, but it has 39"),
+    (GOOD + b"\0", "which takes 40 bytes, but it has 41"),
+    (b"\0\0\x08\x03" + b"\xff" * 12 + GOOD[16:], "truncated or corrupt idx file"),
+    (gzip.compress(GOOD)[:-12], "truncated or corrupt gzip data"),
+    (gzip.compress(GOOD)[:5], "truncated or corrupt gzip data"),
+    (gzip.compress(GOOD)[:-5] + b"\0" + gzip.compress(GOOD)[-4:], "truncated or corrupt gzip data"),
+    (gzip.compress(GOOD)[:10] + b"\xff" * 20, "truncated or corrupt gzip data"),
+    (gzip.compress(b"text"), "not an idx file"),
+])
+def test_a_bad_file_is_named_and_not_used(data, message, tmp_path):
+    path = tmp_path / "digits-idx3-ubyte"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"digits-idx3-ubyte: .*{message}"):
+        read_idx(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_idx(tmp_path / "nowhere")
+
+
+# ---- a folder the user names ----
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("spelling", ["-idx", ".idx"])
+def test_every_spelling_is_found(spelling, ending, arrays, contents, tmp_path, no_network):
+    for name, data in contents.items():
+        path = tmp_path / (name.replace("-idx", spelling) + ending)
+        path.write_bytes(gzip.compress(data) if ending else data)
+    for split, prefix in [("train", "train"), ("test", "t10k")]:  # B42: the predecessor trained on the test split
+        images, labels = load_mnist(split, data_dir=tmp_path)
+        np.testing.assert_array_equal(images, arrays[f"{prefix}-images-idx3-ubyte"])
+        np.testing.assert_array_equal(labels, arrays[f"{prefix}-labels-idx1-ubyte"])
+
+
+def test_train_is_the_default(arrays, contents, tmp_path):
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    images, labels = load_mnist(data_dir=str(tmp_path))
+    assert len(images) == len(labels) == 12
+
+
+def test_an_unknown_split():
+    with pytest.raises(ValueError, match="load_mnist: split must be 'train' or 'test', got 'val'"):
+        load_mnist("val")
+
+
+def test_a_folder_without_the_files_is_an_error_and_no_download(contents, tmp_path, no_network):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(contents["train-images-idx3-ubyte"])
+    with pytest.raises(FileNotFoundError) as caught:
+        load_mnist(data_dir=tmp_path)
+    assert not isinstance(caught.value, DataUnavailable)
+    message = str(caught.value)
+    assert f"{tmp_path} has none of" in message and "\n" not in message
+    for name in ["train-labels-idx1-ubyte", "train-labels-idx1-ubyte.gz", "train-labels.idx1-ubyte"]:
+        assert name in message
+
+
+def test_a_folder_that_does_not_exist(tmp_path, no_network):
+    with pytest.raises(FileNotFoundError, match="load_mnist: folder .*nowhere does not exist"):
+        load_mnist(data_dir=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("which", NAMES[:2])
+@pytest.mark.parametrize("damage", ["truncated", "truncated gzip", "one pixel changed", "of another length", "no idx"])
+def test_a_bad_mnist_file_is_named_and_not_used(which, damage, arrays, contents, tmp_path, no_network):
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    good = contents[which]
+    (tmp_path / which).write_bytes({
+        "truncated": good[:-3],
+        "truncated gzip": gzip.compress(good)[:-9],
+        "one pixel changed": good[:-1] + bytes([good[-1] ^ 1]),
+        "of another length": idx_bytes(arrays[which][:-1]),
+        "no idx": b"Not Found",
+    }[damage])
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / which))) as caught:
+        load_mnist(data_dir=tmp_path)
+    assert "delete" not in str(caught.value)  # it is the user's own
+
+
+def test_other_data_of_the_same_format_is_told_apart(tmp_path):
+    """Against MNIST's own sums: a well-formed file that is not MNIST is refused by load_mnist and read by read_idx."""
+    array = np.zeros((2, 28, 28), np.uint8)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(idx_bytes(array))
+    with pytest.raises(ValueError, match="not the MNIST file of this name: .*expected 6bbc9ace898e44ae"):
+        load_mnist(data_dir=tmp_path)
+    np.testing.assert_array_equal(read_idx(path), array)
+
+
+# ---- the cache folder and the mirrors ----
+
+
+def test_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("HCROT_DATA", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert mnist._cache_folder() == tmp_path / ".cache" / "hcrot" / "mnist"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert mnist._cache_folder() == tmp_path / "xdg" / "hcrot" / "mnist"
+    monkeypatch.setenv("HCROT_DATA", "~/data")
+    assert mnist._cache_folder() == tmp_path / "data" / "mnist"
+
+
+def test_a_download_is_kept_and_used_again(arrays, contents, cache, web):
+    serve(web, mnist.MIRRORS[0], contents)
+    images, labels = load_mnist()
+    np.testing.assert_array_equal(images, arrays["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(labels, arrays["train-labels-idx1-ubyte"])
+    assert web.asked == [f"{mnist.MIRRORS[0]}{name}.gz" for name in NAMES[:2]]
+    assert sorted(os.listdir(cache)) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
+
+    web.clear()
+    np.testing.assert_array_equal(load_mnist()[0], images)
+    assert len(web.asked) == 2
+
+
+def test_only_the_missing_file_is_downloaded(contents, cache, web):
+    cache.mkdir(parents=True)
+    (cache / "train-images-idx3-ubyte").write_bytes(contents["train-images-idx3-ubyte"])
+    serve(web, mnist.MIRRORS[0], contents)
+    load_mnist()
+    assert web.asked == [f"{mnist.MIRRORS[0]}train-labels-idx1-ubyte.gz"]
+
+
+def test_mirrors_are_tried_in_order(arrays, contents, cache, web):
+    """The first does not answer, the second hands out a page, a broken or a wrong file, the third works."""
+    serve(web, mnist.MIRRORS[2], contents)
+    url = f"{mnist.MIRRORS[1]}train-images-idx3-ubyte.gz"
+    web[f"{mnist.MIRRORS[0]}train-images-idx3-ubyte.gz"] = TimeoutError("timed out")
+    good = contents["train-images-idx3-ubyte"]
+    for bad in [b"<html>log in</html>", gzip.compress(good)[:-20], gzip.compress(contents["t10k-images-idx3-ubyte"])]:
+        web[url] = bad
+        web.asked.clear()
+        images, _ = load_mnist()
+        np.testing.assert_array_equal(images, arrays["train-images-idx3-ubyte"])
+        assert web.asked[:3] == [f"{mirror}train-images-idx3-ubyte.gz" for mirror in mnist.MIRRORS]
+        for path in cache.iterdir():
+            path.unlink()
+
+
+def test_an_archive_that_the_server_unpacked_is_fine(arrays, contents, cache, web):
+    for name, data in contents.items():
+        web[f"{mnist.MIRRORS[0]}{name}.gz"] = data
+    np.testing.assert_array_equal(load_mnist("test")[1], arrays["t10k-labels-idx1-ubyte"])
+
+
+def test_offline_is_one_line_that_says_why(contents, cache, web):
+    for mirror in mnist.MIRRORS[:2]:
+        web[f"{mirror}train-images-idx3-ubyte.gz"] = urllib.error.URLError("Temporary failure\nin name resolution")
+    with pytest.raises(DataUnavailable) as caught:
+        load_mnist()
+    message = str(caught.value)
+    assert isinstance(caught.value, OSError)
+    assert "\n" not in message
+    assert message == (
+        f"MNIST is not in {cache} and could not be downloaded (ossci-datasets.s3.amazonaws.com, "
+        f"storage.googleapis.com: <urlopen error Temporary failure in name resolution>; "
+        f"raw.githubusercontent.com: HTTP Error 404: Not Found)"
+    )
+    assert len(web.asked) == 3
+    assert os.listdir(cache) == []
+
+
+def test_no_download_when_switched_off(contents, cache, no_network):
+    with pytest.raises(DataUnavailable, match="train-images-idx3-ubyte is not in .*, and downloading is switched off"):
+        load_mnist(download=False)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("bad", ["truncated", "wrong sum"])
+def test_a_bad_download_leaves_no_file(bad, contents, cache, web):
+    good = contents["train-images-idx3-ubyte"]
+    for mirror in mnist.MIRRORS:
+        url = f"{mirror}train-images-idx3-ubyte.gz"
+        web[url] = gzip.compress(good)[:-30] if bad == "truncated" else gzip.compress(good[:-1] + b"\0\0")
+    with pytest.raises(DataUnavailable, match="truncated or corrupt" if bad == "truncated" else "MD5"):
+        load_mnist()
+    assert os.listdir(cache) == []
+
+
+def test_an_interrupted_download_leaves_no_file(contents, cache, monkeypatch):
+    class Interrupted(io.BytesIO):
+        headers = {}
+
+        def read(self, size):
+            if self.tell():
+                assert len(os.listdir(cache)) == 1  # the file that must be cleared away
+                raise KeyboardInterrupt
+            return super().read(100)
+
+    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Interrupted(bytes(1000)))
+    with pytest.raises(KeyboardInterrupt):
+        load_mnist()
+    assert os.listdir(cache) == []
+
+
+def test_a_failed_placement_leaves_no_file(contents, cache, web, monkeypatch):
+    serve(web, mnist.MIRRORS[0], contents)
+
+    def replace(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(DataUnavailable, match="cannot be kept in .* \\(No space left on device\\): set HCROT_DATA"):
+        load_mnist()
+    assert os.listdir(cache) == []
+
+
+def test_an_unwritable_cache_folder_is_found_out_before_the_download(contents, tmp_path, monkeypatch, no_network):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HCROT_DATA", str(tmp_path / "file"))
+    with pytest.raises(DataUnavailable, match="cannot be kept in .*file/mnist .*set HCROT_DATA"):
+        load_mnist()
+
+
+def test_a_damaged_file_in_the_cache_is_named_and_not_used(contents, cache, no_network):
+    cache.mkdir(parents=True)
+    path = cache / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(contents["train-images-idx3-ubyte"])[:-15])
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: truncated .*; delete it to have"):
+        load_mnist()
+
+
+# ---- the real thing, where it is at hand ----
+
+REAL = Path(os.environ.get("HCROT_TEST_MNIST") or Path(__file__).parents[3] / "shared" / "data" / "mnist")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="MNIST is not at hand: set HCROT_TEST_MNIST to its folder")
+@pytest.mark.parametrize(("split", "counts"), [
+    ("train", [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]),
+    ("test", [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+])
+def test_the_real_mnist(split, counts):
+    images, labels = load_mnist(split, data_dir=REAL)
+    assert images.shape == (sum(counts), 28, 28) and images.dtype == np.uint8
+    assert labels.dtype == np.uint8 and list(np.bincount(labels)) == counts
+    assert images.max() == 255
