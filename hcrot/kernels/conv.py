@@ -1,0 +1,277 @@
+"""Convolution and its two gradients: each thread unfolds a few output pixels into a buffer of its own and multiplies it away.
+
+Notation: B images, C channels in, O channels out, H x W pixels in, OH x OW out, KH x KW kernel. Memory is channels-last: images are
+C-contiguous (B, H, W, C) arrays, weights (KH, KW * C, O). With ``X_i`` the columns of kernel row i, as im2col makes them,
+
+    forward           y = bias + sum_i X_i @ W_i
+    weight gradient   dW_i = X_i^T @ dy,   dbias = sum_p dy[p]
+    input gradient    dx = fold(dy @ W_i^T), fold the adjoint of unfold;
+                      for stride 1 it is the convolution of dy with the kernel turned by 180 degrees
+
+Why it is fast:
+- the columns of the whole batch are never made: a block of some hundred pixels stays in the cache of the core that multiplies it;
+- parallel once, over pixels: a single image is shared between cores too;
+- each product is one call of a single-threaded BLAS, in the size that BLAS is best at (see :func:`rows_per_block`).
+"""
+
+import functools
+
+import llvmlite.binding
+import numpy as np
+
+from hcrot.kernels.im2col import (
+    Geometry,
+    add,
+    channels_first,
+    channels_last,
+    col2im_reference,
+    fold,
+    im2col_reference,
+    output_size,
+    unfold,
+)
+from hcrot.kernels.jit import jit, parallel_jit, prange, share_bounds, shares
+
+POINTWISE: Geometry = (1, 1, 1, 1, 0, 0, 0, 0, 1, 1)
+"""The geometry of a 1x1 convolution."""
+
+GRAIN = 200_000
+"""Multiplications worth a thread of their own: some 4 microseconds of work, twice what launching a parallel region costs."""
+
+
+@functools.cache
+def small_product_limit() -> int:
+    """The largest rows * depth * outputs of a product that this CPU's BLAS multiplies without repacking; 0 if it has no such path.
+
+    OpenBLAS has kernels for small products on CPUs with AVX-512, used up to 10^6 multiplications. Measured on one Zen 4 core:
+    113-117 GFLOP/s below that size, 70-98 above it.
+    """
+    return 1_000_000 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 0
+
+
+def rows_per_block(depth: int, outputs: int) -> int:
+    """How many output pixels to unfold at a time, for products of (rows, depth) with (depth, outputs).
+
+    As many as the small-product path allows, if that is a useful number; else enough to keep a packing BLAS busy (measured on Zen 3: 102
+    GFLOP/s at 49 rows, 144 at 196, 151 at 392) while the block stays in the second-level cache.
+    """
+    rows = small_product_limit() // (depth * outputs)
+    return min(rows, 512) if rows >= 12 else 256
+
+
+@parallel_jit
+def _conv2d(x, weight, bias, geometry, y, block, num_shares):
+    out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
+    kernel_h, depth = weight.shape[0], weight.shape[1]
+    pixels = y.shape[0] * out_h * out_w
+    out = y.reshape(pixels, outputs)
+    pointwise = geometry == POINTWISE
+    for share in prange(num_shares):
+        start, stop = share_bounds(pixels, share, num_shares)
+        columns = np.empty((kernel_h, block, depth), x.dtype)
+        product = np.empty((block, outputs), x.dtype)
+        for first in range(start, stop, block):
+            last = min(first + block, stop)
+            rows = last - first
+            if pointwise:
+                np.dot(x.reshape(pixels, depth)[first:last], weight[0], out[first:last])
+                add_row(bias, out[first:last])
+            else:
+                unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
+                np.dot(columns[0, :rows], weight[0], out[first:last])
+                add_row(bias, out[first:last])
+                for i in range(1, kernel_h):
+                    np.dot(columns[i, :rows], weight[i], product[:rows])
+                    add(product[:rows].reshape(rows * outputs), out[first:last].reshape(rows * outputs))
+
+
+@jit
+def add_row(row, rows):
+    """Add the 1-D ``row`` onto each row of the 2-D ``rows``."""
+    for p in range(rows.shape[0]):
+        add(row, rows[p])
+
+
+@parallel_jit
+def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block):
+    out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
+    num_shares, kernel_h, depth = dweight.shape[0], dweight.shape[1], dweight.shape[2]
+    pixels = dy.shape[0] * out_h * out_w
+    dout = dy.reshape(pixels, outputs)
+    pointwise = geometry == POINTWISE
+    for share in prange(num_shares):
+        start, stop = share_bounds(pixels, share, num_shares)
+        columns = np.empty((kernel_h, block, depth), x.dtype)
+        product = np.empty((depth, outputs), x.dtype)
+        for first in range(start, stop, block):
+            last = min(first + block, stop)
+            if not pointwise:
+                unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
+            for i in range(kernel_h):
+                rows = x.reshape(pixels, depth)[first:last] if pointwise else columns[i, : last - first]
+                np.dot(rows.T, dout[first:last], product)
+                add(product.reshape(product.size), dweight[share, i].reshape(product.size))
+            for p in range(first, last):
+                add(dout[p], dbias[share])
+
+
+@parallel_jit
+def _conv2d_input_gradient(dy, weight_t, geometry, dx, block, num_shares):
+    out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
+    kernel_h, depth = weight_t.shape[0], weight_t.shape[2]
+    dout = dy.reshape(dy.shape[0] * out_h * out_w, outputs)
+    for share in prange(num_shares):
+        # whole images, so that no two shares add to the same pixel
+        first_image, last_image = share_bounds(dy.shape[0], share, num_shares)
+        start, stop = first_image * out_h * out_w, last_image * out_h * out_w
+        columns = np.empty((kernel_h, block, depth), dy.dtype)
+        for first in range(start, stop, block):
+            last = min(first + block, stop)
+            for i in range(kernel_h):
+                np.dot(dout[first:last], weight_t[i], columns[i, : last - first])
+            fold(dx, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
+
+
+def weight_matrix(weight: np.ndarray) -> np.ndarray:
+    """The (KH, KW * C, O) matrices of a weight (O, C, KH, KW): a view if its memory is (KH, KW, C, O), as Conv2d keeps it, else a copy."""
+    outputs, channels, kernel_h, kernel_w = weight.shape
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(kernel_h, kernel_w * channels, outputs)
+
+
+def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> np.ndarray:
+    """Cross-correlate images with kernels, as deep learning's convolution does.
+
+        y[b, o, oy, ox] = bias[o] + sum_{c, i, j} weight[o, c, i, j] x[b, c, y_i, x_j]
+        y_i = oy stride_h - top + i dilation_h,   x_j = ox stride_w - left + j dilation_w,   x = 0 over the edge
+
+    Args:
+        x: (B, C, H, W). weight: (O, C, KH, KW). bias: (O,) or None. All of one dtype, float32 or float64.
+        geometry: from :func:`~hcrot.kernels.im2col.make_geometry`.
+
+    Returns:
+        y (B, O, OH, OW), memory channels-last.
+    """
+    matrix = weight_matrix(weight)
+    kernel_h, depth, outputs = matrix.shape
+    out_h, out_w = output_size(x.shape[2], x.shape[3], geometry)
+    y = np.empty((x.shape[0], out_h, out_w, outputs), x.dtype)
+    if bias is None:
+        bias = np.zeros(outputs, x.dtype)
+    pixels = x.shape[0] * out_h * out_w
+    num_shares = shares(pixels * matrix.size, GRAIN)
+    block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
+    _conv2d(channels_last(x), matrix, bias, geometry, y, block, num_shares)
+    return channels_first(y)
+
+
+def conv2d_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> np.ndarray:
+    """:func:`conv2d` in plain NumPy: im2col of everything, one product."""
+    out_h, out_w = output_size(x.shape[2], x.shape[3], geometry)
+    columns = im2col_reference(x, *_arguments(geometry))
+    y = columns @ weight.transpose(2, 3, 1, 0).reshape(columns.shape[1], -1)
+    if bias is not None:
+        y = y + bias
+    return channels_first(y.reshape(x.shape[0], out_h, out_w, -1))
+
+
+def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """The gradients of a loss with respect to weight and bias of :func:`conv2d`.
+
+        dweight[o, c, i, j] = sum_{b, oy, ox} dy[b, o, oy, ox] x[b, c, y_i, x_j]
+        dbias[o] = sum_{b, oy, ox} dy[b, o, oy, ox]
+
+    Args:
+        x: (B, C, H, W), the input of the forward pass. dy: (B, O, OH, OW), the gradient of its output.
+        geometry: as in the forward pass.
+
+    Returns:
+        dweight (O, C, KH, KW), its memory ordered (KH, KW, C, O), and dbias (O,).
+    """
+    kernel_h, kernel_w = geometry[:2]
+    channels, outputs = x.shape[1], dy.shape[1]
+    depth = kernel_w * channels
+    pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
+    num_shares = shares(pixels * kernel_h * depth * outputs, GRAIN)
+    dweight = np.zeros((num_shares, kernel_h, depth, outputs), x.dtype)
+    dbias = np.zeros((num_shares, outputs), x.dtype)
+    block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
+    _conv2d_weight_gradient(channels_last(x), channels_last(dy), geometry, dweight, dbias, block)
+    return dweight.sum(axis=0).reshape(kernel_h, kernel_w, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0)
+
+
+def conv2d_weight_gradient_reference(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`conv2d_weight_gradient` in plain NumPy: ``columns^T @ dy``."""
+    columns = im2col_reference(x, *_arguments(geometry))
+    dout = dy.transpose(0, 2, 3, 1).reshape(-1, dy.shape[1])
+    dweight = (columns.T @ dout).reshape(*geometry[:2], x.shape[1], dy.shape[1])
+    return dweight.transpose(3, 2, 0, 1), dout.sum(axis=0)
+
+
+def conv2d_input_gradient(dy: np.ndarray, weight: np.ndarray, geometry: Geometry, height: int, width: int) -> np.ndarray:
+    """The gradient of a loss with respect to the input of :func:`conv2d`; also the forward pass of a transposed convolution.
+
+        dx[b, c, y, x] = the sum of dy[b, o, oy, ox] weight[o, c, i, j] over all (o, oy, ox, i, j) whose tap (oy, ox, i, j) lies on (y, x)
+
+    Args:
+        dy: (B, O, OH, OW). weight: (O, C, KH, KW).
+        geometry: as in the forward pass. height, width: H and W of the input.
+
+    Returns:
+        dx (B, C, H, W), memory channels-last.
+    """
+    kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w = geometry
+    outputs, channels = weight.shape[:2]
+    if (stride_h, stride_w) == (1, 1):
+        turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        reach_h, reach_w = dilation_h * (kernel_h - 1), dilation_w * (kernel_w - 1)
+        sides = (reach_h - top, reach_h - bottom, reach_w - left, reach_w - right)
+        return conv2d(dy, turned, None, (kernel_h, kernel_w, 1, 1, *sides, dilation_h, dilation_w))
+    transposed = np.ascontiguousarray(weight.transpose(2, 0, 3, 1)).reshape(kernel_h, outputs, kernel_w * channels)
+    dx = np.zeros((dy.shape[0], height, width, channels), dy.dtype)
+    block = rows_per_block(outputs, kernel_w * channels)
+    _conv2d_input_gradient(channels_last(dy), transposed, geometry, dx, block, shares(dy.shape[0], 1))
+    return channels_first(dx)
+
+
+def conv2d_input_gradient_reference(dy: np.ndarray, weight: np.ndarray, geometry: Geometry, height: int, width: int) -> np.ndarray:
+    """:func:`conv2d_input_gradient` in plain NumPy: ``col2im(dy @ weight^T)``."""
+    outputs, channels = weight.shape[:2]
+    columns = dy.transpose(0, 2, 3, 1).reshape(-1, outputs) @ weight.transpose(0, 2, 3, 1).reshape(outputs, -1)
+    return col2im_reference(columns, (dy.shape[0], channels, height, width), *_arguments(geometry))
+
+
+def _arguments(geometry: Geometry) -> tuple:
+    """A geometry as the arguments (kernel_size, stride, padding, dilation) of im2col."""
+    return geometry[:2], geometry[2:4], geometry[4:8], geometry[8:]
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """``x W^T + b`` over the last axis, as a 1x1 convolution whose pixels are the rows.
+
+    Args:
+        x: (..., I). weight: (O, I), fastest if its memory is ordered (I, O). bias: (O,) or None.
+
+    Returns:
+        (..., O), C-contiguous.
+    """
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1], 1, 1)
+    return conv2d(rows, weight[:, :, None, None], bias, POINTWISE).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """:func:`linear` in plain NumPy."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def linear_weight_gradient(x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``dW = dy^T x`` and ``db = sum dy`` for x (..., I) and dy (..., O): (O, I), its memory ordered (I, O), and (O,)."""
+    rows, drows = (np.ascontiguousarray(a).reshape(-1, a.shape[-1], 1, 1) for a in (x, dy))
+    dweight, dbias = conv2d_weight_gradient(rows, drows, POINTWISE)
+    return dweight[:, :, 0, 0], dbias
+
+
+def linear_weight_gradient_reference(x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`linear_weight_gradient` in plain NumPy."""
+    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    return drows.T @ rows, drows.sum(axis=0)

@@ -1,0 +1,93 @@
+"""How kernels are compiled and how many threads they use: the one place with Numba's flags.
+
+Parallelism has one level. A kernel splits its work into ``num_threads()`` shares, runs one ``prange`` over the shares, and inside a share
+everything is sequential: plain loops, and matrix products through SciPy's BLAS, which is held to one thread per caller. BLAS threads of
+their own would spin after each product and fight the kernel's threads for the same cores (measured: a factor of four). NumPy carries a
+BLAS of its own, so a user's ``a @ b`` keeps all its threads.
+"""
+
+import functools
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba import prange  # noqa: F401  (kernels import it from here)
+
+# Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
+# diverges must show it.
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+
+jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True)
+parallel_jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True)
+
+_threads: int | None = None
+
+
+def set_num_threads(threads: int) -> None:
+    """Set how many threads hcrot's kernels use, in this process; NumPy's own threads are left alone.
+
+    Args:
+        threads: at least 1; more than Numba was started with (``NUMBA_NUM_THREADS``, by default the number of cores) is an error.
+
+    Raises:
+        ValueError: out of that range.
+    """
+    global _threads
+    if not isinstance(threads, (int, np.integer)) or not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
+        raise ValueError(f"set_num_threads: threads must be an int from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads!r}")
+    _threads = int(threads)
+
+
+def get_num_threads() -> int:
+    """How many threads hcrot's kernels use: what was set, else every core this process may run on."""
+    global _threads
+    if _threads is None:
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        _threads = min(available, numba.config.NUMBA_NUM_THREADS)
+    return _threads
+
+
+def shares(work: int, grain: int) -> int:
+    """Into how many shares to split ``work`` units so that none has fewer than ``grain``: at least 1, at most ``get_num_threads()``."""
+    prepare()
+    return max(1, min(get_num_threads(), work // max(1, grain)))
+
+
+@jit
+def share_bounds(work: int, share: int, num_shares: int) -> tuple[int, int]:
+    """First unit and one past the last of share number ``share`` when ``work`` units are split evenly."""
+    return work * share // num_shares, work * (share + 1) // num_shares
+
+
+@functools.cache
+def prepare() -> None:
+    """Once per process, before the first kernel: hold SciPy's BLAS to one thread, and say so if kernels are about to be compiled."""
+    hold_scipy_blas_to_one_thread()
+    if not numba.config.DISABLE_JIT and not list(Path(share_bounds._cache.cache_path).glob("*.nbi")):
+        print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
+
+
+def hold_scipy_blas_to_one_thread() -> None:
+    """Limit the BLAS that compiled kernels call, and no other, to one thread per caller.
+
+    Kernels reach BLAS through ``scipy.linalg.cython_blas``. SciPy's wheels carry their own OpenBLAS, which is found by its file name. Where
+    SciPy shares a library with NumPy (conda, some distributions) nothing is limited, because that would slow a user's own NumPy down.
+    """
+    import scipy.linalg.cython_blas  # noqa: F401  (loads the library that is to be limited)
+    import threadpoolctl
+
+    # A library belongs to SciPy's wheel when it lies in the folder beside the package that the wheel's own libraries are put in.
+    pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
+    ours = [pool for pool in pools.lib_controllers if "scipy" in Path(pool.filepath).parent.name or "scipy" in Path(pool.filepath).name]
+    for pool in ours:
+        pool.set_num_threads(1)
+    if not ours:
+        warnings.warn(
+            "hcrot: SciPy shares its BLAS library with NumPy here, so its threads are left as they are and kernels may be slow; "
+            "set OPENBLAS_NUM_THREADS=1 (or MKL_NUM_THREADS=1) before starting Python to make them fast",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,52 @@
+"""The fully connected layer."""
+
+import numpy as np
+
+from hcrot import init
+from hcrot.kernels.conv import linear, linear_weight_gradient
+from hcrot.module import Module, Parameter
+
+
+class Linear(Module):
+    """``y = x W^T + b`` over the last axis.
+
+    Backward: ``dW = dout^T x``, ``db = sum dout``, ``dx = dout W``.
+
+    Args:
+        in_features: I, length of the last axis of the input.
+        out_features: O, length of the last axis of the output.
+        bias: whether there is a b.
+        generator: source of the initial values, U(-1/sqrt(I), 1/sqrt(I)) for both.
+
+    Shapes:
+        x (..., I) -> y (..., O). ``weight`` (O, I), its memory ordered (I, O); ``bias`` (O,).
+
+    Raises:
+        ValueError: a size below 1; in forward, an x whose last axis is not I.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | None = None):
+        init.check_positive("Linear", in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        weight, offset = init.linear_weight_and_bias(
+            (out_features, in_features), in_features, out_features, init.default_generator(generator)
+        )
+        self.weight = Parameter(np.ascontiguousarray(weight.T).T)
+        self.bias = Parameter(offset) if bias else None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        if x.ndim < 1 or x.shape[-1] != self.in_features:
+            raise ValueError(f"Linear: expected an array whose last axis has in_features {self.in_features}, got shape {x.shape}")
+        self.save(x)
+        return linear(x, self.weight.data, self.bias.data if self.bias else None)
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        x = self.saved()
+        dweight, dbias = linear_weight_gradient(x, dout)
+        self.weight.grad += dweight
+        if self.bias:
+            self.bias.grad += dbias
+        return linear(dout, self.weight.data.T, None)
+
+    def describe(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

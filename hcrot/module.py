@@ -1,0 +1,274 @@
+"""Parameter, Module and Sequential: the protocol that every layer, block and model of hcrot follows.
+
+The laws, in short (each is checked for every module by ``tests/test_contract.py``):
+
+- ``forward(*inputs)`` computes the output; ``backward(dout)`` returns the gradient of the input, ``dx``.
+- Gradients of parameters are *added* to ``Parameter.grad``, never assigned.
+- What forward must remember for backward goes through :meth:`Module.save`; backward takes it with :meth:`Module.saved`, which lets go
+  of it.
+- Nobody writes into an array that was handed in or that was returned.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """All of ``array``'s numbers as a 1-D view, in the order in which they lie in memory: for whatever treats each number alike.
+
+    Raises:
+        ValueError: the array has gaps, so no such view exists.
+    """
+    view = array.ravel(order="K")
+    if not np.shares_memory(view, array) and array.size:
+        raise ValueError(f"flat: array of shape {array.shape} and strides {array.strides} is not dense in memory")
+    return view
+
+
+class Parameter:
+    """An array to be learned and the gradient that backward passes add to.
+
+    Both arrays are allocated once and written in place ever after, so views, optimizers and moving averages may hold on to them. Their
+    shape is the one that PyTorch gives them; their axes may lie in memory in another order, the one in which kernels read them.
+
+    Args:
+        data: initial values, float32 or float64, dense in memory (in any order of axes); kept as it is, not copied.
+
+    Attributes:
+        data: the values.
+        grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
+    """
+
+    def __init__(self, data: np.ndarray):
+        if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
+            kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+            raise TypeError(f"Parameter: data must be a float32 or float64 array, got {kind}")
+        flat(data)
+        self.data = data
+        self.grad = np.zeros_like(data)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype})"
+
+
+class Module:
+    """The base of everything with a ``forward`` and a ``backward``. Subclasses need not call ``super().__init__()``.
+
+    A module's parts are simply its attributes: a :class:`Parameter`, a :class:`Module`, or a plain list of modules. They are walked in
+    the order in which they were assigned, and their names, joined by dots, are the keys of :meth:`state_dict`.
+
+    Attributes:
+        training: True (the default) means that a backward pass will follow: forward keeps what backward needs, and dropout drops.
+    """
+
+    training = True
+    _kept: tuple | None = None
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    def forward(self, *inputs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, *gradients: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    # ---------------------------------------------------------------- what forward keeps for backward
+
+    def save(self, *values: Any) -> None:
+        """Keep ``values`` for the backward pass; in inference keep nothing. The one place that knows the difference."""
+        self._kept = values if self.training else None
+
+    def saved(self) -> Any:
+        """Hand over what forward kept (a single value bare, several as a tuple) and let go of it, so memory falls as backward proceeds.
+
+        Raises:
+            RuntimeError: nothing is kept: no forward came before, it ran in inference, or its backward has already been taken.
+        """
+        if self._kept is None:
+            raise RuntimeError(
+                f"{type(self).__name__}: backward needs a forward pass in training mode before it (each forward serves one backward)"
+            )
+        values, self._kept = self._kept, None
+        return values[0] if len(values) == 1 else values
+
+    # ---------------------------------------------------------------- the tree of modules
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """Yield ``(name, module)`` for each direct part, in order; the parts of a list are named ``list_name.index``."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, list):
+                for index, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{index}", item
+
+    def children(self) -> Iterator["Module"]:
+        """Yield each direct part, in order."""
+        for _, child in self.named_children():
+            yield child
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """Yield ``(name, module)`` for this module (named ``prefix``) and everything below it, depth first."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator["Module"]:
+        """Yield this module and everything below it, depth first."""
+        for _, module in self.named_modules():
+            yield module
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield ``(name, parameter)`` for every parameter at and below this module, in order."""
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield (f"{prefix}.{name}" if prefix else name), value
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters at and below this module, in order."""
+        return [parameter for _, parameter in self.named_parameters()]
+
+    def num_parameters(self) -> int:
+        """The number of learned values."""
+        return sum(parameter.data.size for parameter in self.parameters())
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zero, in place."""
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
+
+    # ---------------------------------------------------------------- modes
+
+    def train(self, mode: bool = True) -> "Module":
+        """Switch this module and everything below it to training (or, with ``mode=False``, to inference)."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> "Module":
+        """Switch to inference for good; :meth:`inference` does so for a while."""
+        return self.train(False)
+
+    @contextmanager
+    def inference(self) -> Iterator["Module"]:
+        """Within the ``with`` block nothing is kept and nothing is dropped; each module's mode is restored on exit, exceptions included."""
+        before = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            yield self
+        finally:
+            for module, mode in before:
+                module.training = mode
+
+    def astype(self, dtype: np.dtype | type) -> "Module":
+        """Turn every parameter, and its gradient, into ``dtype``. Makes new arrays: do it before building an optimizer or an average.
+
+        Args:
+            dtype: ``np.float32`` or ``np.float64``.
+        """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise TypeError(f"{type(self).__name__}.astype: dtype must be float32 or float64, got {np.dtype(dtype)}")
+        for parameter in self.parameters():
+            parameter.data = parameter.data.astype(dtype)
+            parameter.grad = parameter.grad.astype(dtype)
+        return self
+
+    # ---------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter's values, by name."""
+        return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """Copy ``state`` into the parameters, in place. Strict, and all or nothing: after an error no parameter has changed.
+
+        Args:
+            state: floating-point arrays by name; exactly the names and shapes of :meth:`state_dict`. Any float dtype, cast to each
+                parameter's own.
+
+        Raises:
+            ValueError: names every missing and unexpected key, and every array of a wrong shape or dtype.
+        """
+        parameters = dict(self.named_parameters())
+        problems = [f"missing {name}" for name in parameters if name not in state]
+        problems += [f"unexpected {name}" for name in state if name not in parameters]
+        for name in parameters.keys() & state.keys():
+            array, expected = np.asarray(state[name]), parameters[name].shape
+            if array.shape != expected:
+                problems.append(f"{name} has shape {array.shape}, expected {expected}")
+            elif not np.issubdtype(array.dtype, np.floating):
+                problems.append(f"{name} has dtype {array.dtype}, expected a floating-point one")
+        if problems:
+            raise ValueError(f"{type(self).__name__}.load_state_dict: " + "; ".join(problems))
+        for name, parameter in parameters.items():
+            parameter.data[...] = state[name]
+
+    # ---------------------------------------------------------------- looking at it
+
+    def describe(self) -> str:
+        """The constructor arguments worth showing in ``repr``; subclasses override it."""
+        return ""
+
+    def __repr__(self) -> str:
+        head = f"{type(self).__name__}({self.describe()}"
+        parts = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        return head + "".join(f"\n  {part}" for part in parts) + ("\n)" if parts else ")")
+
+
+class Identity(Module):
+    """``y = x``, any shape; where a network has a place for a layer but no layer."""
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        self.save(True)
+        return x
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        self.saved()
+        return dout
+
+
+class Sequential(Module):
+    """``y = f_n(... f_2(f_1(x)))``; backward runs the same layers in reverse. Keys are ``0.weight``, ``1.bias``, ..., as in PyTorch.
+
+    Args:
+        layers: modules that take one array and return one array.
+    """
+
+    def __init__(self, *layers: Module):
+        for index, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise TypeError(f"Sequential: layer {index} must be a Module, got {type(layer).__name__}")
+        self.layers = list(layers)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        for index, layer in enumerate(self.layers):
+            yield str(index), layer
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.layers)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+        return dout
