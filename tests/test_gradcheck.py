@@ -1,0 +1,490 @@
+"""check_gradients passes what is right and fails every classical mistake, each planted here on purpose (B01, B04, B05, B49)."""
+
+import numpy as np
+import pytest
+
+from hcrot.gradcheck import GradientError, check_gradients
+from hcrot.layers.linear import Linear
+from hcrot.module import Identity, Module, Parameter, Sequential
+
+
+class Affine(Module):
+    """``y = x W^T + b`` in plain NumPy; subclasses break its backward."""
+
+    def __init__(self, inputs=3, outputs=4):
+        rng = np.random.default_rng(5)
+        self.weight = Parameter(rng.standard_normal((outputs, inputs)).astype(np.float32))
+        self.bias = Parameter(np.zeros(outputs, np.float32))
+
+    def forward(self, x):
+        self.save(x)
+        return x @ self.weight.data.T + self.bias.data
+
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad += dout.T @ x
+        self.bias.grad += dout.sum(axis=0)
+        return dout @ self.weight.data
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
+
+
+def failure(module, *inputs, **options):
+    """The report of a check that must fail."""
+    with pytest.raises(GradientError) as caught:
+        check_gradients(module, *inputs, **options)
+    assert str(caught.value) == str(caught.value.report)
+    return caught.value.report
+
+
+def verdicts(report):
+    return {line.name: line.verdict for line in report.lines}
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+@pytest.mark.parametrize("module", [Affine(), Linear(3, 4, generator=np.random.default_rng(0)), Sequential(Linear(3, 2), Linear(2, 4))])
+def test_correct_modules_pass_with_room_to_spare(module, x, exhaustive):
+    report = check_gradients(module, x, exhaustive=exhaustive)
+    assert report.passed
+    assert len(report.lines) == 1 + len(module.parameters())
+    assert report.worst_error < 1e-10
+    assert "agree" in str(report)
+
+
+def test_the_module_and_the_input_are_left_as_they_were(x):
+    module = Sequential(Affine(), Noise(0.5)).eval()
+    module.layers[0].weight.grad[...] = 7
+    state, before, draws = module.state_dict(), x.copy(), module.layers[1].generator.bit_generator.state
+    check_gradients(module, x)
+    assert not module.training
+    assert not module.layers[0].training
+    assert module.layers[1].generator.bit_generator.state == draws
+    np.testing.assert_array_equal(x, before)
+    for name, parameter in module.named_parameters():
+        np.testing.assert_array_equal(parameter.data, state[name])
+        assert parameter.data.dtype == np.float32
+    assert (module.layers[0].weight.grad == 7).all()
+
+
+def test_the_global_random_state_is_not_touched(x):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002  (the legacy state is what must stay)
+    check_gradients(Affine(), x)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+class ForgetsBias(Affine):
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad += dout.T @ x
+        return dout @ self.weight.data
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_a_parameter_without_gradient_fails(x, exhaustive):
+    report = failure(ForgetsBias(), x, exhaustive=exhaustive)
+    assert verdicts(report) == {"input 0": "ok", "weight (ForgetsBias)": "ok", "bias (ForgetsBias)": "no gradient arrived"}
+    line = report.lines[2]
+    assert line.analytic == 0
+    assert abs(line.numeric) > 1e-3
+
+
+def test_a_failure_names_module_array_and_both_numbers(x):
+    report = failure(Sequential(Identity(), ForgetsBias()), x)
+    text, line = str(report), report.lines[2]
+    assert text.startswith("gradients of Sequential: 3 compared")
+    assert "1 wrong" in text
+    assert "1.bias (ForgetsBias)" in text
+    assert f"{line.analytic:+.9e}" in text
+    assert f"{line.numeric:+.9e}" in text
+
+
+class Constant(Affine):
+    """Its bias has no effect at all, so no gradient is the right one."""
+
+    def forward(self, x):
+        self.save(x)
+        return x @ self.weight.data.T + 0 * self.bias.data
+
+    def backward(self, dout):
+        self.weight.grad += dout.T @ self.saved()
+        return dout @ self.weight.data
+
+
+def test_a_gradient_that_is_rightly_zero_passes(x):
+    assert check_gradients(Constant(), x).passed
+
+
+class Assigns(Affine):
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad[...] = dout.T @ x
+        self.bias.grad += dout.sum(axis=0)
+        return dout @ self.weight.data
+
+
+def test_assigning_instead_of_adding_fails(x):
+    report = failure(Assigns(), x)
+    assert [problem for problem in report.problems if problem.startswith("weight: backward assigns")]
+    assert not [problem for problem in report.problems if problem.startswith("bias")]
+
+
+class Replaces(Affine):
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad = self.weight.grad + dout.T @ x
+        self.bias.grad += dout.sum(axis=0)
+        return dout @ self.weight.data
+
+
+def test_replacing_the_gradient_array_fails(x):
+    assert "weight: backward replaced the array" in failure(Replaces(), x).problems[0]
+
+
+class BroadcastsBias(Affine):
+    """As ConvTranspose2d once did (B18): a (4, 1) array updated by a (4,) one becomes (4, 4)."""
+
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad += dout.T @ x
+        self.bias.grad = self.bias.grad[:, None] + dout.sum(axis=0)
+        return dout @ self.weight.data
+
+
+def test_a_gradient_of_another_shape_fails(x):
+    assert verdicts(failure(BroadcastsBias(), x))["bias (BroadcastsBias)"] == "its gradient has shape (4, 4)"
+
+
+class SinglePrecision(Affine):
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad = self.weight.grad.astype(np.float32) + (dout.T @ x).astype(np.float32)
+        self.bias.grad += dout.sum(axis=0)
+        return (dout @ self.weight.data).astype(np.float32)
+
+
+def test_a_gradient_of_another_dtype_fails(x):
+    found = verdicts(failure(SinglePrecision(), x))
+    assert found["input 0"] == "its gradient is float32, not float64"
+    assert found["weight (SinglePrecision)"] == "its gradient is float32, not float64"
+
+
+class RoundsOutput(Affine):
+    def forward(self, x):
+        return super().forward(x).astype(np.float32)
+
+
+def test_an_output_of_another_dtype_fails(x):
+    assert "the output for float64 inputs is float32" in failure(RoundsOutput(), x).problems
+
+
+class Transposed(Affine):
+    def backward(self, dout):
+        x = self.saved()
+        self.weight.grad += x.T @ dout
+        self.bias.grad += dout.sum(axis=0)
+        return dout @ self.weight.data
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_a_transposed_weight_gradient_fails(exhaustive):
+    report = failure(Transposed(3, 3), np.random.default_rng(0).standard_normal((5, 3)), exhaustive=exhaustive)
+    assert verdicts(report)["weight (Transposed)"].startswith("wrong")
+    assert verdicts(report)["input 0"] == verdicts(report)["bias (Transposed)"] == "ok"
+
+
+class OneEntryOff(Affine):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.weight.grad[2, 1] += 1e-4
+        return dx
+
+
+def test_exhaustive_names_the_entry(x):
+    report = failure(OneEntryOff(), x, exhaustive=True)
+    assert verdicts(report)["weight (OneEntryOff)"] == "wrong at (2, 1)"
+    line = report.lines[1]
+    assert abs(line.analytic - line.numeric - 1e-4) < 1e-9
+
+
+def test_one_random_direction_sees_a_single_wrong_entry(x):
+    assert verdicts(failure(OneEntryOff(), x))["weight (OneEntryOff)"] == "wrong"
+
+
+class Forgets(Affine):
+    def backward(self, dout):
+        super().backward(dout)
+
+
+def test_a_missing_input_gradient_fails(x):
+    assert verdicts(failure(Forgets(), x))["input 0"] == "missing: backward returned NoneType"
+
+
+class FlatInput(Affine):
+    def backward(self, dout):
+        return super().backward(dout).reshape(-1)
+
+
+def test_an_input_gradient_of_another_shape_fails(x):
+    assert verdicts(failure(FlatInput(), x))["input 0"] == "its gradient has shape (15,)"
+
+
+class Normalise(Module):
+    """Over the last axis, with an affine: ``y = weight x_hat + bias``."""
+
+    def __init__(self, size, overwrite):
+        self.weight, self.bias = Parameter(np.ones(size, np.float32)), Parameter(np.zeros(size, np.float32))
+        self.overwrite = overwrite
+
+    def forward(self, x):
+        std = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
+        x_hat = (x - x.mean(axis=-1, keepdims=True)) / std
+        y = x_hat * self.weight.data + self.bias.data
+        if self.overwrite:
+            x_hat = y
+        self.save(x_hat, std)
+        return y
+
+    def backward(self, dout):
+        x_hat, std = self.saved()
+        self.weight.grad += (dout * x_hat).sum(axis=0)
+        self.bias.grad += dout.sum(axis=0)
+        d = dout * self.weight.data
+        return (d - d.mean(axis=-1, keepdims=True) - x_hat * (d * x_hat).mean(axis=-1, keepdims=True)) / std
+
+
+def test_a_normalisation_that_keeps_its_output_for_x_hat_fails_only_away_from_its_special_point(x):
+    """B05: at weight 1 and bias 0 the two are the same, so a check at initialisation saw nothing."""
+    assert check_gradients(Normalise(3, overwrite=False), x).passed
+    assert check_gradients(Normalise(3, overwrite=True), x, randomize=False).passed
+    assert verdicts(failure(Normalise(3, overwrite=True), x))["weight (Normalise)"] == "wrong"
+
+
+class ZeroSoftmax(Module):
+    def forward(self, x):
+        self.save(x)
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        return e / e.sum(axis=-1, keepdims=True)
+
+    def backward(self, dout):
+        return np.zeros_like(self.saved())
+
+
+def test_a_softmax_that_returns_zero_fails(x):
+    """The gradient of a sum of softmaxes is zero, so a check with a cotangent of ones passes this one."""
+    report = failure(ZeroSoftmax(), x)
+    assert report.lines[0].verdict == "no gradient arrived"
+
+
+class Lookup(Module):
+    def __init__(self, overwrite):
+        self.weight = Parameter(np.random.default_rng(2).standard_normal((6, 4)).astype(np.float32))
+        self.overwrite = overwrite
+
+    def forward(self, ids):
+        self.save(ids)
+        return self.weight.data[ids]
+
+    def backward(self, dout):
+        ids = self.saved()
+        if self.overwrite:
+            self.weight.grad[ids] += dout
+        else:
+            np.add.at(self.weight.grad, ids, dout)
+
+
+def test_an_embedding_that_overwrites_repeated_labels_fails():
+    """B04, and integer inputs: passed on as they are, not differentiated."""
+    repeated, different = np.array([1, 1, 2, 5]), np.array([1, 0, 2, 5])
+    assert check_gradients(Lookup(overwrite=False), repeated).passed
+    assert check_gradients(Lookup(overwrite=True), different).passed
+    assert verdicts(failure(Lookup(overwrite=True), repeated)) == {"weight (Lookup)": "wrong"}
+
+
+class WritesInput(Affine):
+    def forward(self, x):
+        y = super().forward(x)
+        x *= 2
+        return y
+
+
+class WritesDout(Affine):
+    """As ``dz /= factor`` once did to the caller's gradient (B33)."""
+
+    def backward(self, dout):
+        dx = super().backward(dout)
+        dout *= 2
+        return dx
+
+
+def test_writing_into_an_input_fails(x):
+    assert "input 0 was written to" in failure(WritesInput(), x).problems
+
+
+def test_writing_into_dout_fails(x):
+    assert "dout 0 was written to" in failure(WritesDout(), x).problems
+
+
+class Noise(Module):
+    """Dropout, in short."""
+
+    def __init__(self, p, keep_mask=True):
+        self.p, self.keep_mask, self.generator = p, keep_mask, np.random.default_rng(3)
+
+    def forward(self, x):
+        mask = (self.generator.random(x.shape) >= self.p) / (1 - self.p)
+        self.save(mask)
+        return x * mask
+
+    def backward(self, dout):
+        mask = self.saved()
+        return dout * (mask if self.keep_mask else (self.generator.random(dout.shape) >= self.p) / (1 - self.p))
+
+
+def test_dropout_is_checked_with_the_same_noise_each_time(x):
+    assert check_gradients(Sequential(Affine(), Noise(0.4), Affine(4, 2)), x).passed
+    assert verdicts(failure(Noise(0.4, keep_mask=False), x))["input 0"] == "wrong"
+
+
+class HiddenNoise(Module):
+    def forward(self, x):
+        self.save(True)
+        return x + HiddenNoise.source.standard_normal(x.shape)
+
+    def backward(self, dout):
+        self.saved()
+        return dout
+
+    source = np.random.default_rng(0)
+
+
+def test_randomness_out_of_reach_fails(x):
+    assert any(problem.startswith("two forwards differ") for problem in failure(HiddenNoise(), x).problems)
+
+
+class Shifted(Module):
+    """A block after the second law: temb is shared, so its gradient is added to the caller's accumulator; labels may be None."""
+
+    def __init__(self, broken=False):
+        self.project, self.broken = Affine(2, 3), broken
+
+    def forward(self, h, temb, labels=None):
+        weight = 1 if labels is None else labels[:, None]
+        self.save(weight)
+        return h + self.project(temb) * weight
+
+    def backward(self, dh, dtemb):
+        dtemb += self.project.backward(dh * self.saved()) * (2 if self.broken else 1)
+        return dh
+
+
+def both_gradients(temb):
+    def backward(module, dh):
+        dtemb = np.zeros(temb.shape)
+        return module.backward(dh, dtemb), dtemb
+
+    return backward
+
+
+@pytest.mark.parametrize("labels", [None, np.array([1, 2, 3, 2, 1])])
+def test_several_inputs_accumulators_labels_and_none(x, labels):
+    temb = np.random.default_rng(4).standard_normal((5, 2)).astype(np.float32)
+    report = check_gradients(Shifted(), x, temb, labels, backward=both_gradients(temb))
+    assert [line.name for line in report.lines][:2] == ["input 0", "input 1"]
+    assert verdicts(failure(Shifted(broken=True), x, temb, labels, backward=both_gradients(temb)))["input 1"] == "wrong"
+
+
+def test_a_gradient_too_few_is_said_so(x):
+    temb = np.random.default_rng(4).standard_normal((5, 2))
+    report = failure(Shifted(), x, temb, backward=lambda module, dh: module.backward(dh, np.zeros((5, 2))))
+    assert "backward returned 1 gradients for 2 floating-point inputs" in report.problems[0]
+    assert verdicts(report)["input 1"].startswith("missing")
+
+
+class Halves(Module):
+    def forward(self, x):
+        self.save(True)
+        return x[:, :1] * 2, x[:, 1:]
+
+    def backward(self, da, db):
+        self.saved()
+        return np.concatenate([da * 2, db], axis=1)
+
+
+def test_several_outputs(x):
+    assert check_gradients(Halves(), x).passed
+
+
+def test_forward_may_be_given(x):
+    report = check_gradients(Affine(), x, forward=lambda module, x: module(x) * 3, backward=lambda module, dout: module.backward(3 * dout))
+    assert report.passed
+
+
+class Rectify(Module):
+    def forward(self, x):
+        self.save(x > 0)
+        return np.maximum(x, 0)
+
+    def backward(self, dout):
+        return dout * self.saved()
+
+
+def test_kinks_are_avoided_by_smaller_steps():
+    x = np.random.default_rng(0).standard_normal((40, 50))
+    assert np.abs(x).min() < 1e-3
+    assert check_gradients(Rectify(), x).passed
+
+
+class Scaled(Affine):
+    """The same layer at another scale of its output."""
+
+    scale = 1e-8
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+    def backward(self, dout):
+        return super().backward(dout * self.scale)
+
+
+class ScaledWrong(Scaled):
+    def backward(self, dout):
+        return super().backward(dout) * 1.00001
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1e8])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e5])
+def test_the_error_is_relative_at_any_scale(x, scale, size):
+    right, wrong = Scaled(), ScaledWrong()
+    right.scale = wrong.scale = scale
+    assert check_gradients(right, size * x).passed
+    assert verdicts(failure(wrong, size * x))["input 0"] == "wrong"
+
+
+def test_nan_fails(x):
+    x[0, 0] = np.nan
+    report = failure(Affine(), x)
+    assert "wrong" in verdicts(report)["weight (Affine)"]
+
+
+def test_any_memory_order(x):
+    assert check_gradients(Affine(), np.asfortranarray(x)).passed
+    assert check_gradients(Affine(), np.repeat(x, 2, axis=1)[:, ::2]).passed
+
+
+def test_the_generator_decides_the_directions(x):
+    def slope(seed):
+        return check_gradients(Affine(), x, generator=np.random.default_rng(seed)).lines[0].numeric
+
+    assert slope(1) == slope(1) != slope(2)
+
+
+def test_bad_arguments(x):
+    with pytest.raises(TypeError, match="check_gradients: module must be a Module, got function"):
+        check_gradients(lambda x: x, x)
+    with pytest.raises(ValueError, match="check_gradients: Identity has no parameters"):
+        check_gradients(Identity(), np.arange(3))
+    with pytest.raises(TypeError, match="Generator"):
+        check_gradients(Affine(), x, generator=3)
