@@ -1,0 +1,115 @@
+"""Configurations of schedulers: the arguments checked, and kept in files of the format of diffusers."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+CONFIG_NAME = "scheduler_config.json"
+DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
+
+Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
+
+
+class SchedulerConfig:
+    """Saving and loading for a scheduler whose constructor leaves its arguments by name in `config`."""
+
+    config: dict[str, Any]
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the configuration to folder/scheduler_config.json; the folder is made if need be.
+
+        A file that is there is replaced in one move, so a reader meets the old one or the new one, whole.
+        """
+        path = Path(folder) / CONFIG_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = {"_class_name": type(self).__name__, "_diffusers_version": DIFFUSERS_VERSION}
+        unfinished = path.with_name(CONFIG_NAME + ".tmp")
+        text = json.dumps({**names, **self.config}, indent=2, sort_keys=True) + "\n"
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(unfinished, path)
+
+    @classmethod
+    def from_pretrained(cls: type[Scheduler], folder: str | os.PathLike[str]) -> Scheduler:
+        """The scheduler configured by folder/scheduler_config.json, whether hcrot or diffusers wrote it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not JSON, or JSON but not an object; further what `from_config` raises.
+        """
+        path = Path(folder) / CONFIG_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{cls.__name__}.from_pretrained: there is no file {path}")
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{cls.__name__}.from_pretrained: {path} is not valid JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{cls.__name__}.from_pretrained: {path} holds no object of arguments but {config!r:.60}")
+        return cls.from_config(config)
+
+    @classmethod
+    def from_config(cls: type[Scheduler], config: Mapping[str, Any]) -> Scheduler:
+        """The scheduler with these arguments; missing ones take their defaults, private ones (_class_name) are dropped.
+
+        Unknown ones are ignored with a warning, so that configurations of other schedulers and releases can be read.
+
+        Raises:
+            TypeError, ValueError, NotImplementedError: whatever the constructor has against the arguments.
+        """
+        public = {name: value for name, value in config.items() if not name.startswith("_")}
+        unknown = sorted(public.keys() - inspect.signature(cls).parameters.keys())
+        if unknown:
+            warnings.warn(f"{cls.__name__}: unknown configuration keys {unknown} are ignored", stacklevel=2)
+        return cls(**{name: value for name, value in public.items() if name not in unknown})
+
+
+# Each of these returns the value of an argument as JSON can hold it, or raises; `what` is "Class: argument".
+
+
+def checked_choice(what: str, value: str, choices: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{what} {value!r} is unknown, expected one of {', '.join(choices)}")
+    return value
+
+
+def checked_boolean(what: str, value: bool) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{what} is {value!r}, expected True or False")
+    return bool(value)
+
+
+def checked_integer(what: str, value: int, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{what} is {value!r}, expected an integer")
+    if value < minimum:
+        raise ValueError(f"{what} is {value}, expected at least {minimum}")
+    return int(value)
+
+
+def checked_positive(what: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} is {value!r}, expected a number")
+    if not 0 < value < np.inf:
+        raise ValueError(f"{what} is {value}, expected a positive number")
+    return float(value)
+
+
+def checked_betas(
+    what: str, value: np.ndarray | Sequence[float] | None, num_train_timesteps: int
+) -> list[float] | None:
+    if value is None:
+        return None
+    betas = np.asarray(value)
+    if betas.dtype.kind not in "fiu" or betas.shape != (num_train_timesteps,):
+        expected = f"one number for each of {num_train_timesteps} num_train_timesteps"
+        raise ValueError(f"{what} has shape {betas.shape} and dtype {betas.dtype}, expected {expected}")
+    return betas.tolist()

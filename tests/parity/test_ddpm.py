@@ -1,0 +1,195 @@
+"""DDPMScheduler beside diffusers' own: betas, timesteps, every step, whole trajectories, configuration files."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+from hcrot.schedulers import DDPMScheduler  # noqa: E402
+
+SHAPE = (2, 3, 4, 5)
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
+SPACINGS = ("linspace", "leading", "trailing")
+VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")  # diffusers' fixed_large_log is NaN
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+
+def both(*arguments, **options):
+    return DDPMScheduler(*arguments, **options), diffusers.DDPMScheduler(*arguments, **options)
+
+
+def difference(ours, theirs):
+    """Largest difference, relative to the largest entry where that exceeds 1: unclipped estimates of x_0 reach 1e4."""
+    theirs = theirs.numpy()
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    return np.max(np.abs(ours - theirs)) / max(1.0, np.max(np.abs(theirs)))
+
+
+def assert_steps_equal(ours, theirs, output, t, sample, noise):
+    mine = ours.step(output, t, sample, noise=noise)
+    yours = theirs.step(torch.from_numpy(output), int(t), torch.from_numpy(sample))
+    assert difference(mine.prev_sample, yours.prev_sample) < 1e-6
+    # sqrt(abar_t), down to 5e-5, divides in the estimate by epsilon, and PyTorch's float32 sqrt may be a bit off
+    division = np.sqrt(ours.alphas_cumprod[t]) if ours.config["prediction_type"] == "epsilon" else 1
+    assert difference(mine.pred_original_sample, yours.pred_original_sample) * division < 1e-6
+
+
+@pytest.fixture
+def inject(monkeypatch):
+    """inject(z) makes diffusers' next steps use the noise z."""
+
+    def replace(noise):
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, **__: torch.from_numpy(noise)
+        )
+
+    return replace
+
+
+@pytest.mark.parametrize("ends", [(1e-4, 0.02), (2e-4, 1e-2), (0.00085, 0.012), (1e-2, 2e-4)])
+@pytest.mark.parametrize("num_train_timesteps", [1, 2, 7, 50, 100, 1000, 2000, 4000])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules_are_equal_bit_for_bit(schedule, num_train_timesteps, ends):
+    if schedule == "sigmoid" and "AVX" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("PyTorch's sigmoid rounds otherwise without AVX2 or AVX-512")
+    ours, theirs = both(num_train_timesteps, *ends, schedule)
+    np.testing.assert_array_equal(ours.betas, theirs.betas.numpy())
+    np.testing.assert_array_equal(ours.alphas, theirs.alphas.numpy())
+    np.testing.assert_array_equal(ours.alphas_cumprod, theirs.alphas_cumprod.numpy())
+
+
+def test_trained_betas_are_equal_bit_for_bit():
+    betas = np.random.default_rng(0).uniform(1e-4, 0.05, 300).tolist()
+    ours, theirs = both(300, trained_betas=betas)
+    np.testing.assert_array_equal(ours.betas, theirs.betas.numpy())
+    np.testing.assert_array_equal(ours.alphas_cumprod, theirs.alphas_cumprod.numpy())
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 10, 50, 999, 1000])
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_timesteps_are_equal(spacing, offset, count):
+    ours, theirs = both(timestep_spacing=spacing, steps_offset=offset)
+    np.testing.assert_array_equal(ours.timesteps, theirs.timesteps.numpy())
+    ours.set_timesteps(count)
+    theirs.set_timesteps(count)
+    if spacing == "leading" and offset == 1 and count == 1000:
+        theirs.timesteps -= 1  # diffusers starts at 1000, out of range
+    np.testing.assert_array_equal(ours.timesteps, theirs.timesteps.numpy())
+    assert [ours.previous_timestep(t) for t in ours.timesteps] == [
+        theirs.previous_timestep(t) for t in theirs.timesteps
+    ]
+
+
+def test_trailing_timesteps_are_equal_but_for_minus_one():
+    ours, theirs = both(timestep_spacing="trailing")
+    cut = []
+    for count in range(1, 1001):
+        ours.set_timesteps(count)
+        theirs.set_timesteps(count)
+        expected = theirs.timesteps.numpy()
+        if expected[-1] == -1:
+            cut.append(count)
+            expected = expected[:-1]
+        np.testing.assert_array_equal(ours.timesteps, expected)
+    assert len(cut) == 62
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_sample_range": 2.0}, {"clip_sample": False}])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
+def test_step_is_equal_at_every_timestep(variance_type, prediction_type, clip, inject):
+    rng = np.random.default_rng(1)
+    ours, theirs = both(variance_type=variance_type, prediction_type=prediction_type, **clip)
+    sample, output, noise = (rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(3))
+    inject(noise)
+    for t in ours.timesteps:
+        assert_steps_equal(ours, theirs, output, t, sample, noise)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_step_is_equal_for_every_schedule_and_spacing(spacing, schedule, inject):
+    rng = np.random.default_rng(2)
+    ours, theirs = both(beta_schedule=schedule, timestep_spacing=spacing, steps_offset=1)
+    ours.set_timesteps(37)
+    theirs.set_timesteps(37)
+    for t in ours.timesteps:
+        sample, output, noise = (rng.standard_normal(SHAPE) for _ in range(3))
+        inject(noise)
+        assert_steps_equal(ours, theirs, output, t, sample, noise)
+
+
+def toy_model(sample, t):
+    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
+    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [5, 10, 50, [950, 600, 599, 20, 3]])
+def test_trajectories_are_equal(steps, spacing, schedule, inject):
+    rng = np.random.default_rng(3)
+    ours, theirs = both(beta_schedule=schedule, timestep_spacing=spacing)
+    arguments = {"timesteps": steps} if isinstance(steps, list) else {"num_inference_steps": steps}
+    ours.set_timesteps(**arguments)
+    theirs.set_timesteps(**arguments)
+    mine = rng.standard_normal(SHAPE, dtype=np.float32)
+    yours = torch.from_numpy(mine)
+    for t, their_t in zip(ours.timesteps, theirs.timesteps, strict=True):
+        noise = rng.standard_normal(SHAPE, dtype=np.float32)
+        inject(noise)
+        mine = ours.step(toy_model(mine, t), t, mine, noise=noise).prev_sample
+        yours = theirs.step(toy_model(yours, their_t), their_t, yours).prev_sample
+        assert difference(mine, yours) < 2e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_add_noise_and_velocity_are_equal(schedule, dtype):
+    rng = np.random.default_rng(4)
+    ours, theirs = both(beta_schedule=schedule)
+    images, noise = (rng.standard_normal((64, 2, 3, 3)).astype(dtype) for _ in range(2))
+    for t in (np.linspace(0, 999, 64).astype(np.int64), np.array([437]), np.array(999)):
+        theirs_t = torch.from_numpy(t)
+        noisy = theirs.add_noise(torch.from_numpy(images), torch.from_numpy(noise), theirs_t)
+        velocity = theirs.get_velocity(torch.from_numpy(images), torch.from_numpy(noise), theirs_t)
+        assert difference(ours.add_noise(images, noise, t), noisy) < 1e-6
+        assert difference(ours.get_velocity(images, noise, t), velocity) < 1e-6
+
+
+OPTIONS = [
+    {},
+    {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing", "clip_sample": False},
+    {"num_train_timesteps": 3, "trained_betas": [0.1, 0.2, 0.3], "variance_type": "fixed_large", "steps_offset": 1},
+    {"prediction_type": "v_prediction", "clip_sample_range": 2.5, "beta_start": 1e-3, "beta_end": 0.03},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_configurations_are_exchanged(options, tmp_path):
+    ours, theirs = both(**options)
+    ours.save_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    our_text, their_text = ((tmp_path / name / "scheduler_config.json").read_text() for name in ("ours", "theirs"))
+    their_config = json.loads(their_text)
+    their_config["_diffusers_version"] = "0.42.1"
+    assert our_text == json.dumps(their_config, indent=2, sort_keys=True) + "\n"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert DDPMScheduler.from_pretrained(tmp_path / "theirs").config == ours.config
+    loaded = diffusers.DDPMScheduler.from_pretrained(tmp_path / "ours")
+    assert {name: loaded.config[name] for name in ours.config} == ours.config
+    np.testing.assert_array_equal(loaded.alphas_cumprod.numpy(), ours.alphas_cumprod)
+
+
+def test_configurations_of_other_schedulers_are_read(tmp_path):
+    diffusers.DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="set_alpha_to_one"):
+        ours = DDPMScheduler.from_pretrained(tmp_path)
+    assert ours.config["beta_schedule"] == "scaled_linear" and ours.config["steps_offset"] == 1

@@ -1,0 +1,149 @@
+"""Configurations of schedulers: what the constructor refuses, and the file there and back."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from hcrot.schedulers import DDPMScheduler
+
+DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "variance_type": "fixed_small",
+    "clip_sample": True,
+    "prediction_type": "epsilon",
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "clip_sample_range": 1.0,
+    "sample_max_value": 1.0,
+    "timestep_spacing": "leading",
+    "steps_offset": 0,
+    "rescale_betas_zero_snr": False,
+}
+CHOSEN = {
+    "num_train_timesteps": 4,
+    "beta_start": 0.01,
+    "beta_end": 0.2,
+    "beta_schedule": "sigmoid",
+    "trained_betas": [0.1, 0.2, 0.3, 0.4],
+    "variance_type": "fixed_large",
+    "clip_sample": False,
+    "prediction_type": "v_prediction",
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.9,
+    "clip_sample_range": 2.0,
+    "sample_max_value": 3.0,
+    "timestep_spacing": "trailing",
+    "steps_offset": 1,
+    "rescale_betas_zero_snr": False,
+}
+
+
+def test_config_holds_all_arguments_in_diffusers_order():
+    assert list(DDPMScheduler().config.items()) == list(DEFAULTS.items())
+    assert DDPMScheduler(**CHOSEN).config == CHOSEN
+    assert DDPMScheduler(*CHOSEN.values()).config == CHOSEN
+
+
+def test_config_goes_to_a_file_and_back(tmp_path):
+    scheduler = DDPMScheduler(**CHOSEN)
+    folder = tmp_path / "new" / "folder"
+    scheduler.save_pretrained(folder)
+    scheduler.save_pretrained(str(folder))  # over itself
+    assert [path.name for path in folder.iterdir()] == ["scheduler_config.json"]
+    text = (folder / "scheduler_config.json").read_text()
+    names = {"_class_name": "DDPMScheduler", "_diffusers_version": "0.42.1"}
+    assert text == json.dumps({**CHOSEN, **names}, indent=2, sort_keys=True) + "\n"
+    loaded = DDPMScheduler.from_pretrained(str(folder))
+    assert loaded.config == CHOSEN
+    np.testing.assert_array_equal(loaded.alphas_cumprod, scheduler.alphas_cumprod)
+
+
+def test_config_of_numpy_scalars_can_be_saved(tmp_path):
+    scheduler = DDPMScheduler(
+        np.int64(10),
+        np.float32(0.5),
+        clip_sample=np.bool_(False),
+        steps_offset=np.int32(1),
+        trained_betas=np.full(10, 0.1),
+    )
+    scheduler.save_pretrained(tmp_path)
+    assert DDPMScheduler.from_pretrained(tmp_path).config == scheduler.config
+
+
+def test_failed_save_leaves_the_previous_file(tmp_path, monkeypatch):
+    scheduler = DDPMScheduler()
+    scheduler.save_pretrained(tmp_path)
+
+    def fail(*_):
+        raise OSError("killed before the file was moved into place")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="killed"):
+        DDPMScheduler(**CHOSEN).save_pretrained(tmp_path)
+    assert DDPMScheduler.from_pretrained(tmp_path).config == scheduler.config
+
+
+def test_missing_keys_are_defaults_and_private_keys_are_dropped():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler = DDPMScheduler.from_config({"_class_name": "DDIMScheduler", "_extra": 1, "beta_end": 0.01})
+    assert scheduler.config == {**DEFAULTS, "beta_end": 0.01}
+
+
+def test_unknown_keys_are_ignored_with_a_warning():
+    with pytest.warns(UserWarning, match=r"DDPMScheduler: unknown configuration keys \['set_alpha_to_one'\]"):
+        scheduler = DDPMScheduler.from_config({"set_alpha_to_one": True, "steps_offset": 1})
+    assert scheduler.config == {**DEFAULTS, "steps_offset": 1}
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="scheduler_config.json"):
+        DDPMScheduler.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"beta_end": 0.0', b"[1, 2]", b'"text"', b"\xff\xfe\x00\x01"])
+def test_corrupt_file_is_named(tmp_path, content):
+    (tmp_path / "scheduler_config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="scheduler_config.json"):
+        DDPMScheduler.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"beta_schedule": "sigmiod"}, ValueError, "beta_schedule 'sigmiod' .* linear, scaled_linear, square"),
+        ({"beta_schedule": None}, ValueError, "beta_schedule None"),
+        ({"variance_type": "small"}, ValueError, "variance_type 'small' .* fixed_small, fixed_small_log, fixed_"),
+        ({"prediction_type": "noise"}, ValueError, "prediction_type 'noise' .* epsilon, sample, v_prediction"),
+        ({"timestep_spacing": "even"}, ValueError, "timestep_spacing 'even' .* linspace, leading, trailing"),
+        ({"num_train_timesteps": 0}, ValueError, "num_train_timesteps is 0"),
+        ({"num_train_timesteps": 10.0}, TypeError, "num_train_timesteps is 10.0"),
+        ({"num_train_timesteps": True}, TypeError, "num_train_timesteps is True"),
+        ({"num_train_timesteps": 20000}, ValueError, "alphas_cumprod underflows"),
+        ({"beta_start": -0.1, "beta_schedule": "scaled_linear"}, ValueError, "beta_start is -0.1"),
+        ({"beta_start": float("nan")}, ValueError, "beta_start is nan"),
+        ({"beta_start": 1e-9}, ValueError, "betas range from 1e-09"),
+        ({"beta_end": "0.02"}, TypeError, "beta_end is '0.02'"),
+        ({"beta_end": 1.0}, ValueError, "betas range from 0.0001 to 1,"),
+        ({"trained_betas": [0.1, 0.2]}, ValueError, r"trained_betas has shape \(2,\)"),
+        ({"trained_betas": ["a"], "num_train_timesteps": 1}, ValueError, "trained_betas has .* dtype <U1"),
+        ({"trained_betas": [0.1, 1.5], "num_train_timesteps": 2}, ValueError, "betas range from 0.1 to 1.5"),
+        ({"trained_betas": [0.1, np.nan], "num_train_timesteps": 2}, ValueError, "betas range from nan to nan"),
+        ({"clip_sample": "no"}, TypeError, "clip_sample is 'no'"),
+        ({"clip_sample_range": 0.0}, ValueError, "clip_sample_range is 0.0"),
+        ({"steps_offset": -1}, ValueError, "steps_offset is -1"),
+        ({"thresholding": True}, NotImplementedError, "thresholding=True"),
+        ({"rescale_betas_zero_snr": True}, NotImplementedError, "rescale_betas_zero_snr=True"),
+        ({"variance_type": "learned"}, NotImplementedError, "variance_type='learned'"),
+        ({"variance_type": "learned_range"}, NotImplementedError, "variance_type='learned_range'"),
+    ],
+)
+def test_bad_constructor_arguments(arguments, error, message):
+    with pytest.raises(error, match="DDPMScheduler: " + message):
+        DDPMScheduler(**arguments)
