@@ -1,0 +1,86 @@
+"""Joining, splitting and summing image arrays: pure memory traffic, shared by all threads.
+
+Notation: B images, H x W pixels, C channels; memory is channels-last. NumPy has each of these, on one thread and, for channels-last
+memory, in runs of C numbers with some 20 ns of overhead each; in a training step of the seed network that was a sixth of the time.
+"""
+
+import numpy as np
+
+from hcrot.kernels.im2col import add, channels_first, channels_last, copy
+from hcrot.kernels.jit import parallel_jit, prange, share_bounds, shares
+
+GRAIN = 16_384
+"""Numbers worth a thread of their own: some 4 microseconds of copying."""
+
+
+@parallel_jit
+def _concatenate(a, b, y, num_shares):
+    width = a.shape[1]
+    for share in prange(num_shares):
+        first, last = share_bounds(y.shape[0], share, num_shares)
+        for p in range(first, last):
+            copy(a[p], y[p, :width])
+            copy(b[p], y[p, width:])
+
+
+@parallel_jit
+def _split(y, a, b, num_shares):
+    width = a.shape[1]
+    for share in prange(num_shares):
+        first, last = share_bounds(y.shape[0], share, num_shares)
+        for p in range(first, last):
+            copy(y[p, :width], a[p])
+            copy(y[p, width:], b[p])
+
+
+@parallel_jit
+def _pixel_sums(x, sums, num_shares):
+    for share in prange(num_shares):
+        first, last = share_bounds(x.shape[0], share, num_shares)
+        for image in range(first, last):
+            for p in range(x.shape[1]):
+                add(x[image, p], sums[image])
+
+
+def pixels(x: np.ndarray) -> np.ndarray:
+    """The (B * H * W, C) rows of an image array (B, C, H, W): a view if its memory is channels-last, else a copy."""
+    return channels_last(x).reshape(-1, x.shape[1])
+
+
+def concatenate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a`` and ``b`` side by side along channels: (B, C, H, W) and (B, D, H, W) -> (B, C + D, H, W), memory channels-last."""
+    batch, width, height, row = a.shape
+    y = np.empty((batch, height, row, width + b.shape[1]), a.dtype)
+    _concatenate(pixels(a), pixels(b), y.reshape(-1, y.shape[3]), shares(y.size, GRAIN))
+    return channels_first(y)
+
+
+def concatenate_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """:func:`concatenate` in plain NumPy."""
+    return np.concatenate([a, b], axis=1)
+
+
+def split(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The adjoint, and inverse, of :func:`concatenate`: the first ``width`` channels and the others, memory channels-last."""
+    batch, channels, height, row = x.shape
+    a = np.empty((batch, height, row, width), x.dtype)
+    b = np.empty((batch, height, row, channels - width), x.dtype)
+    _split(pixels(x), a.reshape(-1, width), b.reshape(-1, channels - width), shares(x.size, GRAIN))
+    return channels_first(a), channels_first(b)
+
+
+def split_reference(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`split` in plain NumPy."""
+    return x[:, :width], x[:, width:]
+
+
+def pixel_sums(x: np.ndarray) -> np.ndarray:
+    """The sum over the pixels of each image and channel, the adjoint of adding one number to all of them: (B, C, H, W) -> (B, C)."""
+    sums = np.zeros(x.shape[:2], x.dtype)
+    _pixel_sums(channels_last(x).reshape(x.shape[0], -1, x.shape[1]), sums, min(x.shape[0], shares(x.size, GRAIN)))
+    return sums
+
+
+def pixel_sums_reference(x: np.ndarray) -> np.ndarray:
+    """:func:`pixel_sums` in plain NumPy."""
+    return x.sum(axis=(2, 3))
