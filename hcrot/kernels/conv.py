@@ -3,7 +3,7 @@
 Notation: B images, C channels in, O channels out, H x W pixels in, OH x OW out, KH x KW kernel. Memory is channels-last: images are
 C-contiguous (B, H, W, C) arrays, weights (KH, KW * C, O). With ``X_i`` the columns of kernel row i, as im2col makes them,
 
-    forward           y = bias + sum_i X_i @ W_i
+    forward           y = bias + residual + sum_i X_i @ W_i
     weight gradient   dW_i = X_i^T @ dy,   dbias = sum_p dy[p]
     input gradient    dx = fold(dy @ W_i^T), fold the adjoint of unfold;
                       for stride 1 it is the convolution of dy with the kernel turned by 180 degrees
@@ -59,8 +59,17 @@ def rows_per_block(depth: int, outputs: int) -> int:
     return min(rows, 512) if rows >= 12 else 256
 
 
+@jit
+def add_offsets(bias, residual, first, out_pixels, rows):
+    """Add to the output pixels ``first ...`` their bias, one row for all images or one for each, and their residual, if there is one."""
+    for p in range(rows.shape[0]):
+        add(bias[(first + p) // out_pixels % bias.shape[0]], rows[p])
+        if residual.size > 0:
+            add(residual[first + p], rows[p])
+
+
 @parallel_jit
-def _conv2d(x, weight, bias, geometry, y, block, num_shares):
+def _conv2d(x, weight, bias, residual, geometry, y, block, num_shares):
     out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
     kernel_h, depth = weight.shape[0], weight.shape[1]
     pixels = y.shape[0] * out_h * out_w
@@ -75,21 +84,14 @@ def _conv2d(x, weight, bias, geometry, y, block, num_shares):
             rows = last - first
             if pointwise:
                 np.dot(x.reshape(pixels, depth)[first:last], weight[0], out[first:last])
-                add_row(bias, out[first:last])
+                add_offsets(bias, residual, first, out_h * out_w, out[first:last])
             else:
                 unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
                 np.dot(columns[0, :rows], weight[0], out[first:last])
-                add_row(bias, out[first:last])
+                add_offsets(bias, residual, first, out_h * out_w, out[first:last])
                 for i in range(1, kernel_h):
                     np.dot(columns[i, :rows], weight[i], product[:rows])
                     add(product[:rows].reshape(rows * outputs), out[first:last].reshape(rows * outputs))
-
-
-@jit
-def add_row(row, rows):
-    """Add the 1-D ``row`` onto each row of the 2-D ``rows``."""
-    for p in range(rows.shape[0]):
-        add(row, rows[p])
 
 
 @parallel_jit
@@ -138,15 +140,19 @@ def weight_matrix(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(kernel_h, kernel_w * channels, outputs)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> np.ndarray:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, residual: np.ndarray | None = None
+) -> np.ndarray:
     """Cross-correlate images with kernels, as deep learning's convolution does.
 
-        y[b, o, oy, ox] = bias[o] + sum_{c, i, j} weight[o, c, i, j] x[b, c, y_i, x_j]
+        y[b, o, oy, ox] = bias[b, o] + residual[b, o, oy, ox] + sum_{c, i, j} weight[o, c, i, j] x[b, c, y_i, x_j]
         y_i = oy stride_h - top + i dilation_h,   x_j = ox stride_w - left + j dilation_w,   x = 0 over the edge
 
     Args:
-        x: (B, C, H, W). weight: (O, C, KH, KW). bias: (O,) or None. All of one dtype, float32 or float64.
+        x: (B, C, H, W). weight: (O, C, KH, KW). All of one dtype, float32 or float64.
+        bias: (O,), or (B, O) for one per image, or None.
         geometry: from :func:`~hcrot.kernels.im2col.make_geometry`.
+        residual: (B, O, OH, OW) or None, added where the result is written, which saves a pass through memory.
 
     Returns:
         y (B, O, OH, OW), memory channels-last.
@@ -155,23 +161,26 @@ def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry:
     kernel_h, depth, outputs = matrix.shape
     out_h, out_w = output_size(x.shape[2], x.shape[3], geometry)
     y = np.empty((x.shape[0], out_h, out_w, outputs), x.dtype)
-    if bias is None:
-        bias = np.zeros(outputs, x.dtype)
     pixels = x.shape[0] * out_h * out_w
+    offsets = np.zeros((1, outputs), x.dtype) if bias is None else np.ascontiguousarray(bias).reshape(-1, outputs)
+    rest = np.empty((0, outputs), x.dtype) if residual is None else channels_last(residual).reshape(pixels, outputs)
     num_shares = shares(pixels * matrix.size, GRAIN)
     block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
-    _conv2d(channels_last(x), matrix, bias, geometry, y, block, num_shares)
+    _conv2d(channels_last(x), matrix, offsets, rest, geometry, y, block, num_shares)
     return channels_first(y)
 
 
-def conv2d_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry) -> np.ndarray:
+def conv2d_reference(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, residual: np.ndarray | None = None
+) -> np.ndarray:
     """:func:`conv2d` in plain NumPy: im2col of everything, one product."""
     out_h, out_w = output_size(x.shape[2], x.shape[3], geometry)
     columns = im2col_reference(x, *_arguments(geometry))
     y = columns @ weight.transpose(2, 3, 1, 0).reshape(columns.shape[1], -1)
+    y = channels_first(y.reshape(x.shape[0], out_h, out_w, -1))
     if bias is not None:
-        y = y + bias
-    return channels_first(y.reshape(x.shape[0], out_h, out_w, -1))
+        y = y + bias.reshape(-1, weight.shape[0], 1, 1)
+    return y if residual is None else y + residual
 
 
 def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,10 @@ class Conv2d(Module):
     With ``X = im2col(x)`` and W the weight as a matrix: ``y = X W + bias``. Backward: ``dW = X^T dy``, ``dbias = sum dy``,
     ``dx = col2im(dy W^T)``, since col2im is the adjoint of im2col. What is kept is x; X is unfolded again rather than kept.
 
+    Two more terms can be added where y is written, which saves a pass through memory for each: ``shift``, one number per image and output
+    channel, and ``residual``, an array like y. Their gradients, the sums of dy over each image's pixels and dy itself, are for their owner
+    to take; backward returns dx alone.
+
     With G groups, channels are split into G parts that are convolved separately, output part g seeing input part g only.
 
     Args:
@@ -32,7 +36,7 @@ class Conv2d(Module):
 
     Shapes:
         x (B, C, H, W) -> y (B, O, OH, OW) with ``OH = (H + padding - dilation (KH - 1) - 1) // stride + 1``.
-        ``weight`` (O, C/G, KH, KW), its memory ordered (KH, KW, C/G, O); ``bias`` (O,).
+        shift (B, O) and residual (B, O, OH, OW), or None. ``weight`` (O, C/G, KH, KW), its memory ordered (KH, KW, C/G, O); ``bias`` (O,).
 
     Raises:
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W), or too small for the kernel.
@@ -65,32 +69,37 @@ class Conv2d(Module):
         self.weight = Parameter(kernel_order(weight))
         self.bias = Parameter(offset) if bias else None
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        check_images("Conv2d", x, self.in_channels)
+    def forward(self, x: np.ndarray, shift: np.ndarray | None = None, residual: np.ndarray | None = None) -> np.ndarray:
+        check_images("Conv2d", x, self.in_channels, self.weight.data.dtype)
         if min(output_size(*x.shape[2:], self.geometry)) < 1:
             raise ValueError(
                 f"Conv2d: a {x.shape[2]}x{x.shape[3]} image is too small for kernel_size {self.geometry[:2]}, "
                 f"padding {self.geometry[4:8]} and dilation {self.geometry[8:]}"
             )
         self.save(x)
-        weights, biases = self.group_weights()
-        images = np.split(x, self.groups, axis=1)
-        return join([conv2d(*group, self.geometry) for group in zip(images, weights, biases, strict=True)])
+        bias = self.bias.data if self.bias else None
+        if shift is not None:
+            bias = shift if bias is None else shift + bias
+        if self.groups == 1:
+            return conv2d(x, self.weight.data, bias, self.geometry, residual)
+        groups = zip(np.split(x, self.groups, axis=1), np.split(self.weight.data, self.groups), strict=True)
+        y = np.concatenate([conv2d(part, weight, None, self.geometry) for part, weight in groups], axis=1)
+        if bias is not None:
+            y += bias.reshape(-1, self.out_channels, 1, 1)
+        return y if residual is None else y + residual
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x = self.saved()
-        weights, _ = self.group_weights()
+        dxs = []
         images, douts = np.split(x, self.groups, axis=1), np.split(dout, self.groups, axis=1)
-        gradients = [conv2d_weight_gradient(image, dy, self.geometry) for image, dy in zip(images, douts, strict=True)]
-        self.weight.grad += join([dweight for dweight, _ in gradients], axis=0)
-        if self.bias:
-            self.bias.grad += join([dbias for _, dbias in gradients], axis=0)
-        return join([conv2d_input_gradient(dy, w, self.geometry, *x.shape[2:]) for dy, w in zip(douts, weights, strict=True)])
-
-    def group_weights(self) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-        """The weight and bias of each group."""
-        weights = np.split(self.weight.data, self.groups)
-        return weights, np.split(self.bias.data, self.groups) if self.bias else [None] * self.groups
+        for group, (part, dy) in enumerate(zip(images, douts, strict=True)):
+            outputs = slice(group * dy.shape[1], (group + 1) * dy.shape[1])
+            dweight, dbias = conv2d_weight_gradient(part, dy, self.geometry)
+            self.weight.grad[outputs] += dweight
+            if self.bias:
+                self.bias.grad[outputs] += dbias
+            dxs.append(conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, *x.shape[2:]))
+        return dxs[0] if self.groups == 1 else np.concatenate(dxs, axis=1)
 
     def describe(self) -> str:
         kernel_h, kernel_w, stride_h, stride_w, *sides, dilation_h, dilation_w = self.geometry
@@ -153,7 +162,7 @@ class ConvTranspose2d(Module):
         self.bias = Parameter(offset) if bias else None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        check_images("ConvTranspose2d", x, self.in_channels)
+        check_images("ConvTranspose2d", x, self.in_channels, self.weight.data.dtype)
         kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right = self.geometry[:8]
         height = (x.shape[2] - 1) * stride_h - top - bottom + kernel_h + self.output_padding[0]
         width = (x.shape[3] - 1) * stride_w - left - right + kernel_w + self.output_padding[1]
@@ -184,14 +193,10 @@ def kernel_order(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
 
 
-def join(parts: list[np.ndarray], axis: int = 1) -> np.ndarray:
-    """The groups' results side by side; a single one as it is."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
-
-
-def check_images(name: str, x: np.ndarray, channels: int) -> None:
-    """Raise a ValueError that begins with ``name`` unless x is a floating-point (B, ``channels``, H, W) array."""
-    if x.ndim != 4 or x.shape[1] != channels:
-        raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), got {x.shape}")
-    if x.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name}: expected float32 or float64 images, got {x.dtype}")
+def check_images(name: str, x: np.ndarray, channels: int, dtype: np.dtype) -> None:
+    """Raise a ValueError that begins with ``name`` unless x is a (B, ``channels``, H, W) array of ``dtype`` with at least one image."""
+    if not isinstance(x, np.ndarray) or x.ndim != 4 or x.shape[1] != channels or x.size == 0:
+        shape = x.shape if isinstance(x, np.ndarray) else type(x).__name__
+        raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), got {shape}")
+    if x.dtype != dtype:
+        raise ValueError(f"{name}: expected {dtype} images, as the weights are, got {x.dtype}")
