@@ -79,9 +79,10 @@ def hold_scipy_blas_to_one_thread() -> None:
     import scipy.linalg.cython_blas  # noqa: F401  (loads the library that is to be limited)
     import threadpoolctl
 
-    # A library belongs to SciPy's wheel when it lies in the folder beside the package that the wheel's own libraries are put in.
+    # SciPy's wheel puts its libraries into scipy.libs, on macOS into scipy/.dylibs. The file's own name tells nothing: NumPy's is
+    # called libscipy_openblas too.
     pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
-    ours = [pool for pool in pools.lib_controllers if "scipy" in Path(pool.filepath).parent.name or "scipy" in Path(pool.filepath).name]
+    ours = [pool for pool in pools.lib_controllers if {"scipy", "scipy.libs"} & {folder.name for folder in Path(pool.filepath).parents[:2]}]
     for pool in ours:
         pool.set_num_threads(1)
     if not ours:

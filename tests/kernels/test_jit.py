@@ -1,0 +1,159 @@
+"""Threads, shares, the BLAS that kernels call, and running without compilation."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+
+from hcrot.kernels import jit
+from hcrot.kernels.im2col import make_geometry
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def restore_threads():
+    before = jit.get_num_threads()
+    yield
+    jit.set_num_threads(before)
+
+
+def run(script: str, **environment: str) -> subprocess.CompletedProcess:
+    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=variables, capture_output=True, text=True, timeout=120)
+
+
+# ---------------------------------------------------------------- threads
+
+
+def test_threads_are_what_was_set(restore_threads):
+    for threads in (1, numba.config.NUMBA_NUM_THREADS, np.int64(1)):
+        jit.set_num_threads(threads)
+        assert jit.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", None, 10_000])
+def test_threads_out_of_range(threads):
+    before = jit.get_num_threads()
+    with pytest.raises(ValueError, match="set_num_threads: threads must be an int from 1 to"):
+        jit.set_num_threads(threads)
+    assert jit.get_num_threads() == before
+
+
+def test_shares_are_worth_their_thread(restore_threads):
+    jit.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    most = numba.config.NUMBA_NUM_THREADS
+    assert jit.shares(0, 10) == jit.shares(9, 10) == jit.shares(19, 10) == 1
+    assert jit.shares(20, 10) == min(2, most)
+    assert jit.shares(10**9, 10) == most
+    assert jit.shares(5, 0) == min(5, most)
+    jit.set_num_threads(1)
+    assert jit.shares(10**9, 10) == 1
+
+
+@pytest.mark.parametrize("work", [0, 1, 2, 3, 7, 100, 101])
+@pytest.mark.parametrize("num_shares", [1, 2, 3, 8])
+def test_share_bounds_cover_the_work_evenly(work, num_shares):
+    bounds = [jit.share_bounds(work, share, num_shares) for share in range(num_shares)]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == work
+    assert all(left[1] == right[0] for left, right in zip(bounds, bounds[1:], strict=False))
+    sizes = [last - first for first, last in bounds]
+    assert max(sizes) - min(sizes) <= 1
+
+
+# ---------------------------------------------------------------- BLAS
+
+
+def test_only_the_blas_of_kernels_is_held_to_one_thread():
+    """A user's own NumPy products in the same process keep all their threads; both wheels call their library libscipy_openblas."""
+    script = """
+        import pathlib, threadpoolctl, numpy as np
+        import scipy.linalg.cython_blas
+        def threads():
+            return {pool["filepath"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+        before = threads()
+        from hcrot.kernels.jit import prepare
+        prepare()
+        after = threads()
+        for path in before:
+            print("scipy" if {"scipy", "scipy.libs"} & set(pathlib.Path(path).parts[-3:-1]) else "other", before[path], after[path])
+    """
+    result = run(script)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    if {name for name, _, _ in rows} != {"scipy", "other"}:
+        pytest.skip("SciPy and NumPy do not carry two libraries here")
+    for name, before, after in rows:
+        assert after == ("1" if name == "scipy" else before)
+
+
+# ---------------------------------------------------------------- compilation
+
+
+def test_the_first_run_says_that_it_compiles_and_later_ones_do_not(tmp_path):
+    script = """
+        from hcrot.kernels import jit
+        jit.prepare(); jit.prepare()
+        jit.share_bounds(7, 0, 2)
+        jit.prepare.cache_clear(); jit.prepare()
+    """
+    result = run(script, NUMBA_CACHE_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("hcrot: compiling kernels") == 1
+    assert result.stdout == ""
+
+
+def test_kernels_run_without_compilation():
+    """So that a reader can step through them."""
+    script = """
+        import numpy as np, numba
+        from hcrot.kernels import conv, im2col
+        from hcrot.kernels.conv import conv2d, conv2d_reference
+        assert numba.config.DISABLE_JIT and not hasattr(im2col.unfold, "signatures")
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((2, 3, 5, 4))
+        columns = im2col.im2col(x, (3, 2), (2, 1), 1)
+        np.testing.assert_array_equal(columns, im2col.im2col_reference(x, (3, 2), (2, 1), 1))
+        np.testing.assert_allclose(
+            im2col.col2im(columns, x.shape, (3, 2), (2, 1), 1), im2col.col2im_reference(columns, x.shape, (3, 2), (2, 1), 1)
+        )
+        for stride in (1, 2):
+            geometry = im2col.make_geometry(3, stride, 1)
+            weight, bias = rng.standard_normal((4, 3, 3, 3)), rng.standard_normal(4)
+            y = conv.conv2d(x, weight, bias, geometry)
+            np.testing.assert_allclose(y, conv.conv2d_reference(x, weight, bias, geometry))
+            dy = rng.standard_normal(y.shape)
+            for got, expected in zip(conv.conv2d_weight_gradient(x, dy, geometry), conv.conv2d_weight_gradient_reference(x, dy, geometry)):
+                np.testing.assert_allclose(got, expected)
+            np.testing.assert_allclose(
+                conv.conv2d_input_gradient(dy, weight, geometry, 5, 4), conv.conv2d_input_gradient_reference(dy, weight, geometry, 5, 4)
+            )
+        from hcrot.layers.conv import Conv2d, ConvTranspose2d
+        from hcrot.layers.linear import Linear
+        from hcrot.gradcheck import check_gradients
+        check_gradients(Conv2d(3, 4, 3, 2, 1, groups=1, generator=rng), x)
+        check_gradients(ConvTranspose2d(3, 2, 3, 2, 1, 1, generator=rng), x)
+        check_gradients(Linear(4, 2, generator=rng), x)
+        print("all equal")
+    """
+    result = run(script, NUMBA_DISABLE_JIT="1")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "all equal"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_a_number_and_infinity_stay_what_they_are(value):
+    """A network that diverges must show it: fast arithmetic may not assume that numbers are finite."""
+    from hcrot.kernels.conv import conv2d
+
+    x = np.ones((1, 4, 5, 5), np.float32)
+    x[0, 1, 2, 2] = value
+    y = conv2d(x, np.ones((3, 4, 3, 3), np.float32), None, make_geometry(3, 1, 1))
+    assert np.isfinite(y[0, :, 0, 0]).all()
+    np.testing.assert_array_equal(y[0, :, 1:4, 1:4], np.full((3, 3, 3), value, np.float32))
