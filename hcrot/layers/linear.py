@@ -22,7 +22,7 @@ class Linear(Module):
         x (..., I) -> y (..., O). ``weight`` (O, I), its memory ordered (I, O); ``bias`` (O,).
 
     Raises:
-        ValueError: a size below 1; in forward, an x whose last axis is not I.
+        ValueError: a size below 1; in forward, an x that is empty, of another dtype, or whose last axis is not I.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | None = None):
@@ -35,8 +35,11 @@ class Linear(Module):
         self.bias = Parameter(offset) if bias else None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        if x.ndim < 1 or x.shape[-1] != self.in_features:
-            raise ValueError(f"Linear: expected an array whose last axis has in_features {self.in_features}, got shape {x.shape}")
+        if not isinstance(x, np.ndarray) or x.ndim < 1 or x.shape[-1] != self.in_features or x.size == 0:
+            got = f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise ValueError(f"Linear: expected an array whose last axis has in_features {self.in_features}, got {got}")
+        if x.dtype != self.weight.data.dtype:
+            raise ValueError(f"Linear: expected a {self.weight.data.dtype} array, as the weight is, got {x.dtype}")
         self.save(x)
         return linear(x, self.weight.data, self.bias.data if self.bias else None)
 
