@@ -1,0 +1,53 @@
+"""Dropout."""
+
+from numbers import Real
+
+import numpy as np
+
+from hcrot import init
+from hcrot.layers.activation import check_floating
+from hcrot.module import Module
+
+
+class Dropout(Module):
+    """In training each number is dropped with probability p and the others are enlarged, so that the mean stays; in inference ``y = x``.
+
+        y = m x,    dx = m dout,    m = 0 with probability p, else 1 / (1 - p)
+
+    (Srivastava et al. 2014, where it is inference that scales, but see section 10). What is kept is m. It is drawn in the order of the
+    indices, in float32 whatever x is, so that a seed drops the same entries in either dtype and in any memory order.
+
+    Args:
+        p: probability of dropping, from 0 to 1. At 0 nothing is drawn, at 1 everything is zero.
+        generator: source of m; advanced by each forward in training.
+
+    Shapes:
+        x, any shape -> y, the same, in x's memory order.
+
+    Raises:
+        ValueError: p out of range. TypeError: in forward, an x that is neither float32 nor float64.
+    """
+
+    def __init__(self, p: float = 0.5, *, generator: np.random.Generator | None = None):
+        if not isinstance(p, Real) or not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be a number from 0 to 1, got {p!r}")
+        self.p = float(p)
+        self.generator = init.default_generator(generator)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        check_floating("Dropout", x)
+        if not self.training or self.p == 0:
+            self.save(None)
+            return x
+        stays = self.generator.random(x.shape, np.float32) >= self.p
+        mask = np.empty_like(x)
+        np.multiply(stays, 1 / (1 - self.p) if self.p < 1 else 0, out=mask, casting="same_kind")
+        self.save(mask)
+        return x * mask
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        mask = self.saved()
+        return dout if mask is None else dout * mask
+
+    def describe(self) -> str:
+        return f"p={self.p:g}"

@@ -1,0 +1,130 @@
+"""Pooling: each output pixel is the largest, or the mean, of a window of input pixels, channel by channel.
+
+Notation: B images, C channels, KH x KW window, OH x OW output pixels. The loops run over the KH KW places in the window; a *tap* is the
+(B, OH, OW, C) view of what all windows have at one such place.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hcrot.kernels.im2col import channels_first, channels_last, make_geometry, output_size, pair
+from hcrot.layers.activation import check_floating
+from hcrot.module import Module
+
+
+class Pool2d(Module):
+    """What both kinds of pooling share: the geometry. Use :class:`MaxPool2d` or :class:`AvgPool2d`.
+
+    Args:
+        kernel_size: KH and KW, an int or ``(h, w)``.
+        stride: distance between windows, an int or ``(h, w)``; by default the kernel's size, so that windows tile the image.
+        padding: rows and columns added on each side, an int or ``(h, w)``, at most half the kernel.
+
+    Shapes:
+        x (B, C, H, W) -> y (B, C, OH, OW) with ``OH = (H + 2 padding - KH) // stride + 1``, memory channels-last.
+
+    Raises:
+        ValueError: an argument out of range; in forward, an x that is not (B, C, H, W), or smaller than a window.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+    ):
+        name = type(self).__name__
+        pads = pair(padding, f"{name}: padding", minimum=0)
+        self.geometry = make_geometry(kernel_size, kernel_size if stride is None else stride, pads, 1, name)
+        kernel = self.geometry[:2]
+        if 2 * pads[0] > kernel[0] or 2 * pads[1] > kernel[1]:
+            raise ValueError(f"{name}: padding {pads} must be at most half of kernel_size {kernel}")
+
+    def padded(self, x: np.ndarray, fill: float) -> np.ndarray:
+        """x as (B, H, W, C) with its padding, of value ``fill``, around it."""
+        name = type(self).__name__
+        check_floating(name, x)
+        if x.ndim != 4:
+            raise ValueError(f"{name}: expected images of shape (batch, channels, height, width), got {x.shape}")
+        batch, channels, height, width = x.shape
+        if min(output_size(height, width, self.geometry)) < 1:
+            raise ValueError(f"{name}: a {height}x{width} image is too small for kernel_size {self.geometry[:2]}")
+        top, bottom, left, right = self.geometry[4:8]
+        if not any(self.geometry[4:8]):
+            return channels_last(x)
+        images = np.full((batch, height + top + bottom, width + left + right, channels), fill, x.dtype)
+        self.cropped(images)[...] = channels_last(x)
+        return images
+
+    def cropped(self, images: np.ndarray) -> np.ndarray:
+        """The part of padded images that is not padding, a view."""
+        top, bottom, left, right = self.geometry[4:8]
+        return images[:, top : images.shape[1] - bottom, left : images.shape[2] - right]
+
+    def taps(self, images: np.ndarray) -> Iterator[np.ndarray]:
+        """The taps of padded images (B, H, W, C), row by row: KH KW views (B, OH, OW, C)."""
+        kernel_h, kernel_w, stride_h, stride_w = self.geometry[:4]
+        height, width = images.shape[1:3]
+        for i in range(kernel_h):
+            for j in range(kernel_w):
+                yield images[:, i : height - kernel_h + i + 1 : stride_h, j : width - kernel_w + j + 1 : stride_w]
+
+    def describe(self) -> str:
+        kernel_h, kernel_w, stride_h, stride_w, top, _, left, _ = self.geometry[:8]
+        return f"kernel_size={(kernel_h, kernel_w)}, stride={(stride_h, stride_w)}, padding={(top, left)}"
+
+
+class MaxPool2d(Pool2d):
+    """The largest number of each window, as ``torch.nn.MaxPool2d``; padding counts as -inf.
+
+    Backward: each dout goes to the place its y came from, of several equal ones to the first, row by row. Kept are x and y; the places are
+    found again by comparing the two.
+
+    Arguments, shapes and errors: :class:`Pool2d`.
+    """
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        images = self.padded(x, -np.inf)
+        taps = self.taps(images)
+        y = next(taps).copy()
+        for tap in taps:
+            np.maximum(y, tap, out=y)
+        self.save(images, y)
+        return channels_first(y)
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        images, y = self.saved()
+        dimages, dy = np.zeros_like(images), channels_last(dout)
+        waiting = np.ones(y.shape, bool)
+        for tap, dtap in zip(self.taps(images), self.taps(dimages), strict=True):
+            found = waiting & (tap == y)
+            waiting ^= found
+            dtap += dy * found
+        return channels_first(self.cropped(dimages))
+
+
+class AvgPool2d(Pool2d):
+    """The mean of each window, as ``torch.nn.AvgPool2d``; padding counts as zeros that belong to the window.
+
+    Backward: every pixel of a window gets ``dout / (KH KW)``.
+
+    Arguments, shapes and errors: :class:`Pool2d`.
+    """
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        images = self.padded(x, 0)
+        taps = self.taps(images)
+        y = next(taps).copy()
+        for tap in taps:
+            y += tap
+        y /= self.geometry[0] * self.geometry[1]
+        self.save(images.shape)
+        return channels_first(y)
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        dimages = np.zeros(self.saved(), dout.dtype)
+        share = channels_last(dout) / (self.geometry[0] * self.geometry[1])
+        for dtap in self.taps(dimages):
+            dtap += share
+        return channels_first(self.cropped(dimages))

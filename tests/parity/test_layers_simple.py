@@ -1,0 +1,144 @@
+"""Activations, embeddings, pooling, flattening and resampling beside PyTorch's and diffusers'."""
+
+import numpy as np
+import pytest
+
+from hcrot.kernels.resample import nearest
+from hcrot.layers.activation import GELU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from hcrot.layers.embedding import Embedding, TimestepEmbedding, Timesteps
+from hcrot.layers.pooling import AvgPool2d, MaxPool2d
+from hcrot.layers.resample import Downsample, Upsample
+from hcrot.layers.reshape import Flatten
+
+torch = pytest.importorskip("torch")
+
+DTYPES = [(np.float32, 1e-5), (np.float64, 1e-12)]
+
+
+def compare(ours, theirs, x: np.ndarray, dtype: type, tolerance: float, **options) -> None:
+    """Assert equal outputs, input gradients and parameter gradients of two layers with the same weights; float32 gradients to ten times
+    the tolerance."""
+    ours.astype(dtype)
+    theirs.to(torch.float32 if dtype == np.float32 else torch.float64)
+    for name, parameter in ours.named_parameters():
+        theirs.get_parameter(name).data.copy_(torch.from_numpy(parameter.data.copy()))
+    differentiable = np.issubdtype(x.dtype, np.floating)
+    x = x.astype(dtype) if differentiable else x
+    inputs = torch.from_numpy(x.copy()).requires_grad_(differentiable)
+
+    y, expected = ours(x, **options), theirs(inputs, *options.values())
+    dout = np.random.default_rng(9).standard_normal(y.shape).astype(dtype)
+    dx = ours.backward(dout)
+    expected.backward(torch.from_numpy(dout))
+
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=tolerance, atol=tolerance)
+    if differentiable:
+        np.testing.assert_allclose(dx, inputs.grad.numpy(), rtol=10 * tolerance, atol=10 * tolerance)
+    for name, parameter in ours.named_parameters():
+        np.testing.assert_allclose(parameter.grad, theirs.get_parameter(name).grad.numpy(), rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(
+    ("ours", "name", "arguments"),
+    [
+        (SiLU, "SiLU", {}),
+        (ReLU, "ReLU", {}),
+        (GELU, "GELU", {}),
+        (GELU, "GELU", {"approximate": "tanh"}),
+        (Sigmoid, "Sigmoid", {}),
+        (Tanh, "Tanh", {}),
+        (Softmax, "Softmax", {"dim": -1}),
+        (Softmax, "Softmax", {"dim": 1}),
+        (Softmax, "Softmax", {"dim": 0}),
+        (Flatten, "Flatten", {}),
+        (Flatten, "Flatten", {"start_dim": -3, "end_dim": 2}),
+    ],
+)
+def test_activations_and_flatten(ours, name, arguments, dtype, tolerance):
+    compare(ours(**arguments), getattr(torch.nn, name)(**arguments), 4 * images(2, 3, 5, 7), dtype, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("arguments", [(2,), ((2, 3),), (3, 2), (3, 1, 1), ((3, 2), (1, 2), (1, 0)), ((4, 5), 2, (2, 1))], ids=str)
+@pytest.mark.parametrize("ours", [MaxPool2d, AvgPool2d])
+def test_pooling(ours, arguments, dtype, tolerance):
+    compare(ours(*arguments), getattr(torch.nn, ours.__name__)(*arguments), images(2, 3, 7, 9), dtype, tolerance)
+
+
+def test_max_pool_breaks_ties_alike():
+    # small integers, so that most windows hold their largest number several times
+    x = np.random.default_rng(1).integers(0, 3, (2, 3, 8, 9)).astype(np.float64)
+    compare(MaxPool2d(3, 2, 1), torch.nn.MaxPool2d(3, 2, 1), x, np.float64, 1e-14)
+
+
+@pytest.mark.parametrize("indices", [np.array([[1, 1, 4], [0, 1, 2]]), np.array([2])])
+@pytest.mark.parametrize("padding_idx", [None, 1])
+def test_embedding(indices, padding_idx):
+    for dtype, tolerance in DTYPES:
+        compare(Embedding(5, 3, padding_idx), torch.nn.Embedding(5, 3, padding_idx), indices, dtype, tolerance)
+
+
+def test_nearest_agrees_wherever_pytorch_is_exact():
+    """PyTorch multiplies by size / out_size in float32, which falls short of a whole number now and then; there alone we differ."""
+    different = 0
+    for size in range(1, 17):
+        x = np.arange(size, dtype=np.float32).reshape(1, 1, 1, size)
+        for out_size in range(1, 129):
+            ours = nearest(x, 1, out_size).ravel()
+            theirs = torch.nn.functional.interpolate(torch.from_numpy(x), size=(1, out_size), mode="nearest").numpy().ravel()
+            wrong = np.flatnonzero(ours != theirs)
+            # a seam: the exact position is a whole number
+            assert not (wrong * size % out_size).any()
+            assert (theirs[wrong] == ours[wrong] - 1).all()
+            if out_size == 2 * size or size == (out_size + 1) // 2:
+                assert wrong.size == 0
+            different += wrong.size > 0
+    assert 0 < different < 0.02 * 16 * 128
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("use_conv", [True, False])
+@pytest.mark.parametrize("size", [None, (9, 13), (8, 12), (3, 4)], ids=str)
+def test_upsample(size, use_conv, dtype, tolerance):
+    upsampling = pytest.importorskip("diffusers.models.upsampling")
+    theirs = upsampling.Upsample2D(3, use_conv=use_conv, out_channels=4 if use_conv else None)
+    ours = Upsample(3, 4 if use_conv else None, use_conv=use_conv, generator=np.random.default_rng(0))
+    compare(ours, theirs, images(2, 3, 5, 7), dtype, tolerance, size=size)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("use_conv", [True, False])
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+def test_downsample(size, use_conv, padding, dtype, tolerance):
+    downsampling = pytest.importorskip("diffusers.models.downsampling")
+    theirs = downsampling.Downsample2D(3, use_conv=use_conv, padding=padding)
+    ours = Downsample(3, use_conv=use_conv, padding=padding, generator=np.random.default_rng(0))
+    compare(ours, theirs, images(2, 3, *size), dtype, tolerance)
+
+
+@pytest.mark.parametrize("dim", [2, 8, 33, 224])
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("shift", [0, 0.5])
+def test_timesteps(dim, flip, shift):
+    embeddings = pytest.importorskip("diffusers.models.embeddings")
+    for timesteps in (np.array([0, 1, 500, 999]), np.array([0.25, 3.5, 700.125], np.float32)):
+        theirs = embeddings.Timesteps(dim, flip, shift)(torch.from_numpy(timesteps)).numpy()
+        # an ulp of the exponential, times a thousand
+        np.testing.assert_allclose(Timesteps(dim, flip, shift)(timesteps), theirs, atol=1e-4)
+        np.testing.assert_allclose(Timesteps(dim, flip, shift)(timesteps, np.float64), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_timestep_embedding(dtype, tolerance):
+    embeddings = pytest.importorskip("diffusers.models.embeddings")
+    ours = TimestepEmbedding(6, 10, generator=np.random.default_rng(0))
+    theirs = embeddings.TimestepEmbedding(6, 10)
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
+    compare(ours, theirs, images(4, 6), dtype, tolerance)
