@@ -1,0 +1,415 @@
+"""The laws of the Module protocol, checked for every module there is.
+
+A module without a case here fails :func:`test_every_module_has_a_case`; add one to ``CASES``, and all laws are checked for it.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+import hcrot.layers
+from hcrot import module as protocol
+from hcrot.gradcheck import check_gradients
+from hcrot.layers import activation, conv, dropout, embedding, linear, pooling, resample, reshape
+from hcrot.module import Identity, Module, Parameter, Sequential
+
+
+@dataclass
+class Case:
+    """One module and how to use it.
+
+    Attributes:
+        make: ``make(generator)`` -> the module, the same for the same generator.
+        inputs: ``inputs(draw)`` -> arguments of forward, with ``draw(*shape)`` a random float array. Avoid kinks: no ties, no zeros.
+        forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays, if it is not simply ``module(*inputs)``.
+        backward: ``backward(module, *douts)`` -> the gradients of the floating-point inputs, if not simply ``module.backward(*douts)``.
+        random: whether training draws random numbers.
+        rtol: of check_gradients.
+    """
+
+    name: str
+    make: Callable[[np.random.Generator], Module]
+    inputs: Callable[[Callable], tuple]
+    forward: Callable = lambda module, *inputs: module(*inputs)
+    backward: Callable = lambda module, *douts: module.backward(*douts)
+    random: bool = False
+    rtol: float = 1e-6
+
+
+def images(draw):
+    return (draw(3, 4, 5, 6),)
+
+
+LABELS = np.array([3, 1, 3, 0])
+
+CASES = [
+    Case("Identity", lambda g: Identity(), images),
+    Case(
+        "Sequential",
+        lambda g: Sequential(conv.Conv2d(4, 6, 3, 2, generator=g), Identity(), conv.Conv2d(6, 2, 1, generator=g)),
+        images,
+    ),
+    Case("Linear", lambda g: linear.Linear(5, 3, generator=g), lambda draw: (draw(7, 5),)),
+    Case("Linear without bias", lambda g: linear.Linear(6, 3, False, generator=g), images),
+    Case("Conv2d", lambda g: conv.Conv2d(4, 6, 3, padding=1, generator=g), images),
+    Case("Conv2d 1x1", lambda g: conv.Conv2d(4, 3, 1, bias=False, generator=g), images),
+    Case("Conv2d strided", lambda g: conv.Conv2d(4, 3, (2, 3), (2, 1), (0, 1, 2, 0), generator=g), images),
+    Case("Conv2d in groups", lambda g: conv.Conv2d(4, 6, 3, 1, "same", (1, 2), 2, generator=g), images),
+    Case(
+        "Conv2d with shift and residual",
+        lambda g: conv.Conv2d(4, 2, 3, padding=1, generator=g),
+        lambda draw: (draw(3, 4, 5, 6), draw(3, 2), draw(3, 2, 5, 6)),
+        backward=lambda module, dout: (module.backward(dout), dout.sum(axis=(2, 3)), dout),
+    ),
+    Case("ConvTranspose2d", lambda g: conv.ConvTranspose2d(4, 3, (4, 3), 2, 1, (1, 0), generator=g), images),
+    Case("SiLU", lambda g: activation.SiLU(), images),
+    Case("ReLU", lambda g: activation.ReLU(), images),
+    Case("GELU", lambda g: activation.GELU(), images),
+    Case("GELU by tanh", lambda g: activation.GELU("tanh"), images),
+    Case("Sigmoid", lambda g: activation.Sigmoid(), images),
+    Case("Tanh", lambda g: activation.Tanh(), images),
+    Case("Softmax", lambda g: activation.Softmax(), images),
+    Case("Softmax over channels", lambda g: activation.Softmax(1), images),
+    Case("Dropout", lambda g: dropout.Dropout(0.4, generator=g), images, random=True),
+    Case("Dropout of nothing", lambda g: dropout.Dropout(0, generator=g), images),
+    Case("Embedding", lambda g: embedding.Embedding(5, 3, generator=g), lambda draw: (LABELS,)),
+    Case("Timesteps", lambda g: embedding.Timesteps(6), lambda draw: (LABELS, draw(1).dtype)),
+    Case("TimestepEmbedding", lambda g: embedding.TimestepEmbedding(4, 6, generator=g), lambda draw: (draw(3, 4),)),
+    Case("MaxPool2d", lambda g: pooling.MaxPool2d((2, 3), (1, 2), (1, 0)), images),
+    Case("AvgPool2d", lambda g: pooling.AvgPool2d((2, 3), (1, 2), (1, 0)), images),
+    Case("Flatten", lambda g: reshape.Flatten(), images),
+    Case("Upsample", lambda g: resample.Upsample(4, 3, generator=g), images),
+    Case("Upsample to a size", lambda g: resample.Upsample(4, use_conv=False), lambda draw: (draw(3, 4, 5, 6), (8, 11))),
+    Case("Downsample", lambda g: resample.Downsample(4, 3, generator=g), images),
+    Case("Downsample by the mean", lambda g: resample.Downsample(4, use_conv=False), images),
+]
+
+# ---------------------------------------------------------------- what the tests share
+
+
+def as_tuple(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+
+
+class Use:
+    """A case's module, with parameters away from 0 and 1, its inputs and cotangents: all the same in every Use of one case."""
+
+    def __init__(self, case: Case, dtype: type = np.float64, order: Callable = lambda array: array):
+        self.case = case
+        rng = np.random.default_rng(1)
+        self.inputs = tuple(
+            order(value.astype(value.dtype)) if isinstance(value, np.ndarray) else value
+            for value in case.inputs(lambda *shape: rng.standard_normal(shape).astype(dtype))
+        )
+        self.module = self.build(0).astype(dtype)
+        self.generators = [v for part in self.module.modules() for v in vars(part).values() if isinstance(v, np.random.Generator)]
+        self.states = [generator.bit_generator.state for generator in self.generators]
+        with self.module.inference():
+            shapes = [y.shape for y in self.forward()]
+        self.douts = tuple(order(rng.standard_normal(shape).astype(dtype)) for shape in shapes)
+
+    def build(self, seed: int) -> Module:
+        module, rng = self.case.make(np.random.default_rng(seed)), np.random.default_rng(100 + seed)
+        for parameter in module.parameters():
+            parameter.data += 0.3 * rng.standard_normal(parameter.shape).astype(np.float32)
+        return module
+
+    def forward(self) -> tuple[np.ndarray, ...]:
+        """The outputs; random numbers are the same each time."""
+        for generator, state in zip(self.generators, self.states, strict=True):
+            generator.bit_generator.state = state
+        return as_tuple(self.case.forward(self.module, *self.inputs))
+
+    def backward(self) -> tuple[np.ndarray, ...]:
+        """The gradients of the floating-point inputs."""
+        gradients = as_tuple(self.case.backward(self.module, *self.douts))
+        return gradients if any(map(is_float, self.inputs)) else ()
+
+    @property
+    def has_backward(self) -> bool:
+        return type(self.module).backward is not Module.backward
+
+    def results(self) -> dict[str, np.ndarray]:
+        """Outputs and all gradients of one pass, by name."""
+        results = {f"output {i}": y for i, y in enumerate(self.forward())}
+        if self.has_backward:
+            results |= {f"input gradient {i}": gradient for i, gradient in enumerate(self.backward())}
+            results |= {f"gradient of {name}": parameter.grad for name, parameter in self.module.named_parameters()}
+        return results
+
+
+def assert_close(got: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: float) -> None:
+    """Equal relative to each array's largest entry."""
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        assert got[name].shape == array.shape
+        np.testing.assert_allclose(got[name], array, rtol=0, atol=tolerance * max(1, np.abs(array).max()), err_msg=name)
+
+
+def arrays_held(module: Module) -> list[str]:
+    """Names of the attributes, other than parameters, in which a module at or below this one holds an array."""
+
+    def holds(value: Any) -> bool:
+        if isinstance(value, dict):
+            value = list(value.values())
+        return isinstance(value, np.ndarray) or (isinstance(value, (tuple, list)) and any(map(holds, value)))
+
+    return [f"{path}.{name}" for path, part in module.named_modules() for name, value in vars(part).items() if holds(value)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The arrays here are worth one thread; on a busy machine waking a second one takes a hundred times as long as the work."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+every_case_with_backward = pytest.mark.parametrize("case", [c for c in CASES if Use(c).has_backward], ids=lambda case: case.name)
+
+
+# ---------------------------------------------------------------- the laws
+
+
+def concrete_modules() -> set[type]:
+    """Every class in hcrot.module and hcrot.layers that has a forward."""
+    files = [protocol]
+    files += [importlib.import_module(f"hcrot.layers.{info.name}") for info in pkgutil.iter_modules(hcrot.layers.__path__)]
+    classes = {cls for file in files for _, cls in inspect.getmembers(file, inspect.isclass) if cls.__module__ == file.__name__}
+    return {cls for cls in classes if issubclass(cls, Module) and cls.forward is not Module.forward}
+
+
+def test_every_module_has_a_case():
+    covered = {type(case.make(np.random.default_rng(0))) for case in CASES}
+    assert not {cls.__name__ for cls in concrete_modules() - covered}
+
+
+@every_case_with_backward
+def test_gradients_are_right(case):
+    """B01, B02, B03, B05: every one of them, that of every parameter included."""
+    use = Use(case)
+    check_gradients(use.module, *use.inputs, forward=case.forward, backward=case.backward, rtol=case.rtol)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inputs_and_douts_are_not_written_to(case, dtype):
+    """B33."""
+    use = Use(case, dtype)
+    arrays = [value for value in (*use.inputs, *use.douts) if isinstance(value, np.ndarray)]
+    before = [array.copy() for array in arrays]
+    use.results()
+    for array, old in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+@every_case
+def test_results_are_not_written_to_later(case):
+    """A buffer that is used again must not be one that was handed out."""
+    use = Use(case)
+    results = use.results()
+    results = {name: array for name, array in results.items() if not name.startswith("gradient of")}
+    before = {name: array.copy() for name, array in results.items()}
+    use.inputs = tuple(value * 1.5 + 0.1 if is_float(value) else value for value in use.inputs)
+    use.douts = tuple(dout * 2 for dout in use.douts)
+    use.results()
+    for name, array in results.items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtype_in_dtype_out(case, dtype):
+    """B10."""
+    for name, array in Use(case, dtype).results().items():
+        assert array.dtype == dtype, name
+
+
+@every_case
+def test_single_precision_agrees_with_double(case):
+    assert_close(Use(case, np.float32).results(), Use(case, np.float64).results(), 1e-4)
+
+
+ORDERS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "channels-last": lambda array: np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1) if array.ndim > 1 else array,
+    "with gaps": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+    "reversed": lambda array: np.ascontiguousarray(np.flip(array))[(slice(None, None, -1),) * array.ndim],
+}
+
+
+@every_case
+@pytest.mark.parametrize("order", ORDERS)
+def test_any_memory_order_gives_the_same_numbers(case, order):
+    assert_close(Use(case, order=ORDERS[order]).results(), Use(case).results(), 1e-12)
+
+
+@every_case
+def test_nothing_is_kept_in_inference(case):
+    use = Use(case)
+    before = arrays_held(use.module)
+    with use.module.inference():
+        arrays = [weakref.ref(value) for value in (*use.inputs, *use.forward()) if isinstance(value, np.ndarray)]
+    assert arrays_held(use.module) == before
+    assert all(part._kept is None for part in use.module.modules())
+    use.inputs = ()
+    assert all(array() is None for array in arrays)
+
+
+@every_case_with_backward
+def test_everything_is_freed_after_backward(case):
+    """B24."""
+    use = Use(case)
+    before = arrays_held(use.module)
+    arrays = [weakref.ref(value) for value in (*use.inputs, *use.forward()) if isinstance(value, np.ndarray)]
+    use.backward()
+    assert arrays_held(use.module) == before
+    assert all(part._kept is None for part in use.module.modules())
+    use.inputs = ()
+    assert all(array() is None for array in arrays)
+
+
+@every_case_with_backward
+def test_each_forward_serves_one_backward(case):
+    use = Use(case)
+    with pytest.raises(RuntimeError, match="backward needs a forward"):
+        use.backward()
+    use.forward()
+    use.backward()
+    with pytest.raises(RuntimeError, match="backward needs a forward"):
+        use.backward()
+
+
+@every_case_with_backward
+def test_gradients_add_up(case):
+    """B04, B13: two passes leave twice the gradient, in the same arrays."""
+    use = Use(case)
+    grads = {name: parameter.grad for name, parameter in use.module.named_parameters()}
+    use.results()
+    once = {name: grad.copy() for name, grad in grads.items()}
+    use.results()
+    for name, parameter in use.module.named_parameters():
+        assert parameter.grad is grads[name]
+        np.testing.assert_allclose(parameter.grad, 2 * once[name], rtol=1e-12, err_msg=name)
+
+
+@every_case_with_backward
+def test_every_parameter_receives_a_gradient(case):
+    use = Use(case)
+    use.results()
+    assert not [name for name, parameter in use.module.named_parameters() if not parameter.grad.any()]
+
+
+@every_case
+def test_the_state_is_all_there_is(case):
+    """B14: the same keys before and after; a module made anew and given them computes the same."""
+    use = Use(case)
+    keys = list(use.module.state_dict())
+    use.results()
+    assert list(use.module.state_dict()) == keys
+    with use.module.inference():
+        expected = use.forward()
+    other = use.build(1).astype(np.float64).eval()
+    other.load_state_dict(use.module.state_dict())
+    for y, reference in zip(as_tuple(case.forward(other, *use.inputs)), expected, strict=True):
+        np.testing.assert_array_equal(y, reference)
+
+
+@every_case
+def test_inference_computes_what_training_does(case):
+    use = Use(case)
+    training = use.forward()
+    with use.module.inference():
+        inference = use.forward()
+    if case.random:
+        assert any((a != b).any() for a, b in zip(training, inference, strict=True))
+        training = inference
+    with use.module.inference():
+        again = use.forward()
+    for a, b, c in zip(training, inference, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(b, c)
+
+
+@every_case
+def test_randomness_comes_from_the_generator_alone(case):
+    """B46."""
+    global_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert_close(Use(case).results(), Use(case).results(), 0)
+    one, same = (case.make(np.random.default_rng(5)).state_dict() for _ in range(2))
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, same[name])
+    np.testing.assert_array_equal(np.random.get_state()[1], global_state)  # noqa: NPY002
+
+
+@every_case
+def test_parameters_are_float32_when_made_and_dense(case):
+    for parameter in case.make(np.random.default_rng(0)).parameters():
+        assert parameter.data.dtype == np.float32
+        assert protocol.flat(parameter.data).size == protocol.flat(parameter.grad).size == parameter.data.size
+
+
+@every_case
+def test_repr_begins_with_the_class(case):
+    module = case.make(np.random.default_rng(0))
+    assert repr(module).startswith(f"{type(module).__name__}(")
+
+
+# ---------------------------------------------------------------- the laws have teeth
+
+
+class Forgetful(Module):
+    """Breaks the laws: keeps its input in an attribute, writes into dout, gives its parameter no gradient, returns a buffer of its own."""
+
+    def __init__(self):
+        self.scale, self.buffer = Parameter(np.ones(6, np.float32)), np.zeros((3, 4, 5, 6))
+
+    def forward(self, x):
+        self.x = x
+        np.multiply(x, self.scale.data, out=self.buffer)
+        return self.buffer
+
+    def backward(self, dout):
+        dout *= self.scale.data
+        return dout
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        test_gradients_are_right,
+        lambda case: test_inputs_and_douts_are_not_written_to(case, np.float64),
+        test_results_are_not_written_to_later,
+        lambda case: test_dtype_in_dtype_out(case, np.float32),
+        test_nothing_is_kept_in_inference,
+        test_everything_is_freed_after_backward,
+        test_every_parameter_receives_a_gradient,
+    ],
+)
+def test_a_module_that_breaks_the_laws_fails(law):
+    with pytest.raises(AssertionError):
+        law(Case("Forgetful", lambda g: Forgetful(), images))
+
+
+def test_a_module_that_gives_gradients_twice_fails():
+    class Generous(Identity):
+        def backward(self, dout):
+            return dout
+
+    with pytest.raises(pytest.fail.Exception):
+        test_each_forward_serves_one_backward(Case("Generous", lambda g: Generous(), images))
