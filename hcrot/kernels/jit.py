@@ -66,8 +66,20 @@ def share_bounds(work: int, share: int, num_shares: int) -> tuple[int, int]:
 def prepare() -> None:
     """Once per process, before the first kernel: hold SciPy's BLAS to one thread, and say so if kernels are about to be compiled."""
     hold_scipy_blas_to_one_thread()
-    if not numba.config.DISABLE_JIT and not list(Path(share_bounds._cache.cache_path).glob("*.nbi")):
+    if not numba.config.DISABLE_JIT and not has_compiled_kernels():
         print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
+
+
+def has_compiled_kernels() -> bool:
+    """Whether compiled kernels are cached on disk. Those older than any kernel's source are dropped first: Numba itself looks only at the
+    file of the kernel that is called, and would go on using what that kernel had compiled in from another file before it changed."""
+    compiled = list(Path(share_bounds._cache.cache_path).glob("*.nbi"))
+    newest = max(source.stat().st_mtime for source in Path(__file__).parent.glob("*.py"))
+    fresh = [index for index in compiled if index.stat().st_mtime >= newest]
+    if len(fresh) < len(compiled):
+        for index in compiled:
+            index.unlink(missing_ok=True)
+    return len(fresh) == len(compiled) > 0
 
 
 def hold_scipy_blas_to_one_thread() -> None:

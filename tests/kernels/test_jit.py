@@ -157,3 +157,13 @@ def test_not_a_number_and_infinity_stay_what_they_are(value):
     y = conv2d(x, np.ones((3, 4, 3, 3), np.float32), None, make_geometry(3, 1, 1))
     assert np.isfinite(y[0, :, 0, 0]).all()
     np.testing.assert_array_equal(y[0, :, 1:4, 1:4], np.full((3, 3, 3), value, np.float32))
+
+
+def test_compiled_kernels_older_than_any_source_are_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit.share_bounds._cache.__class__, "cache_path", str(tmp_path))
+    assert not jit.has_compiled_kernels()
+    index = tmp_path / "kernel.nbi"
+    index.touch()
+    assert jit.has_compiled_kernels() and index.exists()
+    os.utime(index, (0, 0))
+    assert not jit.has_compiled_kernels() and not index.exists()
