@@ -323,6 +323,20 @@ def test_writing_into_an_input_fails(x):
     assert "input 0 was written to" in failure(WritesInput(), x).problems
 
 
+class WritesKeptInput(Affine):
+    def backward(self, dout):
+        x = self._kept[0]
+        dx = super().backward(dout)
+        x *= 2
+        return dx
+
+
+def test_what_was_written_to_is_repaired_before_the_gradients_are_judged(x):
+    report = failure(WritesKeptInput(), x)
+    assert "input 0 was written to" in report.problems
+    assert set(verdicts(report).values()) == {"ok"}
+
+
 def test_writing_into_dout_fails(x):
     assert "dout 0 was written to" in failure(WritesDout(), x).problems
 
