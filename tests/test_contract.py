@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 import hcrot.layers
+import hcrot.models
 from hcrot import module as protocol
 from hcrot.gradcheck import check_gradients
-from hcrot.layers import activation, conv, dropout, embedding, linear, pooling, resample, reshape
+from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, pooling, resample, reshape
+from hcrot.models import digit_classifier, unet_2d
 from hcrot.module import Identity, Module, Parameter, Sequential
 
 
@@ -49,6 +51,51 @@ def images(draw):
 
 
 LABELS = np.array([3, 1, 3, 0])
+
+
+def block_inputs(draw):
+    """h and temb, for blocks of 4 channels and embeddings of 5."""
+    return draw(3, 4, 5, 6), draw(3, 5)
+
+
+def parts(generator):
+    """What the constructors of U-Net blocks take, for two groups and heads of two."""
+    return {
+        "attention": lambda channels: attention.Attention(channels, 2, 2, generator=generator),
+        "resnet": lambda channels_in, channels_out: unet_2d.ResnetBlock2D(channels_in, channels_out, 5, 2, generator=generator),
+        "generator": generator,
+    }
+
+
+def middle_parts(generator):
+    return {name: part for name, part in parts(generator).items() if name != "generator"}
+
+
+def block_backward(module, dh):
+    dtemb = np.zeros((3, 5), dh.dtype)
+    return module.backward(dh, dtemb), dtemb
+
+
+def down_forward(module, h, temb):
+    skips = []
+    return module(h, temb, skips), *skips
+
+
+def down_backward(module, dh, *dskips):
+    dtemb, stack = np.zeros((3, 5), dh.dtype), list(dskips)
+    dh = module.backward(dh, dtemb, stack)
+    assert not stack
+    return dh, dtemb
+
+
+def up_forward(module, h, temb, *skips):
+    """The skip that waits when the block is done tells the size to go to."""
+    return module(h, temb, [np.empty((3, 1, 9, 11)), *reversed(skips)])
+
+
+def up_backward(module, dh):
+    dtemb, dskips = np.zeros((3, 5), dh.dtype), []
+    return module.backward(dh, dtemb, dskips), dtemb, *reversed(dskips)
 
 CASES = [
     Case("Identity", lambda g: Identity(), images),
@@ -90,6 +137,59 @@ CASES = [
     Case("Upsample to a size", lambda g: resample.Upsample(4, use_conv=False), lambda draw: (draw(3, 4, 5, 6), (8, 11))),
     Case("Downsample", lambda g: resample.Downsample(4, 3, generator=g), images),
     Case("Downsample by the mean", lambda g: resample.Downsample(4, use_conv=False), images),
+    Case("GroupNorm", lambda g: norm.GroupNorm(2, 4), images),
+    Case("GroupNorm without affine", lambda g: norm.GroupNorm(4, 4, affine=False), images),
+    Case("GroupNorm of vectors", lambda g: norm.GroupNorm(2, 6), lambda draw: (draw(5, 6),)),
+    Case("GroupNormSiLU", lambda g: norm.GroupNormSiLU(2, 4), images),
+    Case("LayerNorm", lambda g: norm.LayerNorm(6), images),
+    Case("LayerNorm over two axes", lambda g: norm.LayerNorm((5, 6), bias=False), images),
+    Case("LayerNorm without affine", lambda g: norm.LayerNorm(6, elementwise_affine=False), images),
+    Case("Attention", lambda g: attention.Attention(6, 3, 2, generator=g), lambda draw: (draw(3, 6, 4, 5),)),
+    Case(
+        "Attention of other widths",
+        lambda g: attention.Attention(7, 3, None, residual_connection=False, rescale_output_factor=2, generator=g),
+        lambda draw: (draw(2, 7, 3, 2),),
+    ),
+    Case("ResnetBlock2D", lambda g: unet_2d.ResnetBlock2D(4, 6, 5, 2, generator=g), block_inputs, backward=block_backward),
+    Case(
+        "ResnetBlock2D with dropout",
+        lambda g: unet_2d.ResnetBlock2D(4, 4, 5, 2, dropout=0.3, generator=g),
+        block_inputs,
+        backward=block_backward,
+        random=True,
+    ),
+    Case("DownBlock2D", lambda g: unet_2d.DownBlock2D(4, 6, 2, 1, **parts(g)), block_inputs, down_forward, down_backward),
+    Case("DownBlock2D at the end", lambda g: unet_2d.DownBlock2D(4, 6, 1, None, **parts(g)), block_inputs, down_forward, down_backward),
+    Case("UNetMidBlock2D", lambda g: unet_2d.UNetMidBlock2D(4, **middle_parts(g)), block_inputs, backward=block_backward),
+    Case(
+        "UpBlock2D",
+        lambda g: unet_2d.UpBlock2D(4, 6, (2, 4), True, **parts(g)),
+        lambda draw: (*block_inputs(draw), draw(3, 2, 5, 6), draw(3, 4, 5, 6)),
+        up_forward,
+        up_backward,
+    ),
+    Case(
+        "UNet2dModel",
+        lambda g: unet_2d.UNet2dModel(
+            in_channels=2,
+            out_channels=3,
+            block_out_channels=(4, 6),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            norm_num_groups=2,
+            attention_head_dim=3,
+            layers_per_block=1,
+            num_class_embeds=5,
+            generator=g,
+        ),
+        lambda draw: (draw(4, 2, 5, 7), np.array([0, 999, 3, 500]), LABELS),
+        rtol=1e-5,
+    ),
+    Case(
+        "DigitClassifier",
+        lambda g: digit_classifier.DigitClassifier(9, 4, (3, 4, 5), 6, generator=g),
+        lambda draw: (draw(3, 1, 9, 9),),
+    ),
 ]
 
 # ---------------------------------------------------------------- what the tests share
@@ -186,9 +286,10 @@ every_case_with_backward = pytest.mark.parametrize("case", [c for c in CASES if 
 
 
 def concrete_modules() -> set[type]:
-    """Every class in hcrot.module and hcrot.layers that has a forward."""
+    """Every class in hcrot.module, hcrot.layers and hcrot.models that has a forward."""
     files = [protocol]
-    files += [importlib.import_module(f"hcrot.layers.{info.name}") for info in pkgutil.iter_modules(hcrot.layers.__path__)]
+    for package in (hcrot.layers, hcrot.models):
+        files += [importlib.import_module(f"{package.__name__}.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
     classes = {cls for file in files for _, cls in inspect.getmembers(file, inspect.isclass) if cls.__module__ == file.__name__}
     return {cls for cls in classes if issubclass(cls, Module) and cls.forward is not Module.forward}
 

@@ -1,0 +1,159 @@
+"""Every public kernel has a plain NumPy twin, ``<name>_reference``, of the same signature, and the two agree."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+import hcrot.kernels
+from hcrot.kernels import activation, attention, channels, conv, im2col, norm, optim, resample
+from hcrot.kernels.im2col import make_geometry
+
+MODULES = [importlib.import_module(f"hcrot.kernels.{info.name}") for info in pkgutil.iter_modules(hcrot.kernels.__path__)]
+
+# What works out shapes, layouts and threads: it has no meaning of its own to be stated twice.
+HELPERS = {
+    "activation": {"exp", "flat_in_order_of"},  # exp works on one number: tests/kernels/test_activation.py compares it
+    "channels": {"pixels"},
+    "conv": {"small_product_limit", "rows_per_block", "weight_matrix"},
+    "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
+    "jit": {"set_num_threads", "get_num_threads", "shares", "prepare", "has_compiled_kernels", "hold_scipy_blas_to_one_thread"},
+    "resample": {"starts"},
+}
+
+ODD = make_geometry((2, 3), (2, 1), (1, 0, 2, 1), (1, 2))
+SAME = make_geometry(3, padding=1)
+
+
+def group_norm_backward_arguments(draw, shape, groups, silu):
+    x, weight, bias = draw(*shape), draw(shape[1]), draw(shape[1])
+    _, mean, rstd = norm.group_norm_reference(x, weight, bias, groups, 1e-5, silu)
+    return draw(*shape), x, mean, rstd, weight, bias, silu
+
+
+def attention_backward_arguments(draw, batch, tokens, inner, heads):
+    q, k, v, do = draw(4, batch, tokens, inner)
+    o, logsum = attention.attention_reference(q, k, v, heads)
+    return do, q, k, v, logsum, heads
+
+
+# kernel: its module and, for a function draw(*shape) that makes float arrays, lists of arguments to compare it with
+KERNELS: dict[str, tuple[ModuleType, Callable]] = {
+    "im2col": (im2col, lambda draw: [(draw(2, 3, 5, 7), 3), (draw(3, 2, 6, 5), (2, 3), (2, 1), (1, 0, 2, 1), (1, 2))]),
+    "col2im": (im2col, lambda draw: [(draw(30, 27), (2, 3, 5, 7), 3), (draw(54, 12), (3, 2, 6, 5), (2, 3), (1, 2), (1, 0, 2, 1))]),
+    "conv2d": (
+        conv,
+        lambda draw: [
+            (draw(2, 3, 5, 7), draw(4, 3, 3, 3), draw(4), SAME),
+            (draw(2, 3, 5, 7), draw(4, 3, 3, 3), draw(2, 4), SAME, draw(2, 4, 5, 7)),
+            (draw(3, 2, 6, 5), draw(3, 2, 2, 3), None, ODD),
+            (draw(5, 9, 17, 19), draw(7, 9, 3, 3), draw(7), SAME),
+        ],
+    ),
+    "conv2d_weight_gradient": (
+        conv,
+        lambda draw: [
+            (draw(2, 3, 5, 7), draw(2, 4, 5, 7), SAME),
+            (draw(3, 2, 6, 5), draw(3, 3, 3, 4), ODD),
+            (draw(5, 9, 17, 19), draw(5, 7, 17, 19), SAME),
+        ],
+    ),
+    "conv2d_input_gradient": (
+        conv,
+        lambda draw: [
+            (draw(2, 4, 5, 7), draw(4, 3, 3, 3), SAME, 5, 7),
+            (draw(3, 3, 3, 4), draw(3, 2, 2, 3), ODD, 6, 5),
+            (draw(5, 7, 17, 19), draw(7, 9, 3, 3), SAME, 17, 19),
+        ],
+    ),
+    "linear": (conv, lambda draw: [(draw(3), draw(5, 3), draw(5)), (draw(2, 7, 3), draw(5, 3), None)]),
+    "linear_weight_gradient": (conv, lambda draw: [(draw(3), draw(5)), (draw(2, 7, 3), draw(2, 7, 5))]),
+    "silu": (activation, lambda draw: [(draw(3, 5, 7, 2),), (draw(1),), (draw(40_001),)]),
+    "silu_gradient": (activation, lambda draw: [(draw(3, 5, 7, 2), draw(3, 5, 7, 2)), (draw(40_001), draw(40_001))]),
+    "concatenate": (channels, lambda draw: [(draw(2, 3, 5, 7), draw(2, 1, 5, 7)), (draw(3, 17, 19, 23), draw(3, 13, 19, 23))]),
+    "split": (channels, lambda draw: [(draw(2, 4, 5, 7), 3), (draw(3, 30, 19, 23), 13)]),
+    "pixel_sums": (channels, lambda draw: [(draw(2, 4, 5, 7),), (draw(3, 30, 19, 23),)]),
+    "group_norm": (
+        norm,
+        lambda draw: [
+            (draw(2, 6, 5, 7), draw(6), draw(6), 3, 1e-5, False),
+            (draw(3, 12), draw(12), draw(12), 2, 1e-3, True),
+            (draw(3, 10, 17, 19), draw(10), draw(10), 5, 0.0, True),
+        ],
+    ),
+    "group_norm_backward": (
+        norm,
+        lambda draw: [
+            group_norm_backward_arguments(draw, (2, 6, 5, 7), 3, False),
+            group_norm_backward_arguments(draw, (3, 12), 2, True),
+            group_norm_backward_arguments(draw, (3, 10, 17, 19), 5, True),
+        ],
+    ),
+    "attention": (attention, lambda draw: [(*draw(3, 2, 5, 6), 2), (*draw(3, 1, 1, 3), 1), (*draw(3, 3, 150, 8), 4)]),
+    "attention_backward": (
+        attention,
+        lambda draw: [attention_backward_arguments(draw, *sizes) for sizes in [(2, 5, 6, 2), (1, 1, 3, 1), (3, 150, 8, 4)]],
+    ),
+    "nearest": (resample, lambda draw: [(draw(2, 3, 5, 4), 10, 8), (draw(2, 3, 5, 4), 7, 3), (draw(3, 13, 17, 19), 29, 31)]),
+    "nearest_gradient": (resample, lambda draw: [(draw(2, 3, 10, 8), 5, 4), (draw(2, 3, 7, 3), 5, 4), (draw(3, 13, 29, 31), 17, 19)]),
+    "adam": (optim, lambda draw: [(draw(101), draw(101), draw(101), draw(101) ** 2, 3, 1e-2, 0.9, 0.99, 1e-8, 0.1, 0.2)]),
+}
+
+ORDERS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "with gaps": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+}
+
+
+def public_functions(module: ModuleType) -> dict[str, Callable]:
+    """What a kernel file defines for others: names without underscore. Jitted functions without a reference are parts of kernels."""
+    found = {}
+    for name, value in vars(module).items():
+        function = inspect.unwrap(getattr(value, "py_func", value)) if callable(value) else None
+        is_part = hasattr(value, "py_func") and not hasattr(module, f"{name}_reference")
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_") and not is_part:
+            found[name] = function
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_kernel_has_a_reference_that_is_compared_here(module):
+    functions = set(public_functions(module))
+    helpers = HELPERS.get(module.__name__.rpartition(".")[2], set())
+    kernels = {name for name in functions - helpers if not name.endswith("_reference")}
+    assert helpers <= functions
+    assert {name for name in functions if name.endswith("_reference")} - {f"{name}_reference" for name in helpers} == {
+        f"{name}_reference" for name in kernels
+    }
+    assert kernels == {name for name, (home, _) in KERNELS.items() if home is module}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_signatures_agree(name):
+    functions = public_functions(KERNELS[name][0])
+    assert inspect.signature(functions[name]) == inspect.signature(functions[f"{name}_reference"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_equals_reference(name, order, dtype):
+    module, arguments = KERNELS[name]
+    rng = np.random.default_rng(0)
+    arrange = ORDERS["C" if name == "adam" else order]  # adam's arrays are flat views of parameters
+    for given in arguments(lambda *shape: arrange(rng.standard_normal(shape).astype(dtype))):
+        results = []
+        for function in (getattr(module, name), getattr(module, f"{name}_reference")):
+            handed = [arrange(a.copy()) if isinstance(a, np.ndarray) else a for a in given]
+            returned = function(*handed)
+            returned = returned if isinstance(returned, tuple) else () if returned is None else (returned,)
+            results.append((*returned, *(a for a in handed if isinstance(a, np.ndarray))))
+        for got, expected in zip(*results, strict=True):
+            assert got.dtype == expected.dtype == dtype
+            assert got.shape == expected.shape
+            np.testing.assert_allclose(got, expected, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-12) * np.abs(expected).max())
