@@ -74,7 +74,7 @@ class GradientReport:
 
     def __str__(self) -> str:
         wrong = sum(line.verdict != "ok" for line in self.lines)
-        verdict = "agree" if self.passed else f"{wrong} wrong" if wrong else "agree, but"
+        verdict = f"{wrong} wrong" if wrong else "all agree" if self.passed else "all agree, but:"
         width = max((len(line.name) for line in self.lines), default=0)
         rows = [f"gradients of {self.module}: {len(self.lines)} compared with differences of outputs to {self.rtol:g}, {verdict}"]
         rows += [f"  {problem}" for problem in self.problems]
@@ -130,7 +130,7 @@ def check_gradients(
 
     Example:
         >>> print(check_gradients(hcrot.Linear(3, 2), np.ones((4, 3))))     # doctest: +SKIP
-        gradients of Linear: 3 compared with differences of outputs to 1e-06, agree
+        gradients of Linear: 3 compared with differences of outputs to 1e-06, all agree
           input 0          (4, 3)           analytic -1.134...  numeric -1.134...  relative error 2.4e-14  ok
           weight (Linear)  (2, 3)           ...
     """

@@ -34,7 +34,6 @@ class Case:
         forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays, if it is not simply ``module(*inputs)``.
         backward: ``backward(module, *douts)`` -> the gradients of the floating-point inputs, if not simply ``module.backward(*douts)``.
         random: whether training draws random numbers.
-        rtol: of check_gradients.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Case:
     forward: Callable = lambda module, *inputs: module(*inputs)
     backward: Callable = lambda module, *douts: module.backward(*douts)
     random: bool = False
-    rtol: float = 1e-6
 
 
 def images(draw):
@@ -183,7 +181,6 @@ CASES = [
             generator=g,
         ),
         lambda draw: (draw(4, 2, 5, 7), np.array([0, 999, 3, 500]), LABELS),
-        rtol=1e-5,
     ),
     Case(
         "DigitClassifier",
@@ -303,7 +300,7 @@ def test_every_module_has_a_case():
 def test_gradients_are_right(case):
     """B01, B02, B03, B05: every one of them, that of every parameter included."""
     use = Use(case)
-    check_gradients(use.module, *use.inputs, forward=case.forward, backward=case.backward, rtol=case.rtol)
+    check_gradients(use.module, *use.inputs, forward=case.forward, backward=case.backward)
 
 
 @every_case
