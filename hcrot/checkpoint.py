@@ -166,7 +166,7 @@ def load_model(folder: str | os.PathLike) -> UNet2dModel:
 def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name into a safetensors file, in C order, names sorted. Not in one move: that is the caller's affair."""
     ordered = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
-    safetensors.numpy.save_file(ordered, path, metadata={"format": "pt"})
+    Path(path).write_bytes(safetensors.numpy.save(ordered, metadata={"format": "pt"}))  # save_file would hide it from other users
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -121,6 +121,7 @@ def test_files(tmp_path):
     folder = tmp_path / "runs" / "checkpoint"
     assert sorted(os.listdir(folder)) == FILES
     assert os.listdir(tmp_path / "runs") == ["checkpoint"]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # none hidden from other users
 
     text = (folder / "config.json").read_text()
     config = json.loads(text)

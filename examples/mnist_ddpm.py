@@ -1,0 +1,451 @@
+"""Learn to draw handwritten digits: a denoising diffusion model (Ho, Jain & Abbeel 2020), trained and sampled on the CPU.
+
+    python examples/mnist_ddpm.py                                               about ten minutes on two cores
+    python examples/mnist_ddpm.py --resume                                      go on with a run that was stopped
+    python examples/mnist_ddpm.py --sample-only runs/mnist_ddpm/checkpoint      draw again from what was learned
+
+Into runs/mnist_ddpm/ it writes the checkpoint, loss.png, metrics.jsonl, forward_process.png (noise covering a digit),
+reverse_process.png (a 5 appearing out of noise), samples.png (a row for each digit), denoising.gif and config.json.
+
+Read `train`, which holds the training loop, and `sample`, the sampling loop. The rest is pictures, files and options.
+"""
+
+import argparse
+import json
+import math
+import signal
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint
+from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
+from hcrot.ema import EMA
+from hcrot.files import replacing
+from hcrot.kernels.jit import set_num_threads
+from hcrot.losses import mse_loss
+from hcrot.lr_schedules import LRSchedule, constant_with_warmup, cosine, linear
+from hcrot.metrics import accuracy, accuracy_by_class, frechet_distance
+from hcrot.models.digit_classifier import DigitClassifier
+from hcrot.models.unet_2d import UNet2dModel
+from hcrot.optim import AdamW, clip_grad_norm
+from hcrot.plotting import image_grid, image_strip, plot_loss, save_gif
+from hcrot.schedulers import DDPMScheduler
+from hcrot.schedulers.schedules import BETA_SCHEDULES
+
+
+def main() -> None:
+    start = time.perf_counter()
+    arguments, given = parse_arguments()
+    with refusing_bad_input():
+        if arguments.sample_only:
+            folder, checkpoint = Path(arguments.output or "runs/mnist_ddpm_samples"), Path(arguments.sample_only)
+            options = Namespace(**MNIST | given)
+            model, scheduler = load_for_sampling(checkpoint, options)
+            size = model.config["sample_size"]
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = Path(arguments.output or "runs/mnist_ddpm")
+            checkpoint = folder / "checkpoint"
+            options, images, labels = options_and_data(arguments, given, folder)
+            size = images.shape[2]
+        judge = load_judge(arguments.evaluate, size, options) if arguments.evaluate else None
+
+    if not arguments.sample_only:
+        train(images, labels, options, folder, arguments.resume)
+        model, scheduler = load_for_sampling(checkpoint, options)  # the moving average of the weights
+    draw_samples(model, scheduler, options, folder)
+    if judge:
+        evaluate(model, scheduler, *judge, options, folder)
+    print(f"All is in {folder}/, {(time.perf_counter() - start) / 60:.1f} minutes after the start.")
+
+
+def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Path, resume: bool) -> None:
+    """Train on images (N, 1, H, W) in [-1, 1] and labels (N,); leave folder/checkpoint, and draw what happened."""
+
+    # the network, the noise, and what makes the network learn ---------------------------------------------------------
+
+    with refusing_bad_input():
+        rng = np.random.default_rng(options.seed)
+        attends = attending_levels(options)
+        model = UNet2dModel(
+            sample_size=images.shape[2],
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=options.channels,
+            down_block_types=["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
+            up_block_types=["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
+            norm_num_groups=options.groups,
+            num_class_embeds=10,
+            generator=rng,
+        )
+        scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule=options.schedule)
+        scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training
+        batches = Batches(images, labels, batch_size=options.batch_size, generator=rng)
+        if options.minutes and not resume:
+            options.epochs = epochs_that_fit(options.minutes, model, images, labels, options.batch_size)
+        steps = math.ceil(options.epochs * len(batches))
+        optimizer = AdamW(model.parameters(), lr=options.lr)
+        schedule = learning_rate(optimizer, options, steps, len(batches))
+        ema = EMA(model.parameters(), decay=options.ema_decay)
+
+        state = {"optimizer": optimizer, "schedule": schedule, "batches": batches, "rng": rng}
+        step, seconds = 0, 0.0
+        if resume:
+            step, seconds = load_checkpoint(folder / "checkpoint", model, ema=ema, state=state)
+        else:
+            save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+        with replacing(folder / "config.json") as unfinished:
+            unfinished.write_text(json.dumps(vars(options), indent=2) + "\n", encoding="utf-8")
+        metrics = open_metrics(folder, step)
+
+    # the training loop ------------------------------------------------------------------------------------------------
+
+    print(f"{len(images):,} images of {images.shape[2]}x{images.shape[3]}, {model.num_parameters():,} parameters, {steps:,} steps")
+    limit = 60 * options.minutes if options.minutes else math.inf
+    stream, average = endless(batches), None
+    with metrics, collecting_ctrl_c() as ctrl_c, tqdm(total=steps, initial=step, unit="step") as bar:
+        while step < steps and seconds < limit and not ctrl_c:
+            start = time.perf_counter()
+            clean, classes = next(stream)
+            noise = rng.standard_normal(clean.shape, dtype=np.float32)
+            timesteps = rng.integers(len(scheduler), size=len(clean))
+            noisy = scheduler.add_noise(clean, noise, timesteps)
+
+            loss, dout = mse_loss(model(noisy, timesteps, classes), noise)
+            model.backward(dout)
+            norm = clip_grad_norm(model.parameters(), options.clip or math.inf)
+            if not math.isfinite(loss + norm):
+                sys.exit(f"Diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --lr.")
+            lr = optimizer.lr
+            optimizer.step()
+            schedule.step()
+            ema.step()
+            optimizer.zero_grad()
+
+            duration = time.perf_counter() - start
+            step, seconds, average = step + 1, seconds + duration, 0.98 * (average or loss) + 0.02 * loss
+            numbers = {"step": step, "epoch": step / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
+            metrics.write(json.dumps(numbers) + "\n")
+            bar.set_postfix_str(f"loss {average:.4f}, {len(clean) / duration:.0f} images/s", refresh=False)
+            bar.update()
+            if step % options.save_every == 0:
+                save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+        save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+
+    if ctrl_c:
+        print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: python {sys.argv[0]} --resume --output {folder}")
+        sys.exit(130)
+    draw_training(scheduler, images[np.argmax(labels == 5)], options, folder)
+
+
+def sample(model: UNet2dModel, scheduler: DDPMScheduler, labels: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield noise and then, after each step, what has become of it: arrays (len(labels), 1, H, W), the last one images."""
+    size = model.config["sample_size"]
+    x = rng.standard_normal((len(labels), 1, size, size), dtype=np.float32)
+    yield x
+    for t in tqdm(scheduler.timesteps, desc="sampling", leave=False):
+        with model.inference():
+            noise = model(x, t, labels)
+        x = scheduler.step(noise, t, x, generator=rng).prev_sample
+        yield x
+
+
+# pictures and figures -------------------------------------------------------------------------------------------------
+
+
+def draw_training(scheduler: DDPMScheduler, image: np.ndarray, options: Namespace, folder: Path) -> None:
+    """loss.png, and forward_process.png: the image (1, H, W) under more and more noise."""
+    history = read_metrics(folder)
+    if history:
+        title = "Mean squared error of the predicted noise"
+        plot_loss([numbers["step"] for numbers in history], [numbers["loss"] for numbers in history], folder / "loss.png", title=title)
+    timesteps = np.array([0, 100, 300, 500, 700, 900, 999])
+    noise = np.random.default_rng([options.seed, 1]).standard_normal(image.shape, dtype=np.float32)
+    noisy = scheduler.add_noise(np.stack([image] * 7), np.stack([noise] * 7), timesteps)
+    titles = [f"t = {t}" for t in timesteps]
+    image_strip(noisy, titles, folder / "forward_process.png", title="Forward process: a digit becomes noise")
+
+
+def draw_samples(model: UNet2dModel, scheduler: DDPMScheduler, options: Namespace, folder: Path) -> None:
+    """samples.png, ten of each digit; reverse_process.png, how the first 5 appeared; denoising.gif, how the first of each did."""
+    rng = np.random.default_rng([options.seed, 2])
+    frames = np.stack(list(sample(model, scheduler, np.arange(10).repeat(10), rng)))
+    image_grid(frames[-1], folder / "samples.png", columns=10, row_labels=[str(digit) for digit in range(10)])
+
+    titles = [f"t = {t}" for t in scheduler.timesteps] + ["done"]
+    stations = np.unique(np.linspace(0, len(frames) - 1, 8).round().astype(int))
+    path, title = folder / "reverse_process.png", "Reverse process: noise becomes a 5"
+    image_strip(frames[stations, 50], [titles[station] for station in stations], path, title=title)
+
+    shown = np.unique(np.linspace(0, len(frames) - 1, 60).round().astype(int))
+    save_gif(list(frames[shown, ::10]), folder / "denoising.gif", columns=5)
+
+
+def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[DigitClassifier, np.ndarray]:
+    """A classifier that examples/mnist_cnn.py has trained, and up to 1,000 real images that it was not trained on."""
+    advice = f"python examples/mnist_cnn.py --dataset {options.dataset} --image-size {size}"
+    try:
+        classifier = DigitClassifier.from_pretrained(checkpoint)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--evaluate: {error}; to train a classifier: {advice}") from error
+    if classifier.config["image_size"] != size:
+        reads = classifier.config["image_size"]
+        raise ValueError(f"--evaluate: {checkpoint} reads images of {reads}x{reads}, these are {size}x{size}; to train one: {advice}")
+    if options.dataset == "digits":
+        return classifier, prepare_images(load_digits()[0][::5], DIGITS_MAX, size)
+    return classifier, prepare_images(load_mnist("test", options.data_dir)[0][:1000], size=size)
+
+
+def evaluate(model: UNet2dModel, scheduler: DDPMScheduler, classifier: DigitClassifier, real: np.ndarray, options, folder) -> None:
+    """evaluation.json: how many of 1,000 samples the classifier takes for the digit asked for, and how far they are from real ones."""
+    rng, labels = np.random.default_rng([options.seed, 3]), np.arange(1000) % 10
+    images = np.concatenate([list(sample(model, scheduler, hundred, rng))[-1] for hundred in np.split(labels, 10)])
+    logits, features = classifier.read(images)
+    figures = {
+        "label_agreement": accuracy(logits, labels),
+        "by_digit": accuracy_by_class(logits, labels).tolist(),
+        "frechet_distance": frechet_distance(features[: len(real)], classifier.read(real)[1]),
+        "inference_steps": options.inference_steps,
+    }
+    with replacing(folder / "evaluation.json") as unfinished:
+        unfinished.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(f"Label agreement {figures['label_agreement']:.1%}, Fréchet distance to real images {figures['frechet_distance']:.2f}")
+
+
+# files ----------------------------------------------------------------------------------------------------------------
+
+
+def options_and_data(arguments: Namespace, given: dict, folder: Path) -> tuple[Namespace, np.ndarray, np.ndarray]:
+    """The options of the run, images (N, 1, H, W) in [-1, 1] and labels (N,)."""
+    if arguments.resume:
+        options = saved_options(folder, given)
+    elif (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        options = Namespace(**{"seed": SEED, "digits": DIGITS}.get(arguments.preset or given.get("dataset"), MNIST) | given)
+    if options.threads:
+        set_num_threads(options.threads)
+    try:
+        return options, *load_data(options)
+    except DataUnavailable as reason:
+        if arguments.resume or arguments.preset:
+            raise
+        print(f"{reason}: training on the bundled 8x8 digits instead.")
+        options = Namespace(**DIGITS | given | {"dataset": "digits"})
+        return options, *load_data(options)
+
+
+def load_data(options: Namespace) -> tuple[np.ndarray, np.ndarray]:
+    if options.dataset == "digits":
+        (images, labels), full = load_digits(), DIGITS_MAX
+    else:
+        (images, labels), full = load_mnist("train", options.data_dir), 255
+    if options.images and options.images > len(images):
+        raise ValueError(f"--images {options.images} is more than the {len(images)} there are")
+    images = prepare_images(images[: options.images], full, None if options.image_size == "native" else options.image_size)
+    return images, labels[: options.images].astype(np.int64)
+
+
+def saved_options(folder: Path, given: dict) -> Namespace:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path}")
+    fixed = sorted(given.keys() - CHANGEABLE)
+    if fixed:
+        raise ValueError(f"--resume goes on with the options of the run: {', '.join(fixed)} cannot be given anew")
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        saved = None
+    if not isinstance(saved, dict) or saved.keys() != MNIST.keys():
+        raise ValueError(f"{path} is not the configuration of a run")
+    return Namespace(**saved | given | ({"minutes": None} if "epochs" in given else {}))
+
+
+def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[UNet2dModel, DDPMScheduler]:
+    if options.threads:
+        set_num_threads(options.threads)
+    model, scheduler = load_model(checkpoint), DDPMScheduler.from_pretrained(checkpoint)
+    if [model.config[name] for name in ("in_channels", "out_channels", "num_class_embeds")] != [1, 1, 10]:
+        raise ValueError(f"{checkpoint} is no model of digits: expected one channel and ten classes")
+    if not isinstance(model.config["sample_size"], int):
+        raise ValueError(f"{checkpoint}: sample_size is {model.config['sample_size']}, expected one number")
+    scheduler.set_timesteps(options.inference_steps)
+    return model, scheduler
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The lines of metrics.jsonl; one that a crash has cut short is left out."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def open_metrics(folder: Path, step: int) -> TextIO:
+    """metrics.jsonl, to be added to; what it says about steps after this one, which will be done again, is taken out."""
+    path = folder / "metrics.jsonl"
+    kept = [numbers for numbers in read_metrics(folder) if numbers["step"] <= step] if path.exists() else []
+    with replacing(path) as unfinished:
+        unfinished.write_text("".join(json.dumps(numbers) + "\n" for numbers in kept), encoding="utf-8")
+    return open(path, "a", encoding="utf-8", buffering=1)  # line by line
+
+
+# what the training loop needs besides ---------------------------------------------------------------------------------
+
+
+def attending_levels(options: Namespace) -> list[bool]:
+    levels = list(range(len(options.channels)))
+    if not set(options.attention) <= set(levels):
+        raise ValueError(f"--attention {options.attention}: the levels of {len(levels)} --channels are {levels}")
+    return [level in options.attention for level in levels]
+
+
+def learning_rate(optimizer: AdamW, options: Namespace, steps: int, steps_per_epoch: int) -> LRSchedule:
+    warmup = min(options.warmup, steps // 10)
+    shapes = {"constant": constant_with_warmup(warmup), "linear": linear(warmup, steps), "cosine": cosine(warmup, steps)}
+    shape, drop = shapes[options.lr_schedule], math.inf if options.lr_drop is None else options.lr_drop * steps_per_epoch
+    return LRSchedule(optimizer, lambda step: shape(step) * (0.1 if step >= drop else 1.0))
+
+
+def epochs_that_fit(minutes: float, model: UNet2dModel, images: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
+    """For how many epochs there is time, judging by a few forward and backward passes, which take nearly all of it."""
+    batch, classes, durations = images[:batch_size], labels[:batch_size], []
+    for _ in range(6):
+        start = time.perf_counter()
+        model.backward(model(batch, 0, classes))
+        durations.append(time.perf_counter() - start)
+    model.zero_grad()
+    seconds_per_image = 1.1 * np.median(durations[1:]) / len(batch)  # the first has compiled kernels
+    return float(60 * minutes / seconds_per_image / len(images))
+
+
+def endless(batches: Batches) -> Iterator[tuple[np.ndarray, ...]]:
+    while True:
+        yield from batches
+
+
+@contextmanager
+def collecting_ctrl_c() -> Iterator[list]:
+    """Ctrl-C goes into the list, so that the step in hand comes to its end; a second one does not wait."""
+    presses: list[bool] = []
+
+    def press(number: int, frame: object) -> None:
+        if presses:
+            raise KeyboardInterrupt
+        presses.append(True)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def refusing_bad_input() -> Iterator[None]:
+    """What cannot be done ends in one sentence and exit status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+# options --------------------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}\n")  # one sentence, without the usage before it
+
+
+def number(kind: type, least: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse says "invalid int value"
+    return parse
+
+
+def image_size(text: str) -> int | str:
+    return text if text == "native" else number(int, 1)(text)
+
+
+OPTIONS = {  # name: (default, how to read it, what it is)
+    "dataset": ("mnist", str, "mnist, or digits, the 1,797 of 8x8 pixels that come with hcrot: three minutes"),
+    "data_dir": (None, str, "folder with MNIST's four files (default: a cache folder, downloaded once)"),
+    "images": (None, number(int, 1), "train on the first so many images only (default: all)"),
+    "image_size": (14, image_size, "14, 28, another divisor of 28, or native"),
+    "channels": ([32, 64, 32], number(int, 1), "width of each level; from one to the next the image is halved"),
+    "attention": ([], number(int, 0), "levels with attention, 0 being the first (default: none; the middle block always has it)"),
+    "groups": (32, number(int, 1), "groups of GroupNorm; divides every width"),
+    "schedule": ("squaredcos_cap_v2", str, "how noise grows with time"),
+    "epochs": (3.0, number(float, 1e-6), "passes over the images; may be a fraction"),
+    "minutes": (None, number(float, 1e-6), "instead of --epochs: train for about so long"),
+    "batch_size": (128, number(int, 1), "images in a step"),
+    "lr": (1e-3, float, "AdamW's highest learning rate"),
+    "lr_schedule": ("cosine", str, "how the learning rate falls"),
+    "warmup": (100, number(int, 0), "steps in which the learning rate rises; at most a tenth of all"),
+    "lr_drop": (None, number(float, 0), "epoch from which on the learning rate is a tenth (default: never)"),
+    "clip": (1.0, number(float, 0), "highest norm of the gradient; 0: any"),
+    "ema_decay": (0.999, float, "of the moving average of the weights, which draws the pictures; 0: the weights themselves draw"),
+    "save_every": (200, number(int, 1), "steps from checkpoint to checkpoint"),
+    "inference_steps": (50, number(int, 1), "steps from noise to a picture"),
+    "seed": (0, number(int, 0), "the same seed, the same run"),
+    "threads": (None, number(int, 1), "of hcrot's kernels (default: every core)"),
+}
+CHOICES = {"dataset": ("mnist", "digits"), "schedule": tuple(BETA_SCHEDULES), "lr_schedule": ("constant", "linear", "cosine")}
+CHANGEABLE = {"data_dir", "epochs", "save_every", "inference_steps"}  # with --resume
+
+MNIST = {name: default for name, (default, _, _) in OPTIONS.items()}
+DIGITS = MNIST | {"dataset": "digits", "image_size": "native", "channels": [32, 64], "groups": 8, "epochs": 60.0, "batch_size": 64}
+SEED = MNIST | {"images": 5120, "epochs": 41.0, "batch_size": 512, "lr_schedule": "constant", "warmup": 0, "lr_drop": 25.0}
+SEED |= {"clip": 0.0, "ema_decay": 0.0, "inference_steps": 800}
+
+
+def parse_arguments() -> tuple[Namespace, dict]:
+    """All arguments, and those of OPTIONS that were given."""
+    parser = Parser(
+        usage="%(prog)s [options]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Ctrl-C saves and stops. A run is never overwritten: go on with it (--resume) or choose another --output.",
+    )
+    run = parser.add_argument_group("what to do")
+    run.add_argument("--output", metavar="FOLDER", help="default: runs/mnist_ddpm; with --sample-only runs/mnist_ddpm_samples")
+    run.add_argument("--preset", choices=["seed"], help="defaults of the experiment that hcrot started from")
+    again = f"go on with the run in --output, with its options; only {', '.join(sorted(CHANGEABLE))} can be given anew"
+    run.add_argument("--resume", action="store_true", help=again)
+    run.add_argument("--sample-only", metavar="CHECKPOINT", help="do not train, draw from this one")
+    judge = "have 1,000 samples judged by what examples/mnist_cnn.py has trained (default: runs/mnist_cnn/checkpoint)"
+    run.add_argument("--evaluate", metavar="CLASSIFIER", nargs="?", const="runs/mnist_cnn/checkpoint", help=judge)
+    details = parser.add_argument_group("options of the run, with defaults for MNIST")
+    for name, (default, kind, text) in OPTIONS.items():
+        several = {"nargs": "+" if default else "*"} if isinstance(default, list) else {}
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        text += "" if shown in (None, "") else f" (default: {shown})"
+        flag, choices = "--" + name.replace("_", "-"), CHOICES.get(name)
+        details.add_argument(flag, type=kind, choices=choices, default=argparse.SUPPRESS, help=text, **several)
+    arguments = parser.parse_args()
+    given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
+    if {"epochs", "minutes"} <= given.keys():
+        parser.error("--epochs and --minutes exclude each other")
+    return arguments, given
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

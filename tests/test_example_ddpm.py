@@ -1,0 +1,333 @@
+"""examples/mnist_ddpm.py end to end on the bundled digits: its files, stopping and resuming, and every bad thing a user does."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hcrot.checkpoint import load_model, save_checkpoint
+from hcrot.data import DataUnavailable
+from hcrot.models.digit_classifier import DigitClassifier
+from hcrot.models.unet_2d import UNet2dModel
+from hcrot.schedulers import DDPMScheduler
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "mnist_ddpm.py"
+SMALL = ["--images", "40", "--channels", "4", "8", "--groups", "2", "--batch-size", "16", "--save-every", "2", "--inference-steps", "3"]
+TINY = [*SMALL, "--epochs", "2"]
+STEPS = 6  # ceil(40 / 16) in each of two epochs
+PICTURES = ["denoising.gif", "reverse_process.png", "samples.png"]
+FILES = sorted(["checkpoint", "config.json", "forward_process.png", "loss.png", "metrics.jsonl", *PICTURES])
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """The script as a module whose ``run(*arguments)`` is its command line, in an empty folder."""
+    spec = importlib.util.spec_from_file_location("mnist_ddpm", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["examples/mnist_ddpm.py", *map(str, arguments)])
+        module.main()
+
+    module.run = run
+    return module
+
+
+def refusal(script, capsys, *arguments, code=2):
+    """What the script says on stderr when it exits with ``code``: one line."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        script.run(*arguments)
+    assert stop.value.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("mnist_ddpm.py: ")
+    return line
+
+
+def lines(folder):
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+def result(folder):
+    """All that two equal runs share: losses, rates and norms, every file of the checkpoint and every picture, byte by byte."""
+    folder = Path(folder)
+    numbers = [{key: value for key, value in line.items() if key != "seconds"} for line in lines(folder)]
+    states = json.loads((folder / "checkpoint" / "training_state.json").read_text())["state"]
+    names = [f"checkpoint/{name}" for name in os.listdir(folder / "checkpoint") if name != "training_state.json"]
+    return numbers, states, {name: (folder / name).read_bytes() for name in [*names, *PICTURES, "loss.png", "forward_process.png"]}
+
+
+# ---------------------------------------------------------------- what it does
+
+
+def test_end_to_end(script, capsys, tmp_path):
+    script.run("--dataset", "digits", *TINY)
+    folder = tmp_path / "runs" / "mnist_ddpm"
+    assert sorted(os.listdir(folder)) == FILES
+    assert os.listdir(tmp_path) == ["runs"]
+    assert "40 images of 8x8" in capsys.readouterr().out
+    assert [line["step"] for line in lines(folder)] == list(range(1, STEPS + 1))
+    assert lines(folder)[-1]["epoch"] == 2 and all(0 < line["loss"] < 5 and line["grad_norm"] > 0 for line in lines(folder))
+    options = json.loads((folder / "config.json").read_text())
+    assert options["dataset"] == "digits" and options["channels"] == [4, 8] and options["seed"] == 0
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "denoising.gif").read_bytes().startswith(b"GIF89a")
+
+    model = load_model(folder / "checkpoint")
+    assert model.config["sample_size"] == 8 and model.config["block_out_channels"] == [4, 8]
+    before = result(folder)
+    assert "already holds a run" in refusal(script, capsys, "--dataset", "digits", *TINY)
+    assert result(folder) == before
+
+    script.run("--sample-only", folder / "checkpoint", "--inference-steps", 3)
+    assert sorted(os.listdir("runs/mnist_ddpm_samples")) == PICTURES
+    for name in PICTURES:
+        assert (Path("runs/mnist_ddpm_samples") / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_average_draws(script):
+    script.run("--dataset", "digits", *TINY, "--output", "a", "--ema-decay", 0.9)
+    script.run("--dataset", "digits", *TINY, "--output", "b", "--ema-decay", 0)
+    assert [line["loss"] for line in lines("a")] == [line["loss"] for line in lines("b")]
+    averaged, plain = load_model("a/checkpoint").state_dict(), load_model("b/checkpoint").state_dict()
+    assert any((averaged[name] != plain[name]).any() for name in plain)
+    assert Path("a/samples.png").read_bytes() != Path("b/samples.png").read_bytes()
+
+
+def test_without_mnist_it_trains_on_the_bundled_digits(script, capsys, monkeypatch):
+    def no_network(*arguments):
+        raise DataUnavailable("MNIST is not in the cache and could not be downloaded (no network)")
+
+    monkeypatch.setattr(script, "load_mnist", no_network)
+    script.run(*TINY)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "MNIST is not in the cache and could not be downloaded (no network): training on the bundled 8x8 digits instead."
+    assert second.startswith("40 images of 8x8")
+    assert json.loads(Path("runs/mnist_ddpm/config.json").read_text())["dataset"] == "digits"
+    script.run("--resume")  # it knows what it was trained on
+    assert "no network" in refusal(script, capsys, "--preset", "seed", "--output", "other")
+
+
+def test_mnist_from_a_folder(script, monkeypatch):
+    def one_image(split, folder):
+        assert (split, folder) == ("train", "somewhere")
+        return np.full((70, 28, 28), 255, np.uint8), np.zeros(70, np.uint8)
+
+    monkeypatch.setattr(script, "load_mnist", one_image)
+    script.run(*TINY, "--data-dir", "somewhere", "--attention", 1, "--image-size", 7)
+    model = load_model("runs/mnist_ddpm/checkpoint")
+    assert model.config["sample_size"] == 7
+    assert model.config["down_block_types"] == ["DownBlock2D", "AttnDownBlock2D"]
+    assert model.config["up_block_types"] == ["AttnUpBlock2D", "UpBlock2D"]
+
+
+def test_minutes(script):
+    script.run("--dataset", "digits", *SMALL, "--minutes", 0.02)
+    *all_but_last, last = lines("runs/mnist_ddpm")
+    assert all(line["seconds"] < 1.2 for line in all_but_last)
+    assert json.loads(Path("runs/mnist_ddpm/config.json").read_text())["epochs"] >= last["epoch"] - 1 / 3
+
+
+def test_learning_rates(script):
+    script.run("--dataset", "digits", *TINY, "--lr-schedule", "constant", "--lr-drop", 1, "--warmup", 0, "--lr", 0.01)
+    assert [line["lr"] for line in lines("runs/mnist_ddpm")] == pytest.approx([0.01] * 3 + [0.001] * 3)
+
+
+def test_the_experiment_it_started_from(script):
+    expected = {
+        "dataset": "mnist", "image_size": 14, "images": 5120, "batch_size": 512, "channels": [32, 64, 32], "groups": 32,
+        "schedule": "squaredcos_cap_v2", "epochs": 41.0, "lr": 1e-3, "lr_schedule": "constant", "lr_drop": 25.0, "warmup": 0,
+        "clip": 0.0, "ema_decay": 0.0, "inference_steps": 800,
+    }  # fmt: skip
+    assert script.SEED.items() >= expected.items()
+
+
+def test_evaluate(script, capsys):
+    message = refusal(script, capsys, "--dataset", "digits", *TINY, "--evaluate")
+    assert "runs/mnist_cnn/checkpoint" in message and "python examples/mnist_cnn.py --dataset digits --image-size 8" in message
+    DigitClassifier(image_size=12, generator=np.random.default_rng(0)).save_pretrained("other")
+    assert "reads images of 12x12" in refusal(script, capsys, "--dataset", "digits", *TINY, "--evaluate", "other")
+
+    DigitClassifier(image_size=8, generator=np.random.default_rng(0)).save_pretrained("judge")
+    script.run("--dataset", "digits", *TINY, "--evaluate", "judge")
+    figures = json.loads(Path("runs/mnist_ddpm/evaluation.json").read_text())
+    assert figures["label_agreement"] == pytest.approx(np.mean(figures["by_digit"])) and len(figures["by_digit"]) == 10
+    assert figures["frechet_distance"] > 0
+    assert "Label agreement" in capsys.readouterr().out
+
+
+def test_help(script, capsys):
+    with pytest.raises(SystemExit) as stop:
+        script.run("--help")
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in [*script.OPTIONS, "output", "preset", "resume", "sample_only", "evaluate"]:
+        assert "--" + name.replace("_", "-") in text
+
+
+# ---------------------------------------------------------------- stopping and resuming
+
+STOPPED = """
+import os, runpy, signal, sys
+saves = 0
+
+def stop_in_the_third_save(event, arguments):
+    global saves
+    if event == "open" and str(arguments[0]).endswith("training_state.json") and arguments[1] == "w":
+        saves += 1
+        if saves == 3:
+            os.kill(os.getpid(), signal.{signal})
+
+sys.addaudithook(stop_in_the_third_save)
+sys.argv = {arguments!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize(("name", "code", "steps"), [("SIGINT", 130, 4), ("SIGKILL", -9, 2)])
+def test_stopped_and_resumed_bit_for_bit(script, tmp_path, name, code, steps):
+    options = ["--dataset", "digits", *TINY]
+    script.run(*options, "--output", "unbroken")
+
+    arguments = [str(SCRIPT), *options, "--output", "stopped"]  # saves at the start, after step 2, after step 4
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.run(
+        [sys.executable, "-c", STOPPED.format(signal=name, arguments=arguments)],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+    assert len(lines("stopped")) == 4  # after a kill these are more than the checkpoint knows of
+    assert json.loads(Path("stopped/checkpoint/training_state.json").read_text())["progress"][0] == steps
+    if name == "SIGINT":
+        assert "Stopped and saved after step 4 of 6" in process.stdout and "--resume --output stopped" in process.stdout
+
+    with open("stopped/metrics.jsonl", "a") as file:
+        file.write('{"step": 5, "lo')  # a line that a crash cut short
+    script.run("--resume", "--output", "stopped")
+    assert sorted(os.listdir("stopped")) == FILES
+    assert result("stopped") == result("unbroken")
+
+
+def test_a_second_ctrl_c_does_not_wait(script):
+    with script.collecting_ctrl_c() as presses:
+        signal.raise_signal(signal.SIGINT)
+        assert presses
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_resumed_for_longer(script, capsys):
+    script.run("--dataset", "digits", *TINY)
+    script.run("--resume", "--epochs", 3)
+    assert [line["step"] for line in lines("runs/mnist_ddpm")] == list(range(1, 10))
+    assert "batch_size, lr cannot be given anew" in refusal(script, capsys, "--resume", "--lr", 1, "--batch-size", 2)
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--schedule cosine", "invalid choice: 'cosine'"),
+        ("--lr-schedule sawtooth", "invalid choice: 'sawtooth'"),
+        ("--dataset cifar", "invalid choice: 'cifar'"),
+        ("--preset huge", "invalid choice: 'huge'"),
+        ("--epochs 1 --minutes 1", "exclude each other"),
+        ("--epochs 0", "--epochs"),
+        ("--epochs nan", "--epochs"),
+        ("--minutes -1", "--minutes"),
+        ("--batch-size 0", "--batch-size: 0 is not a number of at least 1"),
+        ("--batch-size many", "--batch-size: invalid int value: 'many'"),
+        ("--seed -1", "--seed"),
+        ("--lr -1", "lr must be"),
+        ("--lr 0", "lr must be"),
+        ("--ema-decay 2", "decay"),
+        ("--clip -1", "--clip"),
+        ("--inference-steps 1001", "num_inference_steps 1001 is more than the 1000"),
+        ("--threads 1000", "threads must be"),
+        ("--images 5000", "--images 5000 is more than the 1797 there are"),
+        ("--image-size 3", "size must divide"),
+        ("--channels 10", "block_out_channels[0] 10 is not divisible by norm_num_groups 8"),
+        ("--channels", "channels"),
+        ("--attention 2", "--attention [2]: the levels of 2 --channels are [0, 1]"),
+        ("--colour red", "unrecognized arguments"),
+        ("--resume", "runs/mnist_ddpm holds no run to resume"),
+        ("--sample-only nowhere", "there is no folder nowhere"),
+        ("--evaluate nowhere", "--evaluate: "),
+    ],
+)
+def test_bad_options(script, capsys, arguments, message):
+    if arguments.split()[0] not in ("--resume", "--sample-only", "--dataset"):
+        arguments = f"--dataset digits {arguments}"
+    assert message in refusal(script, capsys, *arguments.split())
+    assert not Path("runs/mnist_ddpm/checkpoint").exists()
+
+
+def test_wrong_data_folder(script, capsys):
+    assert "folder nowhere does not exist" in refusal(script, capsys, "--data-dir", "nowhere")
+
+
+def test_unwritable_output(script, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/inside"):
+        assert "file" in refusal(script, capsys, "--dataset", "digits", *TINY, "--output", output)
+        assert "file" in refusal(script, capsys, "--sample-only", checkpoint(), "--output", output)
+
+
+def checkpoint(**options):
+    """The folder of an untrained model's checkpoint."""
+    arguments = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "num_class_embeds": 10, "norm_num_groups": 2}
+    blocks = {"block_out_channels": [2], "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"]}
+    model = UNet2dModel(**arguments | blocks | {"attention_head_dim": 2} | options, generator=np.random.default_rng(0))
+    save_checkpoint("a checkpoint", model, DDPMScheduler())
+    return "a checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_channels": 3}, "no model of digits"),
+        ({"num_class_embeds": None}, "no model of digits"),
+        ({"sample_size": None}, "sample_size is None"),
+    ],
+)
+def test_sampling_from_another_kind_of_model(script, capsys, options, message):
+    assert message in refusal(script, capsys, "--sample-only", checkpoint(**options))
+
+
+@pytest.mark.parametrize("name", ["config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"])
+def test_sampling_from_a_broken_checkpoint(script, capsys, name):
+    path = Path(checkpoint()) / name
+    os.truncate(path, path.stat().st_size // 2)
+    assert name in refusal(script, capsys, "--sample-only", "a checkpoint")
+    path.unlink()
+    assert name in refusal(script, capsys, "--sample-only", "a checkpoint")
+    assert not Path("runs").exists()
+
+
+def test_resuming_from_a_broken_run(script, capsys):
+    script.run("--dataset", "digits", *TINY)
+    folder = Path("runs/mnist_ddpm")
+    os.truncate(folder / "checkpoint" / "training_state.safetensors", 100)
+    assert "training_state.safetensors" in refusal(script, capsys, "--resume")
+    for text in ("{", "[]", "{}"):
+        (folder / "config.json").write_text(text)
+        assert "config.json" in refusal(script, capsys, "--resume")
+
+
+def test_divergence_is_reported(script):
+    with pytest.raises(SystemExit) as stop, np.errstate(all="ignore"):
+        script.run("--dataset", "digits", *TINY, "--lr", 1e30, "--warmup", 0)
+    assert "try a smaller --lr" in stop.value.code
