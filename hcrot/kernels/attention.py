@@ -1,0 +1,296 @@
+"""Scaled dot-product attention (Vaswani et al. 2017, eq. 1) over several heads, and its gradient.
+
+Notation: B images of T tokens (pixels), h heads of d numbers each; of an array (B, T, h d), head n owns columns ``n d`` to ``(n + 1) d``.
+For one head of one image, with q, k, v of shape (T, d), query i and key j:
+
+    S = q k^T / sqrt(d),    P_ij = exp(S_ij - l_i) with l_i = log sum_j exp(S_ij), the softmax of row i,    o = P v
+
+Backward, from do:
+
+    dv = P^T do,    dP = do v^T,    dS_ij = P_ij (dP_ij - sum_j P_ij dP_ij),    dq = dS k / sqrt(d),    dk = dS^T q / sqrt(d)
+
+Kept for backward are q, k, v and l (B, h, T): P, which is T/d times as large as q, is computed again, for one product and one exponential.
+
+Why it is fast:
+- scores live in a buffer in the cache of the core that works on them, some hundred queries of one head at a time, and never in memory
+  (as in Dao et al. 2022, but with all keys at once, which a CPU's cache has room for);
+- they are kept transposed, (key, query): then every step of the softmax, its maxima and sums too, runs along memory in vector lanes, and
+  the products are of the forms that BLAS is best at;
+- a row of 49 queries (7x7 pixels) is short, so loops run over strips of several rows, as those of ``kernels/norm.py`` do.
+"""
+
+import math
+
+import numpy as np
+
+from hcrot.kernels.activation import exp
+from hcrot.kernels.conv import small_product_limit
+from hcrot.kernels.im2col import add, copy
+from hcrot.kernels.jit import jit, parallel_jit, prange, share_bounds, shares
+from hcrot.kernels.norm import STRIP, repeat_strip, sum_strip
+
+GRAIN = 5_000
+"""Scores worth a thread of their own: some 5 microseconds of work."""
+
+
+@jit
+def take_head(x, column, factor, rows):
+    """Copy ``factor`` times the columns of x (T, h d) from ``column`` on to ``rows`` (T, d)."""
+    size = rows.shape[1]
+    for t in range(rows.shape[0]):
+        source, row = x[t, column : column + size], rows[t]
+        for c in range(size):
+            row[c] = factor * source[c]
+
+
+@jit
+def take_head_transposed(x, column, factor, columns):
+    """As :func:`take_head`, but to ``columns`` (d, T)."""
+    size = columns.shape[0]
+    for t in range(columns.shape[1]):
+        source = x[t, column : column + size]
+        for c in range(size):
+            columns[c, t] = factor * source[c]
+
+
+@jit
+def put_head_transposed(columns, factors, column, x):
+    """The way back: ``x[t, column + c] = factors[t] columns[c, t]``."""
+    size = columns.shape[0]
+    for t in range(columns.shape[1]):
+        target = x[t, column : column + size]
+        for c in range(size):
+            target[c] = factors[t] * columns[c, t]
+
+
+@jit
+def add_head(rows, column, x):
+    """Add ``rows`` (T, d) to the columns of x (T, h d) from ``column`` on."""
+    for t in range(rows.shape[0]):
+        add(rows[t], x[t, column : column + rows.shape[1]])
+
+
+@jit
+def raise_to(x, top):
+    for k in range(x.size):
+        top[k] = max(top[k], x[k])
+
+
+@jit
+def exponentiate(scores, shift, sums):
+    """``p = exp(s - shift)``, in place of the scores; ``sums += p``."""
+    for k in range(scores.size):
+        scores[k] = exp(scores[k] - shift[k])
+        sums[k] += scores[k]
+
+
+@jit
+def exponentiate_and_weigh(scores, shift, weights, sums):
+    """``p = exp(s - shift)``, in place of the scores; ``sums += p weights``."""
+    for k in range(scores.size):
+        scores[k] = exp(scores[k] - shift[k])
+        sums[k] += scores[k] * weights[k]
+
+
+@jit
+def score_gradient(probs, means, dprobs):
+    """``dS = P (dP - mean)``, in place of dP."""
+    for k in range(probs.size):
+        dprobs[k] = probs[k] * (dprobs[k] - means[k])
+
+
+@jit
+def softmax_columns(scores, strips, tops, totals):
+    """Replace the scores by ``exp(s - tops)``, where tops are the maxima over the keys, and add that up over the keys.
+
+    Args:
+        scores: (T * w,), the (key, query) matrix row by row. strips: two buffers. tops, totals: (w,), written.
+    """
+    width = totals.size
+    strip = strips.shape[1] // width * width
+    shift, sums = strips[0, :strip], strips[1, :strip]
+    shift.fill(-np.inf)
+    for start in range(0, scores.size, strip):
+        raise_to(scores[start : min(start + strip, scores.size)], shift)
+    tops.fill(-np.inf)
+    for start in range(0, strip, width):
+        raise_to(shift[start : start + width], tops)
+    copy(tops, shift[:width])
+    repeat_strip(shift, width)
+    sums.fill(0)
+    for start in range(0, scores.size, strip):
+        exponentiate(scores[start : min(start + strip, scores.size)], shift, sums)
+    totals.fill(0)
+    sum_strip(sums, totals)
+
+
+@jit
+def softmax_columns_backward(scores, dprobs, strips, logsum, totals):
+    """Replace the scores by ``P = exp(s - logsum)`` and dP by ``dS = P (dP - sum over keys of P dP)``.
+
+    Args:
+        scores, dprobs: (T * w,), (key, query) matrices row by row. strips: two buffers. logsum: (w,). totals: (w,), a buffer.
+    """
+    width = totals.size
+    strip = strips.shape[1] // width * width
+    shift, sums = strips[0, :strip], strips[1, :strip]
+    copy(logsum, shift[:width])
+    repeat_strip(shift, width)
+    sums.fill(0)
+    for start in range(0, scores.size, strip):
+        end = min(start + strip, scores.size)
+        exponentiate_and_weigh(scores[start:end], shift, dprobs[start:end], sums)
+    totals.fill(0)
+    sum_strip(sums, totals)
+    copy(totals, sums[:width])
+    repeat_strip(sums, width)
+    for start in range(0, scores.size, strip):
+        end = min(start + strip, scores.size)
+        score_gradient(scores[start:end], sums, dprobs[start:end])
+
+
+@parallel_jit
+def _attention(q, k, v, heads, width, o, logsum, num_shares):
+    batch, tokens, inner = q.shape
+    size, blocks = inner // heads, -(-tokens // width)
+    one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
+    for share in prange(num_shares):
+        start, stop = share_bounds(batch * heads * blocks, share, num_shares)
+        keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
+        columns, buffer = np.empty(size * width, q.dtype), np.empty(tokens * width, q.dtype)
+        strips = np.empty((2, max(STRIP, width)), q.dtype)
+        totals = np.empty(width, q.dtype)
+        for unit in range(start, stop):
+            b, head, first = unit // (heads * blocks), unit // blocks % heads, unit % blocks * width
+            last = min(first + width, tokens)
+            w, column = last - first, head * size
+            qt, scores = columns[: size * w].reshape(size, w), buffer[: tokens * w].reshape(tokens, w)
+            take_head(k[b], column, one, keys)
+            take_head(v[b], column, one, values)
+            take_head_transposed(q[b, first:last], column, scale, qt)
+            np.dot(keys, qt, scores)
+            softmax_columns(buffer[: tokens * w], strips, logsum[b, head, first:last], totals[:w])
+            np.dot(values.T, scores, qt)
+            for i in range(w):
+                logsum[b, head, first + i] += np.log(totals[i])
+                totals[i] = one / totals[i]
+            put_head_transposed(qt, totals[:w], column, o[b, first:last])
+
+
+@parallel_jit
+def _attention_backward(do, q, k, v, logsum, heads, width, dq, dk, dv, num_shares):
+    batch, tokens, inner = q.shape
+    size = inner // heads
+    one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
+    for share in prange(num_shares):
+        start, stop = share_bounds(batch * heads, share, num_shares)
+        keys, values, product = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
+        columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
+        strips = np.empty((2, max(STRIP, width)), q.dtype)
+        totals = np.empty(width, q.dtype)
+        for unit in range(start, stop):
+            b, head = unit // heads, unit % heads
+            column = head * size
+            take_head(k[b], column, one, keys)
+            take_head(v[b], column, one, values)
+            for first in range(0, tokens, width):
+                last = min(first + width, tokens)
+                w = last - first
+                across = columns[: size * w].reshape(size, w)
+                probs, dprobs = buffers[0, : tokens * w].reshape(tokens, w), buffers[1, : tokens * w].reshape(tokens, w)
+                take_head_transposed(do[b, first:last], column, one, across)
+                np.dot(values, across, dprobs)
+                take_head_transposed(q[b, first:last], column, scale, across)
+                np.dot(keys, across, probs)
+                softmax_columns_backward(
+                    buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:w]
+                )
+                take_head(do[b, first:last], column, one, rows[:w])
+                np.dot(probs, rows[:w], product)
+                add_head(product, column, dv[b])
+                take_head(q[b, first:last], column, scale, rows[:w])
+                np.dot(dprobs, rows[:w], product)
+                add_head(product, column, dk[b])
+                np.dot(keys.T, dprobs, across)
+                totals[:w] = scale
+                put_head_transposed(across, totals[:w], column, dq[b, first:last])
+
+
+def _query_block(tokens: int, size: int) -> int:
+    """How many queries to take at a time: so few that scores stay in the second-level cache and products within BLAS's fast path."""
+    limit = small_product_limit() // (tokens * size)
+    most = min(128, max(32, limit)) if limit else 128
+    return -(-tokens // -(-tokens // most))
+
+
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """``softmax(q k^T / sqrt(d)) v`` for each head of each image.
+
+    Args:
+        q, k, v: (B, T, h d), float32 or float64, all of one dtype.
+        heads: h.
+
+    Returns:
+        o (B, T, h d) and logsum (B, h, T), the logarithm of the softmax's denominator, which backward needs.
+    """
+    q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
+    batch, tokens, inner = q.shape
+    o, logsum = np.empty_like(q), np.empty((batch, heads, tokens), q.dtype)
+    num_shares = shares(batch * heads * tokens * tokens, GRAIN)
+    width = _query_block(tokens, inner // heads)
+    if batch * heads < num_shares:
+        width = -(-tokens // (num_shares * -(-tokens // (width * num_shares))))
+    _attention(q, k, v, heads, width, o, logsum, num_shares)
+    return o, logsum
+
+
+def attention_reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`attention` in plain NumPy."""
+    q, k, v = (_split_heads(a, heads) for a in (q, k, v))
+    scores = q @ k.swapaxes(2, 3) / math.sqrt(q.shape[3])
+    top = scores.max(axis=3)
+    logsum = top + np.log(np.exp(scores - top[..., None]).sum(axis=3))
+    return _join_heads(np.exp(scores - logsum[..., None]) @ v), logsum
+
+
+def attention_backward(
+    do: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, logsum: np.ndarray, heads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The gradient of :func:`attention`.
+
+    Args:
+        do: (B, T, h d), the gradient of o.
+        q, k, v, heads: as in the forward pass.
+        logsum: (B, h, T), what it returned.
+
+    Returns:
+        dq, dk and dv (B, T, h d).
+    """
+    do, q, k, v, logsum = (np.ascontiguousarray(a) for a in (do, q, k, v, logsum))
+    batch, tokens, inner = q.shape
+    dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+    num_shares = min(batch * heads, shares(batch * heads * tokens * tokens, GRAIN))
+    _attention_backward(do, q, k, v, logsum, heads, _query_block(tokens, inner // heads), dq, dk, dv, num_shares)
+    return dq, dk, dv
+
+
+def attention_backward_reference(
+    do: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, logsum: np.ndarray, heads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """:func:`attention_backward` in plain NumPy."""
+    do, q, k, v = (_split_heads(a, heads) for a in (do, q, k, v))
+    scale = 1 / math.sqrt(q.shape[3])
+    p = np.exp(q @ k.swapaxes(2, 3) * scale - logsum[..., None])
+    dp = do @ v.swapaxes(2, 3)
+    ds = p * (dp - (p * dp).sum(axis=3, keepdims=True)) * scale
+    return tuple(_join_heads(a) for a in (ds @ k, ds.swapaxes(2, 3) @ q, p.swapaxes(2, 3) @ do))
+
+
+def _split_heads(x: np.ndarray, heads: int) -> np.ndarray:
+    """(B, T, h d) -> (B, h, T, d)."""
+    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+
+def _join_heads(x: np.ndarray) -> np.ndarray:
+    """(B, h, T, d) -> (B, T, h d)."""
+    return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)

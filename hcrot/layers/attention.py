@@ -1,0 +1,106 @@
+"""Self-attention of the pixels of an image, with everything that diffusers puts around it."""
+
+import numpy as np
+
+from hcrot import init
+from hcrot.kernels.attention import attention, attention_backward
+from hcrot.kernels.im2col import channels_first, channels_last
+from hcrot.layers.conv import check_images
+from hcrot.layers.linear import Linear
+from hcrot.layers.norm import GroupNorm
+from hcrot.module import Identity, Module
+
+
+class Attention(Module):
+    """Let every pixel of an image take what it needs from every other (Vaswani et al. 2017), as diffusers' ``Attention`` in a UNet2DModel.
+
+        t = group_norm(x) as T = H W tokens of C numbers
+        q, k, v = to_q(t), to_k(t), to_v(t)              each of h heads of d numbers
+        o = softmax(q k^T / sqrt(d)) v                   head by head
+        y = (to_out(o) + x) / rescale_output_factor
+
+    Backward runs the same lines in reverse; the gradients of q, k and v meet in t, and x gets dy besides if there is the residual
+    connection. The softmax and its gradient are in ``kernels/attention.py``. What is kept is q, k and v and one number per token and head.
+    The bias of to_k has no effect, and a gradient of 0 but for rounding: added to all keys alike, it cancels in the softmax.
+
+    Args:
+        channels: C.
+        dim_head: d, width of a head; there are ``h = C // d`` heads. None: one head of width C. Where d does not divide C, q, k and v are
+            only ``h d < C`` wide, as in diffusers.
+        norm_num_groups: groups of the GroupNorm before all else; None: there is none.
+        eps: of that GroupNorm.
+        residual_connection: whether x is added to the result.
+        rescale_output_factor: what the result, x included, is divided by.
+        generator: source of initial values.
+
+    Shapes:
+        x (B, C, H, W) -> y (B, C, H, W). Parameters: ``group_norm.weight``, ``.bias`` (C,); ``to_q``, ``to_k`` and
+        ``to_v``, ``.weight`` (h d, C), ``.bias`` (h d,); ``to_out.0.weight`` (C, h d), ``to_out.0.bias`` (C,).
+
+    Raises:
+        ValueError: a number out of range, a dim_head larger than C, or norm_num_groups that do not divide C; in forward, an x that is not
+            (B, C, H, W), of another dtype, or empty.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        dim_head: int | None = 8,
+        norm_num_groups: int | None = None,
+        eps: float = 1e-5,
+        residual_connection: bool = True,
+        rescale_output_factor: float = 1.0,
+        *,
+        generator: np.random.Generator | None = None,
+    ):
+        dim_head = channels if dim_head is None else dim_head
+        init.check_positive("Attention", channels=channels, dim_head=dim_head)
+        if dim_head > channels:
+            raise ValueError(f"Attention: dim_head {dim_head} is larger than channels {channels}: not one head fits")
+        if rescale_output_factor == 0:
+            raise ValueError("Attention: rescale_output_factor must not be 0")
+        generator = init.default_generator(generator)
+        self.channels, self.heads = channels, channels // dim_head
+        self.residual_connection, self.rescale_output_factor = residual_connection, rescale_output_factor
+        inner = self.heads * dim_head
+        self.group_norm = Identity() if norm_num_groups is None else GroupNorm(norm_num_groups, channels, eps)
+        self.to_q = Linear(channels, inner, generator=generator)
+        self.to_k = Linear(channels, inner, generator=generator)
+        self.to_v = Linear(channels, inner, generator=generator)
+        self.to_out = [Linear(inner, channels, generator=generator)]
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        check_images("Attention", x, self.channels, self.to_q.weight.data.dtype)
+        t = tokens(self.group_norm(x))
+        q, k, v = self.to_q(t), self.to_k(t), self.to_v(t)
+        o, logsum = attention(q, k, v, self.heads)
+        self.save(q, k, v, logsum)
+        y = images(self.to_out[0](o), x.shape)
+        if self.residual_connection:
+            y = y + x
+        return y if self.rescale_output_factor == 1 else y / self.rescale_output_factor
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        q, k, v, logsum = self.saved()
+        dy = dout if self.rescale_output_factor == 1 else dout / self.rescale_output_factor
+        do = self.to_out[0].backward(tokens(dy))
+        dq, dk, dv = attention_backward(do, q, k, v, logsum, self.heads)
+        dt = self.to_q.backward(dq) + self.to_k.backward(dk) + self.to_v.backward(dv)
+        dx = self.group_norm.backward(images(dt, dout.shape))
+        return dx + dy if self.residual_connection else dx
+
+    def describe(self) -> str:
+        return (
+            f"{self.channels}, heads={self.heads}, residual_connection={self.residual_connection}, "
+            f"rescale_output_factor={self.rescale_output_factor}"
+        )
+
+
+def tokens(x: np.ndarray) -> np.ndarray:
+    """(B, C, H, W) -> (B, H W, C): a view if memory is channels-last, else a copy."""
+    return channels_last(x).reshape(x.shape[0], -1, x.shape[1])
+
+
+def images(t: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(B, H W, C) -> a (B, C, H, W) view; ``shape`` tells H and W."""
+    return channels_first(t.reshape(shape[0], *shape[2:], t.shape[2]))

@@ -1,0 +1,156 @@
+"""Normalisation: of groups of channels (with or without SiLU after it), and of the trailing axes."""
+
+import math
+
+import numpy as np
+
+from hcrot import init
+from hcrot.kernels.norm import group_norm, group_norm_backward
+from hcrot.module import Module, Parameter
+
+
+class GroupNorm(Module):
+    """Give each group of channels of each image mean 0 and variance 1, then scale and shift each channel (Wu & He 2018).
+
+        xhat = (x - mean) / sqrt(var + eps),   y = weight xhat + bias        mean and var over one group of one image, all its pixels
+
+    Backward: ``dweight = sum dy xhat``, ``dbias = sum dy``, both over images and pixels; with ``g = weight dy``,
+    ``dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)``. What is kept is x, and mean and 1 / sqrt(var + eps) of each group.
+
+    Args:
+        num_groups: G; with 1, LayerNorm over whole images; with C, instance normalisation.
+        num_channels: C, a multiple of G.
+        eps: added to the variance.
+        affine: whether there are weight (1 at first) and bias (0 at first).
+
+    Shapes:
+        x (B, C) or (B, C, ...) -> y of the same shape. ``weight``, ``bias`` (C,), or None.
+
+    Raises:
+        ValueError: G does not divide C, or a number is out of range; in forward, an x of another number of channels or dtype, or empty.
+    """
+
+    silu = False
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+        name = type(self).__name__
+        init.check_positive(name, num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ValueError(f"{name}: num_channels {num_channels} is not divisible by num_groups {num_groups}")
+        _check_eps(name, eps)
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        name = type(self).__name__
+        if not isinstance(x, np.ndarray) or x.ndim < 2 or x.shape[1] != self.num_channels or x.size == 0:
+            raise ValueError(f"{name}: expected an array of shape (batch, {self.num_channels}, ...), got {_describe(x)}")
+        _check_dtype(name, x, self.weight)
+        y, mean, rstd = group_norm(x, *self.scale_and_shift(x.dtype), self.num_groups, self.eps, self.silu)
+        self.save(x, mean, rstd)
+        return y
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        x, mean, rstd = self.saved()
+        dx, dweight, dbias = group_norm_backward(dout, x, mean, rstd, *self.scale_and_shift(x.dtype), self.silu)
+        if self.weight:
+            self.weight.grad += dweight
+            self.bias.grad += dbias
+        return dx
+
+    def scale_and_shift(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """Weight and bias, or, without, ones and zeros."""
+        if self.weight:
+            return self.weight.data, self.bias.data
+        return np.ones(self.num_channels, dtype), np.zeros(self.num_channels, dtype)
+
+    def describe(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.weight is not None}"
+
+
+class GroupNormSiLU(GroupNorm):
+    """:class:`GroupNorm` followed by SiLU, ``y = n sigmoid(n)`` with ``n = weight xhat + bias``, in the same pass through memory.
+
+    Backward: ``dn = dy sigmoid(n) (1 + n (1 - sigmoid(n)))``, then as GroupNorm with dn for dy. n is computed again from x, so that no more
+    is kept than by GroupNorm. Arguments, shapes, parameters and their names are GroupNorm's.
+    """
+
+    silu = True
+
+
+class LayerNorm(Module):
+    """Give the numbers along the trailing axes mean 0 and variance 1, then scale and shift each of them (Ba, Kiros & Hinton 2016).
+
+        xhat = (x - mean) / sqrt(var + eps),   y = weight xhat + bias
+
+    Backward: ``dweight = sum dy xhat``, ``dbias = sum dy``, both over the leading axes; with ``g = weight dy``,
+    ``dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)``, means over the trailing axes.
+
+    Args:
+        normalized_shape: sizes of the trailing axes, an int for one.
+        eps: added to the variance.
+        elementwise_affine: whether there are weight (1 at first) and bias (0 at first).
+        bias: whether there is a bias, if elementwise_affine.
+
+    Shapes:
+        x (..., *normalized_shape) -> y of the same shape. ``weight``, ``bias`` of normalized_shape, or None.
+
+    Raises:
+        ValueError: a size or eps out of range; in forward, an x whose trailing axes are others, of another dtype, or empty.
+    """
+
+    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
+        shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        if not shape:
+            raise ValueError("LayerNorm: normalized_shape must have at least one axis, got ()")
+        for size in shape:
+            init.check_positive("LayerNorm", normalized_shape=size)
+        _check_eps("LayerNorm", eps)
+        self.normalized_shape, self.eps = shape, eps
+        self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine and bias else None
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        axes = len(self.normalized_shape)
+        if not isinstance(x, np.ndarray) or x.shape[-axes:] != self.normalized_shape or x.size == 0:
+            raise ValueError(f"LayerNorm: expected an array whose trailing axes are {self.normalized_shape}, got {_describe(x)}")
+        _check_dtype("LayerNorm", x, self.weight)
+        rows = x.reshape(-1, math.prod(self.normalized_shape))
+        rstd = 1 / np.sqrt(rows.var(axis=1, keepdims=True) + self.eps)
+        xhat = (rows - rows.mean(axis=1, keepdims=True)) * rstd
+        self.save(xhat, rstd)
+        y = xhat.reshape(x.shape)
+        if self.weight:
+            y = y * self.weight.data
+        return y + self.bias.data if self.bias else y
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        xhat, rstd = self.saved()
+        dy = dout.reshape(xhat.shape)
+        if self.bias:
+            self.bias.grad += dy.sum(axis=0).reshape(self.normalized_shape)
+        if self.weight:
+            self.weight.grad += (dy * xhat).sum(axis=0).reshape(self.normalized_shape)
+            dy = dy * self.weight.data.reshape(-1)
+        dx = rstd * (dy - dy.mean(axis=1, keepdims=True) - xhat * (dy * xhat).mean(axis=1, keepdims=True))
+        return dx.reshape(dout.shape)
+
+    def describe(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}, bias={self.bias is not None}"
+
+
+def _check_eps(name: str, eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"{name}: eps must be a number of at least 0, got {eps!r}")
+
+
+def _describe(x: object) -> str:
+    return f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+
+
+def _check_dtype(name: str, x: np.ndarray, weight: Parameter | None) -> None:
+    if weight and x.dtype != weight.data.dtype:
+        raise ValueError(f"{name}: expected a {weight.data.dtype} array, as the weight is, got {x.dtype}")
+    if x.dtype not in (np.float32, np.float64):
+        raise ValueError(f"{name}: expected a float32 or float64 array, got {x.dtype}")
