@@ -128,15 +128,21 @@ class Module:
             yield module
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield ``(name, parameter)`` for every parameter at and below this module, in order."""
+        """Yield ``(name, parameter)`` for every parameter at and below this module, in order; one that has two names comes twice.
+
+        Raises:
+            TypeError: a module holds a parameter in a list, or a module in a tuple or dict, where it would never be found.
+        """
         for prefix, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Parameter):
                     yield (f"{prefix}.{name}" if prefix else name), value
+                elif isinstance(value, (list, tuple, dict)) and name != "_kept":
+                    check_findable(type(module).__name__, name, value)
 
     def parameters(self) -> list[Parameter]:
-        """All parameters at and below this module, in order."""
-        return [parameter for _, parameter in self.named_parameters()]
+        """All parameters at and below this module, in order, each once."""
+        return list({id(parameter): parameter for _, parameter in self.named_parameters()}.values())
 
     def num_parameters(self) -> int:
         """The number of learned values."""
@@ -223,6 +229,17 @@ class Module:
         head = f"{type(self).__name__}({self.describe()}"
         parts = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return head + "".join(f"\n  {part}" for part in parts) + ("\n)" if parts else ")")
+
+
+def check_findable(owner: str, name: str, container: list | tuple | dict) -> None:
+    """Raise a TypeError if ``container``, attribute ``name`` of a module of class ``owner``, hides parts from the walk over the tree."""
+    hidden = Parameter if isinstance(container, list) else (Parameter, Module)
+    for item in container.values() if isinstance(container, dict) else container:
+        if isinstance(item, hidden):
+            raise TypeError(
+                f"{owner}.{name}: a {type(item).__name__} in a {type(container).__name__} is not found; "
+                "keep parameters as attributes, modules as attributes or in a plain list"
+            )
 
 
 class Identity(Module):

@@ -371,3 +371,18 @@ def test_sequential_runs_forwards_and_backwards(rng):
 def test_sequential_takes_modules_only():
     with pytest.raises(TypeError, match="Sequential: layer 1 must be a Module, got function"):
         Sequential(Identity(), lambda x: x)
+
+
+def test_shared_parameter_is_listed_once():
+    tied = Module()
+    tied.a = tied.b = Parameter(np.ones((2, 3), np.float32))
+    assert len(tied.parameters()) == 1 and tied.num_parameters() == 6
+    assert list(tied.state_dict()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("hidden", [[Parameter(np.ones(1))], (Identity(),), {"a": Identity()}, {"a": Parameter(np.ones(1))}])
+def test_parts_that_would_never_be_found_are_refused(hidden):
+    module = Module()
+    module.parts = hidden
+    with pytest.raises(TypeError, match=r"Module.parts: a .* is not found"):
+        module.parameters()

@@ -95,9 +95,9 @@ def _conv2d(x, weight, bias, residual, geometry, y, block, num_shares):
 
 
 @parallel_jit
-def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block):
+def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, num_shares):
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
-    num_shares, kernel_h, depth = dweight.shape[0], dweight.shape[1], dweight.shape[2]
+    kernel_h, depth = dweight.shape[1], dweight.shape[2]
     pixels = dy.shape[0] * out_h * out_w
     dout = dy.reshape(pixels, outputs)
     pointwise = geometry == POINTWISE
@@ -204,7 +204,7 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) ->
     dweight = np.zeros((num_shares, kernel_h, depth, outputs), x.dtype)
     dbias = np.zeros((num_shares, outputs), x.dtype)
     block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
-    _conv2d_weight_gradient(channels_last(x), channels_last(dy), geometry, dweight, dbias, block)
+    _conv2d_weight_gradient(channels_last(x), channels_last(dy), geometry, dweight, dbias, block, num_shares)
     return dweight.sum(axis=0).reshape(kernel_h, kernel_w, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0)
 
 

@@ -241,6 +241,11 @@ def im2col_reference(x: np.ndarray, kernel_size, stride=1, padding=0, dilation=1
 
 
 def _check_columns(columns: np.ndarray, image_shape: tuple, geometry: Geometry) -> tuple[int, int]:
+    if len(image_shape) != 4:
+        raise ValueError(f"col2im: image_shape must be (batch, channels, height, width), got {tuple(image_shape)}")
+    if not isinstance(columns, np.ndarray) or columns.dtype not in (np.float32, np.float64):
+        what = columns.dtype if isinstance(columns, np.ndarray) else type(columns).__name__
+        raise ValueError(f"col2im: columns must be a float32 or float64 array, got {what}")
     batch, channels, height, width = image_shape
     out_h, out_w = _check_output_size(height, width, geometry, "col2im")
     expected = (batch * out_h * out_w, geometry[0] * geometry[1] * channels)

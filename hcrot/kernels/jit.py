@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -21,7 +22,30 @@ from numba import prange  # noqa: F401  (kernels import it from here)
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True)
-parallel_jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True)
+
+
+def parallel_jit(kernel: Callable) -> Callable:
+    """Compile a kernel that has one ``prange`` over its shares, whose number is its last argument.
+
+    With fewer shares than threads only as many threads are woken, for the call alone: waking a thread for nothing costs microseconds on an
+    idle machine and a time slice, milliseconds, on a busy one.
+    """
+    compiled = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True)(kernel)
+
+    @functools.wraps(kernel)
+    def call(*arguments):
+        num_shares, threads = arguments[-1], numba.get_num_threads()
+        if num_shares >= threads:
+            return compiled(*arguments)
+        numba.set_num_threads(num_shares)
+        try:
+            return compiled(*arguments)
+        finally:
+            numba.set_num_threads(threads)
+
+    call.compiled = compiled
+    return call
+
 
 _threads: int | None = None
 

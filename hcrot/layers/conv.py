@@ -76,6 +76,11 @@ class Conv2d(Module):
                 f"Conv2d: a {x.shape[2]}x{x.shape[3]} image is too small for kernel_size {self.geometry[:2]}, "
                 f"padding {self.geometry[4:8]} and dilation {self.geometry[8:]}"
             )
+        size = output_size(*x.shape[2:], self.geometry)
+        if shift is not None and shift.shape != (x.shape[0], self.out_channels):
+            raise ValueError(f"Conv2d: shift must have shape {(x.shape[0], self.out_channels)}, got {shift.shape}")
+        if residual is not None and residual.shape != (x.shape[0], self.out_channels, *size):
+            raise ValueError(f"Conv2d: residual must have shape {(x.shape[0], self.out_channels, *size)}, got {residual.shape}")
         self.save(x)
         bias = self.bias.data if self.bias else None
         if shift is not None:
@@ -90,6 +95,7 @@ class Conv2d(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x = self.saved()
+        check_gradient("Conv2d", dout, (x.shape[0], self.out_channels, *output_size(*x.shape[2:], self.geometry)), x.dtype)
         dxs = []
         images, douts = np.split(x, self.groups, axis=1), np.split(dout, self.groups, axis=1)
         for group, (part, dy) in enumerate(zip(images, douts, strict=True)):
@@ -168,14 +174,15 @@ class ConvTranspose2d(Module):
         width = (x.shape[3] - 1) * stride_w - left - right + kernel_w + self.output_padding[1]
         if min(height, width) < 1:
             raise ValueError(f"ConvTranspose2d: a {x.shape[2]}x{x.shape[3]} image leaves no output with padding {(top, left)}")
-        self.save(x)
+        self.save(x, (x.shape[0], self.out_channels, height, width))
         y = conv2d_input_gradient(x, self.weight.data, self.geometry, height, width)
         if self.bias:
             y += self.bias.data[:, None, None]
         return y
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        x = self.saved()
+        x, shape = self.saved()
+        check_gradient("ConvTranspose2d", dout, shape, x.dtype)
         dweight, _ = conv2d_weight_gradient(dout, x, self.geometry)
         self.weight.grad += dweight
         if self.bias:
@@ -200,3 +207,9 @@ def check_images(name: str, x: np.ndarray, channels: int, dtype: np.dtype) -> No
         raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), got {shape}")
     if x.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} images, as the weights are, got {x.dtype}")
+
+
+def check_gradient(name: str, dout: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise a ValueError that begins with ``name`` unless dout has the shape and dtype of what forward returned."""
+    if dout.shape != shape or dout.dtype != dtype:
+        raise ValueError(f"{name}.backward: expected dout like the output, {dtype} {shape}, got {dout.dtype} {dout.shape}")

@@ -4,6 +4,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.conv import linear, linear_weight_gradient
+from hcrot.layers.conv import check_gradient
 from hcrot.module import Module, Parameter
 
 
@@ -45,6 +46,7 @@ class Linear(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x = self.saved()
+        check_gradient("Linear", dout, (*x.shape[:-1], self.out_features), x.dtype)
         dweight, dbias = linear_weight_gradient(x, dout)
         self.weight.grad += dweight
         if self.bias:

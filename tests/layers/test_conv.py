@@ -293,3 +293,31 @@ def test_images_that_leave_no_output():
         Conv2d(4, 6, 3, dilation=2)(np.ones((1, 4, 5, 4), np.float32))
     with pytest.raises(ValueError, match="ConvTranspose2d: a 1x3 image leaves no output"):
         ConvTranspose2d(4, 6, 2, padding=1)(np.ones((1, 4, 1, 3), np.float32))
+
+
+def test_a_gradient_of_another_shape_or_dtype_is_refused():
+    """It would be read past its end."""
+    x = np.ones((2, 3, 5, 4), np.float32)
+    for layer, shape in ((Conv2d(3, 2, 3), (2, 2, 3, 2)), (ConvTranspose2d(3, 2, 3), (2, 2, 7, 6)), (Linear(4, 2), (2, 3, 5, 2))):
+        for bad in (np.ones((3, *shape[1:]), np.float32), np.ones((*shape[:-1], shape[-1] + 1), np.float32), np.ones(shape)):
+            layer(x)
+            with pytest.raises(ValueError, match=f"{type(layer).__name__}.backward: expected dout like the output"):
+                layer.backward(bad)
+
+
+def test_shift_and_residual_of_another_shape_are_refused():
+    layer, x = Conv2d(3, 2, 3, padding=1), np.ones((2, 3, 5, 4), np.float32)
+    with pytest.raises(ValueError, match=r"shift must have shape \(2, 2\), got \(3, 2\)"):
+        layer(x, shift=np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match=r"residual must have shape \(2, 2, 5, 4\), got \(2, 2, 4, 4\)"):
+        layer(x, residual=np.ones((2, 2, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_shift_and_residual_are_added(groups, bias):
+    rng = np.random.default_rng(0)
+    layer = Conv2d(4, 6, 3, padding=1, groups=groups, bias=bias, generator=rng)
+    x, shift, residual = (rng.standard_normal(shape, dtype=np.float32) for shape in ((3, 4, 5, 4), (3, 6), (3, 6, 5, 4)))
+    expected = layer(x) + shift[:, :, None, None] + residual
+    np.testing.assert_allclose(layer(x, shift=shift, residual=residual), expected, rtol=1e-5, atol=1e-5)
