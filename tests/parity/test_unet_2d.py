@@ -71,6 +71,8 @@ def sibling_of_a_vanishing(key, model):
     block, _, name = key.rpartition("resnets.")
     if key.endswith("to_k.bias"):
         return key.replace("bias", "weight")
+    if not name:
+        return None
     modules = dict(model.named_modules())
     resnet = f"{block}resnets.{name.split('.')[0]}"
     last = f"up_blocks.{len(model.up_blocks) - 1}.resnets.{len(model.up_blocks[-1].resnets) - 1}"
