@@ -19,6 +19,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TextIO
 
@@ -64,7 +65,7 @@ def main() -> None:
     draw_samples(model, scheduler, options, folder)
     if judge:
         evaluate(model, scheduler, *judge, options, folder)
-    print(f"All is in {folder}/, {(time.perf_counter() - start) / 60:.1f} minutes after the start.")
+    print(f"Everything is in {folder}/, {(time.perf_counter() - start) / 60:.1f} minutes after the start.")
 
 
 def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Path, resume: bool) -> None:
@@ -74,7 +75,9 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
 
     with refusing_bad_input():
         rng = np.random.default_rng(options.seed)
-        attends = attending_levels(options)
+        attends = [level in options.attention for level in range(len(options.channels))]
+        if sum(attends) < len(set(options.attention)):
+            raise ValueError(f"--attention {options.attention}: the levels of --channels are 0 to {len(attends) - 1}")
         model = UNet2dModel(
             sample_size=images.shape[2],
             in_channels=1,
@@ -108,9 +111,10 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
 
     # the training loop ------------------------------------------------------------------------------------------------
 
-    print(f"{len(images):,} images of {images.shape[2]}x{images.shape[3]}, {model.num_parameters():,} parameters, {steps:,} steps")
+    height, width = images.shape[2:]
+    print(f"{len(images):,} images of {height}x{width}, {model.num_parameters():,} parameters, {steps:,} steps of {batches.batch_size}")
     limit = 60 * options.minutes if options.minutes else math.inf
-    stream, average = endless(batches), None
+    stream, average = chain.from_iterable(repeat(batches)), None  # epoch after epoch
     with metrics, collecting_ctrl_c() as ctrl_c, tqdm(total=steps, initial=step, unit="step") as bar:
         while step < steps and seconds < limit and not ctrl_c:
             start = time.perf_counter()
@@ -204,7 +208,9 @@ def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[DigitCla
     return classifier, prepare_images(load_mnist("test", options.data_dir)[0][:1000], size=size)
 
 
-def evaluate(model: UNet2dModel, scheduler: DDPMScheduler, classifier: DigitClassifier, real: np.ndarray, options, folder) -> None:
+def evaluate(
+    model: UNet2dModel, scheduler: DDPMScheduler, classifier: DigitClassifier, real: np.ndarray, options: Namespace, folder: Path
+) -> None:
     """evaluation.json: how many of 1,000 samples the classifier takes for the digit asked for, and how far they are from real ones."""
     rng, labels = np.random.default_rng([options.seed, 3]), np.arange(1000) % 10
     images = np.concatenate([list(sample(model, scheduler, hundred, rng))[-1] for hundred in np.split(labels, 10)])
@@ -301,13 +307,6 @@ def open_metrics(folder: Path, step: int) -> TextIO:
 # what the training loop needs besides ---------------------------------------------------------------------------------
 
 
-def attending_levels(options: Namespace) -> list[bool]:
-    levels = list(range(len(options.channels)))
-    if not set(options.attention) <= set(levels):
-        raise ValueError(f"--attention {options.attention}: the levels of {len(levels)} --channels are {levels}")
-    return [level in options.attention for level in levels]
-
-
 def learning_rate(optimizer: AdamW, options: Namespace, steps: int, steps_per_epoch: int) -> LRSchedule:
     warmup = min(options.warmup, steps // 10)
     shapes = {"constant": constant_with_warmup(warmup), "linear": linear(warmup, steps), "cosine": cosine(warmup, steps)}
@@ -325,11 +324,6 @@ def epochs_that_fit(minutes: float, model: UNet2dModel, images: np.ndarray, labe
     model.zero_grad()
     seconds_per_image = 1.1 * np.median(durations[1:]) / len(batch)  # the first has compiled kernels
     return float(60 * minutes / seconds_per_image / len(images))
-
-
-def endless(batches: Batches) -> Iterator[tuple[np.ndarray, ...]]:
-    while True:
-        yield from batches
 
 
 @contextmanager

@@ -93,6 +93,14 @@ def test_end_to_end(script, capsys, tmp_path):
         assert (Path("runs/mnist_ddpm_samples") / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_every_parameter_learns(script):
+    script.run("--dataset", "digits", *TINY, "--ema-decay", 0, "--warmup", 0)
+    model = load_model("runs/mnist_ddpm/checkpoint")
+    start = UNet2dModel(**model.config, generator=np.random.default_rng(0)).state_dict()  # --seed 0
+    for name, weights in model.state_dict().items():
+        assert (weights != start[name]).mean() > 0.5, name
+
+
 def test_the_average_draws(script):
     script.run("--dataset", "digits", *TINY, "--output", "a", "--ema-decay", 0.9)
     script.run("--dataset", "digits", *TINY, "--output", "b", "--ema-decay", 0)
@@ -261,7 +269,7 @@ def test_resumed_for_longer(script, capsys):
         ("--image-size 3", "size must divide"),
         ("--channels 10", "block_out_channels[0] 10 is not divisible by norm_num_groups 8"),
         ("--channels", "channels"),
-        ("--attention 2", "--attention [2]: the levels of 2 --channels are [0, 1]"),
+        ("--attention 2", "--attention [2]: the levels of --channels are 0 to 1"),
         ("--colour red", "unrecognized arguments"),
         ("--resume", "runs/mnist_ddpm holds no run to resume"),
         ("--sample-only nowhere", "there is no folder nowhere"),
