@@ -26,19 +26,12 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint
+import hcrot
 from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
-from hcrot.ema import EMA
 from hcrot.files import replacing
-from hcrot.kernels.jit import set_num_threads
-from hcrot.losses import mse_loss
-from hcrot.lr_schedules import LRSchedule, constant_with_warmup, cosine, linear
+from hcrot.lr_schedules import constant_with_warmup, cosine, linear
 from hcrot.metrics import accuracy, accuracy_by_class, frechet_distance
-from hcrot.models.digit_classifier import DigitClassifier
-from hcrot.models.unet_2d import UNet2dModel
-from hcrot.optim import AdamW, clip_grad_norm
 from hcrot.plotting import image_grid, image_strip, plot_loss, save_gif
-from hcrot.schedulers import DDPMScheduler
 from hcrot.schedulers.schedules import BETA_SCHEDULES
 
 
@@ -78,7 +71,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
         attends = [level in options.attention for level in range(len(options.channels))]
         if sum(attends) < len(set(options.attention)):
             raise ValueError(f"--attention {options.attention}: the levels of --channels are 0 to {len(attends) - 1}")
-        model = UNet2dModel(
+        model = hcrot.UNet2dModel(
             sample_size=images.shape[2],
             in_channels=1,
             out_channels=1,
@@ -89,22 +82,22 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             num_class_embeds=10,
             generator=rng,
         )
-        scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule=options.schedule)
+        scheduler = hcrot.DDPMScheduler(num_train_timesteps=1000, beta_schedule=options.schedule)
         scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training
         batches = Batches(images, labels, batch_size=options.batch_size, generator=rng)
         if options.minutes and not resume:
             options.epochs = epochs_that_fit(options.minutes, model, images, labels, options.batch_size)
         steps = math.ceil(options.epochs * len(batches))
-        optimizer = AdamW(model.parameters(), lr=options.lr)
+        optimizer = hcrot.AdamW(model.parameters(), lr=options.lr)
         schedule = learning_rate(optimizer, options, steps, len(batches))
-        ema = EMA(model.parameters(), decay=options.ema_decay)
+        ema = hcrot.EMA(model.parameters(), decay=options.ema_decay)
 
         state = {"optimizer": optimizer, "schedule": schedule, "batches": batches, "rng": rng}
         step, seconds = 0, 0.0
         if resume:
-            step, seconds = load_checkpoint(folder / "checkpoint", model, ema=ema, state=state)
+            step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state)
         else:
-            save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+            hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
         with replacing(folder / "config.json") as unfinished:
             unfinished.write_text(json.dumps(vars(options), indent=2) + "\n", encoding="utf-8")
         metrics = open_metrics(folder, step)
@@ -123,9 +116,9 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             timesteps = rng.integers(len(scheduler), size=len(clean))
             noisy = scheduler.add_noise(clean, noise, timesteps)
 
-            loss, dout = mse_loss(model(noisy, timesteps, classes), noise)
+            loss, dout = hcrot.mse_loss(model(noisy, timesteps, classes), noise)
             model.backward(dout)
-            norm = clip_grad_norm(model.parameters(), options.clip or math.inf)
+            norm = hcrot.clip_grad_norm(model.parameters(), options.clip or math.inf)
             if not math.isfinite(loss + norm):
                 sys.exit(f"Diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --lr.")
             lr = optimizer.lr
@@ -141,8 +134,8 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             bar.set_postfix_str(f"loss {average:.4f}, {len(clean) / duration:.0f} images/s", refresh=False)
             bar.update()
             if step % options.save_every == 0:
-                save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
-        save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+                hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+        hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
 
     if ctrl_c:
         print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: python {sys.argv[0]} --resume --output {folder}")
@@ -150,7 +143,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
     draw_training(scheduler, images[np.argmax(labels == 5)], options, folder)
 
 
-def sample(model: UNet2dModel, scheduler: DDPMScheduler, labels: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def sample(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, labels: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield noise and then, after each step, what has become of it: arrays (len(labels), 1, H, W), the last one images."""
     size = model.config["sample_size"]
     x = rng.standard_normal((len(labels), 1, size, size), dtype=np.float32)
@@ -165,7 +158,7 @@ def sample(model: UNet2dModel, scheduler: DDPMScheduler, labels: np.ndarray, rng
 # pictures and figures -------------------------------------------------------------------------------------------------
 
 
-def draw_training(scheduler: DDPMScheduler, image: np.ndarray, options: Namespace, folder: Path) -> None:
+def draw_training(scheduler: hcrot.DDPMScheduler, image: np.ndarray, options: Namespace, folder: Path) -> None:
     """loss.png, and forward_process.png: the image (1, H, W) under more and more noise."""
     history = read_metrics(folder)
     if history:
@@ -178,7 +171,7 @@ def draw_training(scheduler: DDPMScheduler, image: np.ndarray, options: Namespac
     image_strip(noisy, titles, folder / "forward_process.png", title="Forward process: a digit becomes noise")
 
 
-def draw_samples(model: UNet2dModel, scheduler: DDPMScheduler, options: Namespace, folder: Path) -> None:
+def draw_samples(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, options: Namespace, folder: Path) -> None:
     """samples.png, ten of each digit; reverse_process.png, how the first 5 appeared; denoising.gif, how the first of each did."""
     rng = np.random.default_rng([options.seed, 2])
     frames = np.stack(list(sample(model, scheduler, np.arange(10).repeat(10), rng)))
@@ -193,11 +186,11 @@ def draw_samples(model: UNet2dModel, scheduler: DDPMScheduler, options: Namespac
     save_gif(list(frames[shown, ::10]), folder / "denoising.gif", columns=5)
 
 
-def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[DigitClassifier, np.ndarray]:
+def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[hcrot.DigitClassifier, np.ndarray]:
     """A classifier that examples/mnist_cnn.py has trained, and up to 1,000 real images that it was not trained on."""
     advice = f"python examples/mnist_cnn.py --dataset {options.dataset} --image-size {size}"
     try:
-        classifier = DigitClassifier.from_pretrained(checkpoint)
+        classifier = hcrot.DigitClassifier.from_pretrained(checkpoint)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"--evaluate: {error}; to train a classifier: {advice}") from error
     if classifier.config["image_size"] != size:
@@ -209,7 +202,12 @@ def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[DigitCla
 
 
 def evaluate(
-    model: UNet2dModel, scheduler: DDPMScheduler, classifier: DigitClassifier, real: np.ndarray, options: Namespace, folder: Path
+    model: hcrot.UNet2dModel,
+    scheduler: hcrot.DDPMScheduler,
+    classifier: hcrot.DigitClassifier,
+    real: np.ndarray,
+    options: Namespace,
+    folder: Path,
 ) -> None:
     """evaluation.json: how many of 1,000 samples the classifier takes for the digit asked for, and how far they are from real ones."""
     rng, labels = np.random.default_rng([options.seed, 3]), np.arange(1000) % 10
@@ -239,7 +237,7 @@ def options_and_data(arguments: Namespace, given: dict, folder: Path) -> tuple[N
         folder.mkdir(parents=True, exist_ok=True)
         options = Namespace(**{"seed": SEED, "digits": DIGITS}.get(arguments.preset or given.get("dataset"), MNIST) | given)
     if options.threads:
-        set_num_threads(options.threads)
+        hcrot.set_num_threads(options.threads)
     try:
         return options, *load_data(options)
     except DataUnavailable as reason:
@@ -277,10 +275,10 @@ def saved_options(folder: Path, given: dict) -> Namespace:
     return Namespace(**saved | given | ({"minutes": None} if "epochs" in given else {}))
 
 
-def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[UNet2dModel, DDPMScheduler]:
+def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[hcrot.UNet2dModel, hcrot.DDPMScheduler]:
     if options.threads:
-        set_num_threads(options.threads)
-    model, scheduler = load_model(checkpoint), DDPMScheduler.from_pretrained(checkpoint)
+        hcrot.set_num_threads(options.threads)
+    model, scheduler = hcrot.load_model(checkpoint), hcrot.DDPMScheduler.from_pretrained(checkpoint)
     if [model.config[name] for name in ("in_channels", "out_channels", "num_class_embeds")] != [1, 1, 10]:
         raise ValueError(f"{checkpoint} is no model of digits: expected one channel and ten classes")
     if not isinstance(model.config["sample_size"], int):
@@ -307,14 +305,14 @@ def open_metrics(folder: Path, step: int) -> TextIO:
 # what the training loop needs besides ---------------------------------------------------------------------------------
 
 
-def learning_rate(optimizer: AdamW, options: Namespace, steps: int, steps_per_epoch: int) -> LRSchedule:
+def learning_rate(optimizer: hcrot.AdamW, options: Namespace, steps: int, steps_per_epoch: int) -> hcrot.LRSchedule:
     warmup = min(options.warmup, steps // 10)
     shapes = {"constant": constant_with_warmup(warmup), "linear": linear(warmup, steps), "cosine": cosine(warmup, steps)}
     shape, drop = shapes[options.lr_schedule], math.inf if options.lr_drop is None else options.lr_drop * steps_per_epoch
-    return LRSchedule(optimizer, lambda step: shape(step) * (0.1 if step >= drop else 1.0))
+    return hcrot.LRSchedule(optimizer, lambda step: shape(step) * (0.1 if step >= drop else 1.0))
 
 
-def epochs_that_fit(minutes: float, model: UNet2dModel, images: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
+def epochs_that_fit(minutes: float, model: hcrot.UNet2dModel, images: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
     """For how many epochs there is time, judging by a few forward and backward passes, which take nearly all of it."""
     batch, classes, durations = images[:batch_size], labels[:batch_size], []
     for _ in range(6):

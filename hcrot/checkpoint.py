@@ -90,6 +90,15 @@ def save_checkpoint(
             write_arrays(new / ARRAYS_NAME, arrays)
 
 
+def save_model(model: UNet2dModel, folder: str | os.PathLike) -> None:
+    """Write the network alone, for :func:`load_model` and diffusers: a checkpoint without scheduler and training state.
+
+    Raises:
+        FileExistsError, OSError: as :func:`save_checkpoint`.
+    """
+    save_checkpoint(folder, model)
+
+
 def load_checkpoint(
     folder: str | os.PathLike, model: UNet2dModel, *, ema: EMA | None = None, state: Mapping[str, Any]
 ) -> Any:

@@ -19,7 +19,7 @@ import pytest
 import safetensors.numpy
 
 from hcrot import checkpoint
-from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint
+from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 from hcrot.data import Batches
 from hcrot.ema import EMA
 from hcrot.losses import mse_loss
@@ -154,7 +154,7 @@ def test_memory_order_does_not_matter(tmp_path):
 
 def test_model_for_sampling_only(tmp_path):
     model = tiny_model(1)
-    save_checkpoint(tmp_path / "model", model)
+    save_model(model, tmp_path / "model")
     assert sorted(os.listdir(tmp_path / "model")) == FILES[:2]
     loaded = load_model(tmp_path / "model")
     assert loaded.config == model.config
