@@ -14,7 +14,7 @@ import numpy as np
 
 from hcrot.kernels.jit import prepare
 from hcrot.kernels.optim import adam
-from hcrot.module import Parameter
+from hcrot.module import Parameter, flat
 
 
 @dataclass
@@ -190,8 +190,7 @@ class Adam(Optimizer):
 
     def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
         decay, l2 = (weight_decay, 0.0) if self.decoupled else (0.0, weight_decay)
-        flat = (array.reshape(-1) for array in (p, g, *state))
-        adam(*flat, self.step_count, lr, *self.betas, self.eps, decay, l2)
+        adam(*map(flat, (p, g, *state)), self.step_count, lr, *self.betas, self.eps, decay, l2)
 
 
 class AdamW(Adam):

@@ -415,3 +415,20 @@ def test_not_finite_norm_is_returned_and_stays_visible(bad, others):
     np.testing.assert_array_equal(norm, bad)
     np.testing.assert_array_equal(p.grad, [np.nan, others])
     np.testing.assert_array_equal(q.grad, [others])
+
+
+@pytest.mark.parametrize("make", [SGD, Adam, AdamW])
+def test_memory_order_of_a_parameter_does_not_matter(make):
+    """Weights of layers lie in memory as kernels read them; an update of a C-ordered copy would be lost."""
+    rng = np.random.default_rng(0)
+    start, gradient = rng.standard_normal((2, 3, 4, 2, 5))
+    results = []
+    for order in ((0, 1, 2, 3), (2, 3, 1, 0)):
+        parameter = Parameter(start.transpose(order).copy().transpose(np.argsort(order)))
+        parameter.grad[...] = gradient
+        optimizer = make([parameter], lr=0.1)
+        for _ in range(3):
+            optimizer.step()
+        results.append(parameter.data.copy())
+    assert np.abs(results[0] - start).max() > 0.1
+    np.testing.assert_array_equal(results[0], results[1])

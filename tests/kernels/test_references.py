@@ -21,7 +21,15 @@ HELPERS = {
     "channels": {"pixels"},
     "conv": {"small_product_limit", "rows_per_block", "weight_matrix"},
     "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
-    "jit": {"parallel_jit", "set_num_threads", "get_num_threads", "shares", "prepare", "has_compiled_kernels", "hold_scipy_blas_to_one_thread"},
+    "jit": {
+        "parallel_jit",
+        "set_num_threads",
+        "get_num_threads",
+        "shares",
+        "prepare",
+        "has_compiled_kernels",
+        "hold_scipy_blas_to_one_thread",
+    },
     "resample": {"starts"},
 }
 
