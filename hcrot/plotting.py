@@ -55,7 +55,7 @@ def plot_loss(
     if steps.ndim != 1 or steps.shape != losses.shape or steps.size == 0:
         raise ValueError(f"plot_loss: expected as many losses as steps, at least one, got {losses.shape} and {steps.shape}")
     evaluations = evaluations or {}
-    losses[~np.isfinite(losses)] = np.nan
+    losses = np.where(np.isfinite(losses), losses, np.nan)
     smooth = moving_average(losses, max(1, losses.size // 40))
 
     with _default_style():

@@ -138,8 +138,9 @@ def test_evaluations_get_panels_of_their_own(drawn):
 
 
 def test_loss_with_gaps_is_a_readable_png(tmp_path):
-    losses = [1, np.inf, np.nan, 0.5, 0.01]
+    losses = np.array([1, np.inf, np.nan, 0.5, 0.01])
     plot_loss(range(5), losses, tmp_path / "new" / "folder" / "loss.png")
+    np.testing.assert_array_equal(losses, [1, np.inf, np.nan, 0.5, 0.01])
     picture = read(tmp_path / "new" / "folder" / "loss.png")
     assert picture.shape[1] == 1200 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
