@@ -9,7 +9,8 @@ Backward, from do:
 
     dv = P^T do,    dP = do v^T,    dS_ij = P_ij (dP_ij - sum_j P_ij dP_ij),    dq = dS k / sqrt(d),    dk = dS^T q / sqrt(d)
 
-Kept for backward are q, k, v and l (B, h, T): P, which is T/d times as large as q, is computed again, for one product and one exponential.
+Kept for backward are q, k, v and l (B, h, T). P, which is T/d times as large as q, is computed again, for one product and one exponential:
+with B 64, h 4, T 196 and d 8 that takes one core 4 ms, and merely to write P's 39 MB into fresh memory takes ten times as long.
 
 Why it is fast:
 - scores live in a buffer in the cache of the core that works on them, some hundred queries of one head at a time, and never in memory
@@ -27,7 +28,7 @@ from hcrot.kernels.activation import exp
 from hcrot.kernels.conv import small_product_limit
 from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import jit, parallel_jit, prange, share_bounds, shares
-from hcrot.kernels.norm import STRIP, repeat_strip, sum_strip
+from hcrot.kernels.norm import STRIP, repeat_strip, strip_length, sum_strip
 
 GRAIN = 5_000
 """Scores worth a thread of their own: some 5 microseconds of work."""
@@ -107,15 +108,16 @@ def softmax_columns(scores, strips, tops, totals):
         scores: (T * w,), the (key, query) matrix row by row. strips: two buffers. tops, totals: (w,), written.
     """
     width = totals.size
-    strip = strips.shape[1] // width * width
+    strip = strip_length(strips.shape[1], width)
     shift, sums = strips[0, :strip], strips[1, :strip]
     shift.fill(-np.inf)
     for start in range(0, scores.size, strip):
         raise_to(scores[start : min(start + strip, scores.size)], shift)
-    tops.fill(-np.inf)
-    for start in range(0, strip, width):
-        raise_to(shift[start : start + width], tops)
-    copy(tops, shift[:width])
+    half = strip // 2
+    while half >= width:
+        raise_to(shift[half : 2 * half], shift[:half])
+        half //= 2
+    copy(shift[:width], tops)
     repeat_strip(shift, width)
     sums.fill(0)
     for start in range(0, scores.size, strip):
@@ -132,7 +134,7 @@ def softmax_columns_backward(scores, dprobs, strips, logsum, totals):
         scores, dprobs: (T * w,), (key, query) matrices row by row. strips: two buffers. logsum: (w,). totals: (w,), a buffer.
     """
     width = totals.size
-    strip = strips.shape[1] // width * width
+    strip = strip_length(strips.shape[1], width)
     shift, sums = strips[0, :strip], strips[1, :strip]
     copy(logsum, shift[:width])
     repeat_strip(shift, width)
@@ -150,7 +152,7 @@ def softmax_columns_backward(scores, dprobs, strips, logsum, totals):
 
 
 @parallel_jit
-def _attention(q, k, v, heads, width, o, logsum, num_shares):
+def _attention(q, k, v, heads, width, strip, o, logsum, num_shares):
     batch, tokens, inner = q.shape
     size, blocks = inner // heads, -(-tokens // width)
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
@@ -158,7 +160,7 @@ def _attention(q, k, v, heads, width, o, logsum, num_shares):
         start, stop = share_bounds(batch * heads * blocks, share, num_shares)
         keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
         columns, buffer = np.empty(size * width, q.dtype), np.empty(tokens * width, q.dtype)
-        strips = np.empty((2, max(STRIP, width)), q.dtype)
+        strips = np.empty((2, strip), q.dtype)
         totals = np.empty(width, q.dtype)
         for unit in range(start, stop):
             b, head, first = unit // (heads * blocks), unit // blocks % heads, unit % blocks * width
@@ -178,7 +180,7 @@ def _attention(q, k, v, heads, width, o, logsum, num_shares):
 
 
 @parallel_jit
-def _attention_backward(do, q, k, v, logsum, heads, width, dq, dk, dv, num_shares):
+def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, num_shares):
     batch, tokens, inner = q.shape
     size = inner // heads
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
@@ -186,7 +188,7 @@ def _attention_backward(do, q, k, v, logsum, heads, width, dq, dk, dv, num_share
         start, stop = share_bounds(batch * heads, share, num_shares)
         keys, values, product = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
         columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
-        strips = np.empty((2, max(STRIP, width)), q.dtype)
+        strips = np.empty((2, strip), q.dtype)
         totals = np.empty(width, q.dtype)
         for unit in range(start, stop):
             b, head = unit // heads, unit % heads
@@ -217,10 +219,10 @@ def _attention_backward(do, q, k, v, logsum, heads, width, dq, dk, dv, num_share
 
 
 def _query_block(tokens: int, size: int) -> int:
-    """How many queries to take at a time: so few that scores stay in the second-level cache and products within BLAS's fast path."""
-    limit = small_product_limit() // (tokens * size)
-    most = min(128, max(32, limit)) if limit else 128
-    return -(-tokens // -(-tokens // most))
+    """How many queries to take at a time: so few that their scores stay in cache, and a multiple of the vector lanes for which products
+    stay within BLAS's fast path, if that leaves a useful number."""
+    fits = small_product_limit() // (tokens * size) // 16 * 16
+    return min(tokens, 128, fits) if fits >= 32 else min(tokens, 128)
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,9 +240,9 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[
     o, logsum = np.empty_like(q), np.empty((batch, heads, tokens), q.dtype)
     num_shares = shares(batch * heads * tokens * tokens, GRAIN)
     width = _query_block(tokens, inner // heads)
-    if batch * heads < num_shares:
+    if batch * heads < num_shares:  # even so, let every thread have as many blocks of queries
         width = -(-tokens // (num_shares * -(-tokens // (width * num_shares))))
-    _attention(q, k, v, heads, width, o, logsum, num_shares)
+    _attention(q, k, v, heads, width, max(STRIP, width), o, logsum, num_shares)
     return o, logsum
 
 
@@ -270,7 +272,8 @@ def attention_backward(
     batch, tokens, inner = q.shape
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     num_shares = min(batch * heads, shares(batch * heads * tokens * tokens, GRAIN))
-    _attention_backward(do, q, k, v, logsum, heads, _query_block(tokens, inner // heads), dq, dk, dv, num_shares)
+    width = _query_block(tokens, inner // heads)
+    _attention_backward(do, q, k, v, logsum, heads, width, max(STRIP, width), dq, dk, dv, num_shares)
     return dq, dk, dv
 
 

@@ -85,17 +85,31 @@ def combine(dn, scale, x, slope, offset):
 
 
 @jit
+def strip_length(most, period):
+    """A power of two, so that strips can be halved, times ``period``: the largest that is at most ``most``, if any is."""
+    length = period
+    while 2 * length <= most:
+        length *= 2
+    return length
+
+
+@jit
 def sum_strip(strip, totals):
-    """Add the sums that a strip holds, one per pixel and channel, to the totals of the channels."""
-    for start in range(0, strip.size, totals.size):
-        add(strip[start : start + totals.size], totals)
+    """Add up the repetitions in a strip, halving it again and again, and add that to totals; the strip itself is lost."""
+    half = strip.size // 2
+    while half >= totals.size:
+        add(strip[half : 2 * half], strip[:half])
+        half //= 2
+    add(strip[: totals.size], totals)
 
 
 @jit
 def repeat_strip(strip, period):
-    """Repeat the first ``period`` numbers of a strip through the rest of it."""
-    for start in range(period, strip.size, period):
-        copy(strip[:period], strip[start : start + period])
+    """Repeat the first ``period`` numbers of a strip through the rest of it, doubling again and again."""
+    done = period
+    while done < strip.size:
+        copy(strip[:done], strip[done : 2 * done])
+        done *= 2
 
 
 @jit
@@ -143,9 +157,10 @@ def _group_norm(x, weight, bias, eps, silu, y, mean, rstd, strip, num_shares):
         scale, offset = strips[2], strips[3]
         for b in range(first, last):
             moments(x[b], eps, mean[b], rstd[b], strips[:2], totals)
-            for c in range(channels):
-                scale[c] = rstd[b, c // size] * weight[c]
-                offset[c] = bias[c] - mean[b, c // size] * scale[c]
+            for g in range(mean.shape[1]):
+                for c in range(g * size, (g + 1) * size):
+                    scale[c] = rstd[b, g] * weight[c]
+                    offset[c] = bias[c] - mean[b, g] * scale[c]
             repeat_strip(scale, channels)
             repeat_strip(offset, channels)
             for start in range(0, x.shape[1], strip):
@@ -184,10 +199,11 @@ def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, dx, dparameters,
         totals = np.empty((2, channels), np.float64)
         center, scale, offset, slope = strips[2], strips[3], strips[4], strips[5]
         for b in range(first, last):
-            for c in range(channels):
-                center[c] = mean[b, c // size]
-                scale[c] = rstd[b, c // size] * weight[c]
-                offset[c] = bias[c] - center[c] * scale[c]
+            for g in range(groups):
+                for c in range(g * size, (g + 1) * size):
+                    center[c] = mean[b, g]
+                    scale[c] = rstd[b, g] * weight[c]
+                    offset[c] = bias[c] - mean[b, g] * scale[c]
             for i in range(2, 5):
                 repeat_strip(strips[i], channels)
             gradient_moments(dy[b], x[b], silu, dx[b], strips[:5], totals)
@@ -220,11 +236,6 @@ def _images(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return pixels.reshape(batch, *sizes, channels).transpose(0, len(sizes) + 1, *range(1, len(sizes) + 1))
 
 
-def _strip_length(channels: int) -> int:
-    """As many whole pixels as fit into :data:`STRIP`, at least one."""
-    return max(1, STRIP // channels) * channels
-
-
 def group_norm(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, num_groups: int, eps: float, silu: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -244,7 +255,7 @@ def group_norm(
     y = np.empty_like(pixels)
     mean, rstd = np.empty((2, x.shape[0], num_groups), x.dtype)
     weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
-    _group_norm(pixels, weight, bias, eps, silu, y, mean, rstd, _strip_length(x.shape[1]), shares(x.shape[0], 1))
+    _group_norm(pixels, weight, bias, eps, silu, y, mean, rstd, strip_length(STRIP, x.shape[1]), shares(x.shape[0], 1))
     return _images(y, x.shape), mean, rstd
 
 
@@ -288,7 +299,7 @@ def group_norm_backward(
     dx = np.empty_like(pixels)
     dparameters = np.zeros((shares(x.shape[0], 1), 2, x.shape[1]))
     mean, rstd, weight, bias = (np.ascontiguousarray(a) for a in (mean, rstd, weight, bias))
-    _group_norm_backward(_pixels(dy), pixels, mean, rstd, weight, bias, silu, dx, dparameters, _strip_length(x.shape[1]))
+    _group_norm_backward(_pixels(dy), pixels, mean, rstd, weight, bias, silu, dx, dparameters, strip_length(STRIP, x.shape[1]))
     dweight, dbias = dparameters.sum(axis=0).astype(x.dtype)
     return _images(dx, x.shape), dweight, dbias
 

@@ -91,15 +91,21 @@ def test_every_way_of_cutting_gives_the_same_numbers(monkeypatch, num_shares, st
     compare(*draw(3, 13, 1, 4), 1)
 
 
-@pytest.mark.parametrize("limit", [0, 1_000_000])
-@pytest.mark.parametrize(("tokens", "size"), [(1, 1), (49, 8), (196, 8), (256, 64), (1024, 64), (4096, 8)])
-def test_blocks_of_queries_are_even(monkeypatch, tokens, size, limit):
+@pytest.mark.parametrize(
+    ("tokens", "size", "limit", "expected"),
+    [
+        (1, 1, 10**6, 1),
+        (49, 8, 10**6, 49),
+        (196, 8, 10**6, 128),
+        (256, 64, 10**6, 48),
+        (1024, 8, 10**6, 112),
+        (1024, 64, 10**6, 128),
+        (196, 8, 0, 128),
+    ],
+)
+def test_blocks_of_queries(monkeypatch, tokens, size, limit, expected):
     monkeypatch.setattr(kernels, "small_product_limit", lambda: limit)
-    width = kernels._query_block(tokens, size)
-    blocks = -(-tokens // width)
-    assert 1 <= width <= 128
-    assert blocks * width - tokens < blocks
-    assert width == tokens or width >= 16
+    assert kernels._query_block(tokens, size) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
