@@ -20,7 +20,7 @@ import time
 import numpy as np
 
 SEED = dict(sample_size=14, in_channels=1, out_channels=1, block_out_channels=(32, 64, 32), norm_num_groups=32, num_class_embeds=10,
-            down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3, add_attention=False)  # fmt: skip
+            down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3)  # fmt: skip
 MNIST28 = dict(sample_size=28, in_channels=1, out_channels=1, block_out_channels=(32, 64, 64), norm_num_groups=8, num_class_embeds=10,
                down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
                up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"))  # fmt: skip

@@ -3,7 +3,7 @@
 The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.plotting`` the pictures.
 """
 
-from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint
+from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 from hcrot.ema import EMA
 from hcrot.gradcheck import GradientError, check_gradients
 from hcrot.kernels.im2col import col2im, im2col
@@ -33,6 +33,6 @@ __all__ = [
     "Downsample", "Dropout", "Embedding", "Flatten", "GradientError", "GroupNorm", "GroupNormSiLU", "Identity", "LRSchedule", "LayerNorm",
     "Linear", "MaxPool2d", "Module", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh",
     "TimestepEmbedding", "Timesteps", "UNet2dModel", "Upsample", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy",
-    "get_num_threads", "get_scheduler", "im2col", "l1_loss", "load_checkpoint", "load_model", "mse_loss", "save_checkpoint",
+    "get_num_threads", "get_scheduler", "im2col", "l1_loss", "load_checkpoint", "load_model", "mse_loss", "save_checkpoint", "save_model",
     "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip
