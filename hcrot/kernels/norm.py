@@ -20,7 +20,8 @@ Why it is fast:
 - SiLU costs no pass of its own, and its exponential runs in vector lanes.
 
 Why it is exact: the variance is a pass of its own, not ``E[x^2] - E[x]^2``, which cancels. Strips are added up in the arrays' dtype, and
-these partial sums go to float64 before they grow large, so that a 256x256 image loses nothing.
+these partial sums go to float64 before they grow large, so that a 256x256 image loses nothing. n is computed as ``scale x + offset``: where
+mean is much larger than 1 / rstd, that rounds no more than x itself was rounded when it was stored.
 """
 
 import math
