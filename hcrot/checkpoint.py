@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from hcrot.ema import EMA
+from hcrot.files import read_arrays, read_json, write_arrays
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.module import Module
 from hcrot.schedulers.config import CONFIG_NAME as SCHEDULER_NAME
@@ -39,7 +38,6 @@ ARRAYS_NAME = "training_state.safetensors"
 
 CLASS_NAME = "UNet2DModel"  # diffusers' name for it
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention's keys before diffusers 0.15
-PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
 def save_checkpoint(
@@ -117,7 +115,7 @@ def load_checkpoint(
         ValueError: a damaged file, or a state of other objects than these; the message names it.
     """
     folder = _find("load_checkpoint", folder)
-    content, arrays = _read_json(folder / STATE_NAME), read_arrays(folder / ARRAYS_NAME)
+    content, arrays = read_json(folder / STATE_NAME), read_arrays(folder / ARRAYS_NAME)
     values = content.get("state")
     if "progress" not in content or not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
         raise ValueError(f"{folder / STATE_NAME} holds no training state, expected the keys progress and state")
@@ -150,7 +148,7 @@ def load_model(folder: str | os.PathLike) -> UNet2dModel:
     """
     folder = _find("load_model", folder)
     path = folder / CONFIG_NAME
-    config = _read_json(path)
+    config = read_json(path)
     if config.get("_class_name", CLASS_NAME) != CLASS_NAME:
         raise ValueError(f"load_model: {path} describes a {config['_class_name']}, expected a {CLASS_NAME}")
     arguments = {name: value for name, value in config.items() if not name.startswith("_")}
@@ -167,49 +165,6 @@ def load_model(folder: str | os.PathLike) -> UNet2dModel:
     except ValueError as error:
         raise ValueError(f"load_model: {folder / WEIGHTS_NAME} does not fit {CONFIG_NAME}: {error}") from error
     return model
-
-
-# ---------------------------------------------------------------- files
-
-
-def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name into a safetensors file, in C order, names sorted. Not in one move: that is the caller's affair."""
-    ordered = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
-    Path(path).write_bytes(safetensors.numpy.save(ordered, metadata={"format": "pt"}))  # save_file would hide it from other users
-
-
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays in a safetensors file, by name.
-
-    Raises:
-        FileNotFoundError: there is no such file; the message says so if there are weights in the form of a pickle.
-        ValueError: the file is damaged, no safetensors file, or has numbers of a kind that NumPy does not (bfloat16).
-    """
-    path = Path(path)
-    if path.suffix in PICKLES:
-        raise ValueError(f"{path} is a pickle, which can run any code and is never opened: save as safetensors instead")
-    if not path.is_file():
-        pickles = sorted(file.name for file in path.parent.glob("*") if file.suffix in PICKLES)
-        hint = f"; {', '.join(pickles)} is a pickle, which can run any code and is never opened" if pickles else ""
-        raise FileNotFoundError(f"there is no file {path}{hint}")
-    try:
-        return safetensors.numpy.load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"{path} has numbers of the type {error}, which NumPy does not have: save as float32") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is no such checkpoint: it has no {path.name}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged or no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object but {content!r:.60}")
-    return content
 
 
 def _plain(value: Any) -> Any:

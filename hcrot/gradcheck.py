@@ -150,7 +150,7 @@ def check_gradients(
     dinputs, dparameters = trial.backpropagate()
     kinds = {name: type(part).__name__ for name, part in subject.named_modules()}
     names = [f"input {index}" for index, _ in trial.differentiated]
-    names += [f"{name} ({kinds[name.rpartition('.')[0]]})" for name, _ in subject.named_parameters()]
+    names += [f"{name} ({kinds[name.rpartition('.')[0]]})" for name in trial.parameter_names]
     arrays = [array for _, array in trial.differentiated] + [parameter.data for parameter in subject.parameters()]
     lines = [
         trial.compare(name, array, gradient, rtol, exhaustive)
@@ -183,6 +183,7 @@ class _Trial:
     Attributes:
         differentiated: ``(index, array)`` of each floating-point input.
         problems: sentences about what is wrong so far.
+        parameter_names: a name for each of ``module.parameters()``, which lists tied ones once.
     """
 
     def __init__(self, module: Module, inputs: tuple, forward: Callable | None, backward: Callable | None, generator: np.random.Generator):
@@ -191,6 +192,7 @@ class _Trial:
         self.call_backward = backward or (lambda module, *douts: module.backward(*douts))
         self.differentiated = [(index, value) for index, value in enumerate(inputs) if _is_floating(value)]
         self.problems: list[str] = []
+        self.parameter_names = list({id(parameter): name for name, parameter in module.named_parameters()}.values())
         sources = [value for part in module.modules() for value in vars(part).values() if isinstance(value, np.random.Generator)]
         self.rewinds = [(source.bit_generator, source.bit_generator.state) for source in sources]
         self.outputs = self.forward()
@@ -227,7 +229,7 @@ class _Trial:
         for (name, value), old in zip(watched, before, strict=True):
             self.complain_if(not np.array_equal(value, old, equal_nan=True), f"{name} was written to")
             value[...] = old
-        for (name, parameter), grad in zip(self.module.named_parameters(), grads, strict=True):
+        for name, parameter, grad in zip(self.parameter_names, self.module.parameters(), grads, strict=True):
             self.complain_if(parameter.grad is not grad, f"{name}: backward replaced the array .grad instead of adding to it in place")
         expected = len(self.differentiated)
         self.complain_if(
@@ -239,7 +241,7 @@ class _Trial:
     def check_accumulation(self, once: list[np.ndarray]) -> None:
         """A second pass must double the gradients of parameters."""
         _, twice = self.backpropagate()
-        for (name, _), first, second in zip(self.module.named_parameters(), once, twice, strict=True):
+        for name, first, second in zip(self.parameter_names, once, twice, strict=True):
             doubled = np.abs(second - 2 * first).max(initial=0) <= 1e-9 * np.abs(first).max(initial=0)
             self.complain_if(not doubled, f"{name}: backward assigns to .grad instead of adding to it: a second pass did not double it")
 

@@ -231,15 +231,24 @@ class Module:
         return head + "".join(f"\n  {part}" for part in parts) + ("\n)" if parts else ")")
 
 
-def check_findable(owner: str, name: str, container: list | tuple | dict) -> None:
+def check_findable(owner: str, name: str, container: list | tuple | dict, nested: bool = False) -> None:
     """Raise a TypeError if ``container``, attribute ``name`` of a module of class ``owner``, hides parts from the walk over the tree."""
-    hidden = Parameter if isinstance(container, list) else (Parameter, Module)
+    hidden = Parameter if isinstance(container, list) and not nested else (Parameter, Module)
     for item in container.values() if isinstance(container, dict) else container:
-        if isinstance(item, hidden):
+        if isinstance(item, (list, tuple, dict)):
+            check_findable(owner, name, item, nested=True)
+        elif isinstance(item, hidden):
             raise TypeError(
-                f"{owner}.{name}: a {type(item).__name__} in a {type(container).__name__} is not found; "
+                f"{owner}.{name}: a {type(item).__name__} in a {'nested ' * nested}{type(container).__name__} is not found; "
                 "keep parameters as attributes, modules as attributes or in a plain list"
             )
+
+
+def check_gradient(name: str, dout: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise a ValueError that begins with ``name`` unless dout has the shape and dtype of what forward returned."""
+    if not isinstance(dout, np.ndarray) or dout.shape != shape or dout.dtype != dtype:
+        got = f"{dout.dtype} {dout.shape}" if isinstance(dout, np.ndarray) else type(dout).__name__
+        raise ValueError(f"{name}.backward: expected dout like the output, {np.dtype(dtype)} {tuple(shape)}, got {got}")
 
 
 class Identity(Module):

@@ -223,7 +223,7 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
 
     Args:
         parameters: such as ``model.parameters()``.
-        max_norm: > 0; infinity measures and clips nothing.
+        max_norm: > 0; infinity measures, and clips no finite gradient.
 
     Returns:
         the norm before clipping, summed in float64.

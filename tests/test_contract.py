@@ -511,3 +511,16 @@ def test_a_module_that_gives_gradients_twice_fails():
 
     with pytest.raises(pytest.fail.Exception):
         test_each_forward_serves_one_backward(Case("Generous", lambda g: Generous(), images))
+
+
+@every_case_with_backward
+def test_a_gradient_of_another_shape_or_dtype_is_refused(case):
+    """A kernel would read past its end, and NumPy would broadcast it. Identity hands on what it gets."""
+    use = Use(case)
+    if isinstance(use.module, Identity) or len(use.douts) > 1:
+        return
+    (dout,) = use.douts
+    for bad in (np.concatenate([dout, dout[:1]]), dout[..., :-1], dout.astype(np.float32)):
+        use.forward()
+        with pytest.raises(ValueError, match="backward: expected dout like the output"):
+            case.backward(use.module, bad)

@@ -502,3 +502,10 @@ def test_bad_arguments(x):
         check_gradients(Identity(), np.arange(3))
     with pytest.raises(TypeError, match="Generator"):
         check_gradients(Affine(), x, generator=3)
+
+
+def test_tied_weights_are_checked_once():
+    first, second = Linear(3, 3, bias=False), Linear(3, 3, bias=False)
+    second.weight = first.weight
+    report = check_gradients(Sequential(first, second), np.random.default_rng(0).standard_normal((2, 3)))
+    assert len(report.lines) == 2

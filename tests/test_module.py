@@ -386,3 +386,11 @@ def test_parts_that_would_never_be_found_are_refused(hidden):
     module.parts = hidden
     with pytest.raises(TypeError, match=r"Module.parts: a .* is not found"):
         module.parameters()
+
+
+@pytest.mark.parametrize("nested", [[[Identity()]], [(Identity(),)], {"a": [Parameter(np.ones(1))]}])
+def test_nested_containers_hide_parts_and_are_refused(nested):
+    module = Module()
+    module.parts = nested
+    with pytest.raises(TypeError, match="is not found"):
+        module.parameters()

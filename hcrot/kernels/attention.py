@@ -10,7 +10,7 @@ Backward, from do:
     dv = P^T do,    dP = do v^T,    dS_ij = P_ij (dP_ij - sum_j P_ij dP_ij),    dq = dS k / sqrt(d),    dk = dS^T q / sqrt(d)
 
 Kept for backward are q, k, v and l (B, h, T). P, which is T/d times as large as q, is computed again, for one product and one exponential:
-with B 64, h 4, T 196 and d 8 that takes one core 4 ms, and merely to write P's 39 MB into fresh memory takes ten times as long.
+with B 64, h 4, T 196 and d 8 that takes one core 4 ms, about as long as merely writing P's 39 MB into fresh memory.
 
 Why it is fast:
 - scores live in a buffer in the cache of the core that works on them, some hundred queries of one head at a time, and never in memory

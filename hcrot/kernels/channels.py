@@ -1,7 +1,7 @@
 """Joining, splitting and summing image arrays: pure memory traffic, shared by all threads.
 
-Notation: B images, H x W pixels, C channels; memory is channels-last. NumPy has each of these, on one thread and, for channels-last
-memory, in runs of C numbers with some 20 ns of overhead each; in a training step of the seed network that was a sixth of the time.
+Notation: B images, H x W pixels, C channels; memory is channels-last. NumPy has each of these, on one
+thread: they take it two to eight times as long, 5 % of a training step of the seed network at batch 512.
 """
 
 import numpy as np
@@ -11,6 +11,10 @@ from hcrot.kernels.jit import parallel_jit, prange, share_bounds, shares
 
 GRAIN = 16_384
 """Numbers worth a thread of their own: some 4 microseconds of copying."""
+
+
+PIXELS_PER_SUM = 256
+"""How many pixels are added up in the arrays' dtype before their sum is added to a float64 total, so that large images lose nothing."""
 
 
 @parallel_jit
@@ -37,9 +41,13 @@ def _split(y, a, b, num_shares):
 def _pixel_sums(x, sums, num_shares):
     for share in prange(num_shares):
         first, last = share_bounds(x.shape[0], share, num_shares)
+        part = np.empty(x.shape[2], x.dtype)
         for image in range(first, last):
-            for p in range(x.shape[1]):
-                add(x[image, p], sums[image])
+            for start in range(0, x.shape[1], PIXELS_PER_SUM):
+                part.fill(0)
+                for p in range(start, min(start + PIXELS_PER_SUM, x.shape[1])):
+                    add(x[image, p], part)
+                add(part, sums[image])
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
@@ -76,9 +84,9 @@ def split_reference(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def pixel_sums(x: np.ndarray) -> np.ndarray:
     """The sum over the pixels of each image and channel, the adjoint of adding one number to all of them: (B, C, H, W) -> (B, C)."""
-    sums = np.zeros(x.shape[:2], x.dtype)
+    sums = np.zeros(x.shape[:2])
     _pixel_sums(channels_last(x).reshape(x.shape[0], -1, x.shape[1]), sums, min(x.shape[0], shares(x.size, GRAIN)))
-    return sums
+    return sums.astype(x.dtype)
 
 
 def pixel_sums_reference(x: np.ndarray) -> np.ndarray:

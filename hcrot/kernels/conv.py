@@ -10,7 +10,8 @@ C-contiguous (B, H, W, C) arrays, weights (KH, KW * C, O). With ``X_i`` the colu
 
 Why it is fast:
 - the columns of the whole batch are never made: a block of some hundred pixels stays in the cache of the core that multiplies it;
-- parallel once, over pixels: a single image is shared between cores too;
+- parallel once, over pixels: a single image is shared between cores too (but for the input gradient of a stride, which adds up
+  overlapping windows and so goes by whole images);
 - each product is one call of a single-threaded BLAS, in the size that BLAS is best at (see :func:`rows_per_block`).
 """
 
@@ -53,7 +54,8 @@ def rows_per_block(depth: int, outputs: int) -> int:
     """How many output pixels to unfold at a time, for products of (rows, depth) with (depth, outputs).
 
     As many as the small-product path allows, if that is a useful number; else enough to keep a packing BLAS busy (measured on Zen 3: 102
-    GFLOP/s at 49 rows, 144 at 196, 151 at 392) while the block stays in the second-level cache.
+    GFLOP/s at 49 rows, 144 at 196, 151 at 392) while the block, of up to some hundred channels, stays in the
+    second-level cache.
     """
     rows = small_product_limit() // (depth * outputs)
     return min(rows, 512) if rows >= 12 else 256
@@ -105,6 +107,7 @@ def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, num_shares):
         start, stop = share_bounds(pixels, share, num_shares)
         columns = np.empty((kernel_h, block, depth), x.dtype)
         product = np.empty((depth, outputs), x.dtype)
+        sums = np.empty(outputs, x.dtype)
         for first in range(start, stop, block):
             last = min(first + block, stop)
             if not pointwise:
@@ -113,8 +116,10 @@ def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, num_shares):
                 rows = x.reshape(pixels, depth)[first:last] if pointwise else columns[i, : last - first]
                 np.dot(rows.T, dout[first:last], product)
                 add(product.reshape(product.size), dweight[share, i].reshape(product.size))
+            sums.fill(0)
             for p in range(first, last):
-                add(dout[p], dbias[share])
+                add(dout[p], sums)
+            add(sums, dbias[share])
 
 
 @parallel_jit
@@ -202,10 +207,10 @@ def conv2d_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) ->
     pixels = dy.shape[0] * dy.shape[2] * dy.shape[3]
     num_shares = shares(pixels * kernel_h * depth * outputs, GRAIN)
     dweight = np.zeros((num_shares, kernel_h, depth, outputs), x.dtype)
-    dbias = np.zeros((num_shares, outputs), x.dtype)
+    dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
     block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
     _conv2d_weight_gradient(channels_last(x), channels_last(dy), geometry, dweight, dbias, block, num_shares)
-    return dweight.sum(axis=0).reshape(kernel_h, kernel_w, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0)
+    return dweight.sum(axis=0).reshape(kernel_h, kernel_w, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0).astype(x.dtype)
 
 
 def conv2d_weight_gradient_reference(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:

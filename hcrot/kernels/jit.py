@@ -21,6 +21,9 @@ from numba import prange  # noqa: F401  (kernels import it from here)
 # diverges must show it.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
+exact_jit = numba.njit(cache=True, fastmath=FASTMATH - {"reassoc"}, error_model="numpy", nogil=True)
+"""For arithmetic whose order matters, because it is arranged so that rounding errors cancel."""
+
 jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True)
 
 
@@ -91,7 +94,7 @@ def prepare() -> None:
     """Once per process, before the first kernel: hold SciPy's BLAS to one thread, and say so if kernels are about to be compiled."""
     hold_scipy_blas_to_one_thread()
     if not numba.config.DISABLE_JIT and not has_compiled_kernels():
-        print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
+        print("hcrot: compiling kernels (first run only, about 25 seconds)", file=sys.stderr, flush=True)
 
 
 def has_compiled_kernels() -> bool:

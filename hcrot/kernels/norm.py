@@ -191,8 +191,8 @@ def gradient_moments(dy, x, silu, dn, strips, totals):
 
 
 @parallel_jit
-def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, dx, dparameters, strip):
-    num_shares, groups, channels = dparameters.shape[0], mean.shape[1], weight.size
+def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, dx, dparameters, strip, num_shares):
+    groups, channels = mean.shape[1], weight.size
     size, count = channels // groups, x.shape[1] // groups
     for share in prange(num_shares):
         first, last = share_bounds(x.shape[0], share, num_shares)
@@ -256,7 +256,8 @@ def group_norm(
     y = np.empty_like(pixels)
     mean, rstd = np.empty((2, x.shape[0], num_groups), x.dtype)
     weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
-    _group_norm(pixels, weight, bias, eps, silu, y, mean, rstd, strip_length(STRIP, x.shape[1]), shares(x.shape[0], 1))
+    num_shares = shares(x.shape[0], 1)
+    _group_norm(pixels, weight, bias, eps, silu, y, mean, rstd, strip_length(STRIP, x.shape[1]), num_shares)
     return _images(y, x.shape), mean, rstd
 
 
@@ -298,9 +299,11 @@ def group_norm_backward(
     """
     pixels = _pixels(x)
     dx = np.empty_like(pixels)
-    dparameters = np.zeros((shares(x.shape[0], 1), 2, x.shape[1]))
+    num_shares = shares(x.shape[0], 1)
+    dparameters = np.zeros((num_shares, 2, x.shape[1]))
     mean, rstd, weight, bias = (np.ascontiguousarray(a) for a in (mean, rstd, weight, bias))
-    _group_norm_backward(_pixels(dy), pixels, mean, rstd, weight, bias, silu, dx, dparameters, strip_length(STRIP, x.shape[1]))
+    strip = strip_length(STRIP, x.shape[1])
+    _group_norm_backward(_pixels(dy), pixels, mean, rstd, weight, bias, silu, dx, dparameters, strip, num_shares)
     dweight, dbias = dparameters.sum(axis=0).astype(x.dtype)
     return _images(dx, x.shape), dweight, dbias
 

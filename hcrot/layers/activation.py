@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 
 from hcrot.kernels.activation import silu, silu_gradient
-from hcrot.module import Module
+from hcrot.module import Module, check_gradient
 
 
 class SiLU(Module):
@@ -27,13 +27,15 @@ class SiLU(Module):
         return silu(x)
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        return silu_gradient(self.saved(), dout)
+        x = self.saved()
+        check_gradient("SiLU", dout, x.shape, x.dtype)
+        return silu_gradient(x, dout)
 
 
 class ReLU(Module):
     """``y = max(x, 0)``.
 
-    Backward: ``dx = dout`` where y > 0, else 0. What is kept is y, which the next layer keeps anyway.
+    Backward: ``dx = dout [y > 0]``. What is kept is y, which the next layer keeps anyway.
 
     Shapes:
         x, any shape -> y, the same.
@@ -47,7 +49,8 @@ class ReLU(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         y = self.saved()
-        # not np.where, which makes C-ordered arrays and takes ten times as long
+        check_gradient("ReLU", dout, y.shape, y.dtype)
+        # not np.where, which takes ten times as long
         return dout * (y > 0)
 
 
@@ -81,6 +84,7 @@ class GELU(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x = self.saved()
+        check_gradient("GELU", dout, x.shape, x.dtype)
         return dout * (self.distribution(x) + x * self.density(x))
 
     def distribution(self, x: np.ndarray) -> np.ndarray:
@@ -120,6 +124,7 @@ class Sigmoid(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         y = self.saved()
+        check_gradient("Sigmoid", dout, y.shape, y.dtype)
         return dout * y * (1 - y)
 
 
@@ -140,6 +145,7 @@ class Tanh(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         y = self.saved()
+        check_gradient("Tanh", dout, y.shape, y.dtype)
         return dout * (1 - y * y)
 
 
@@ -176,6 +182,7 @@ class Softmax(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         p = self.saved()
+        check_gradient("Softmax", dout, p.shape, p.dtype)
         return p * (dout - (dout * p).sum(axis=self.dim, keepdims=True))
 
     def describe(self) -> str:

@@ -8,7 +8,7 @@ from hcrot.kernels.im2col import channels_first, channels_last
 from hcrot.layers.conv import check_images
 from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm
-from hcrot.module import Identity, Module
+from hcrot.module import Identity, Module, check_gradient
 
 
 class Attention(Module):
@@ -61,7 +61,7 @@ class Attention(Module):
             raise ValueError("Attention: rescale_output_factor must not be 0")
         generator = init.default_generator(generator)
         self.channels, self.heads = channels, channels // dim_head
-        self.residual_connection, self.rescale_output_factor = residual_connection, rescale_output_factor
+        self.residual_connection, self.rescale_output_factor = residual_connection, float(rescale_output_factor)
         inner = self.heads * dim_head
         self.group_norm = Identity() if norm_num_groups is None else GroupNorm(norm_num_groups, channels, eps)
         self.to_q = Linear(channels, inner, generator=generator)
@@ -74,14 +74,15 @@ class Attention(Module):
         t = tokens(self.group_norm(x))
         q, k, v = self.to_q(t), self.to_k(t), self.to_v(t)
         o, logsum = attention(q, k, v, self.heads)
-        self.save(q, k, v, logsum)
+        self.save(q, k, v, logsum, x.shape)
         y = images(self.to_out[0](o), x.shape)
         if self.residual_connection:
             y = y + x
         return y if self.rescale_output_factor == 1 else y / self.rescale_output_factor
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        q, k, v, logsum = self.saved()
+        q, k, v, logsum, shape = self.saved()
+        check_gradient("Attention", dout, shape, q.dtype)
         dy = dout if self.rescale_output_factor == 1 else dout / self.rescale_output_factor
         do = self.to_out[0].backward(tokens(dy))
         dq, dk, dv = attention_backward(do, q, k, v, logsum, self.heads)

@@ -6,9 +6,10 @@ Notation: B images, C channels in, O channels out, G groups, KH x KW kernel. The
 import numpy as np
 
 from hcrot import init
+from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from hcrot.kernels.im2col import make_geometry, output_size, pair
-from hcrot.module import Module, Parameter
+from hcrot.module import Module, Parameter, check_gradient
 
 
 class Conv2d(Module):
@@ -77,10 +78,10 @@ class Conv2d(Module):
                 f"padding {self.geometry[4:8]} and dilation {self.geometry[8:]}"
             )
         size = output_size(*x.shape[2:], self.geometry)
-        if shift is not None and shift.shape != (x.shape[0], self.out_channels):
-            raise ValueError(f"Conv2d: shift must have shape {(x.shape[0], self.out_channels)}, got {shift.shape}")
-        if residual is not None and residual.shape != (x.shape[0], self.out_channels, *size):
-            raise ValueError(f"Conv2d: residual must have shape {(x.shape[0], self.out_channels, *size)}, got {residual.shape}")
+        for name, term, shape in (("shift", shift, ()), ("residual", residual, size)):
+            expected = (x.shape[0], self.out_channels, *shape)
+            if term is not None and (term.shape != expected or term.dtype != x.dtype):
+                raise ValueError(f"Conv2d: {name} must be {x.dtype} of shape {expected}, got {term.dtype} of shape {term.shape}")
         self.save(x)
         bias = self.bias.data if self.bias else None
         if shift is not None:
@@ -186,7 +187,7 @@ class ConvTranspose2d(Module):
         dweight, _ = conv2d_weight_gradient(dout, x, self.geometry)
         self.weight.grad += dweight
         if self.bias:
-            self.bias.grad += dout.sum(axis=(0, 2, 3))
+            self.bias.grad += pixel_sums(dout).sum(axis=0)
         return conv2d(dout, self.weight.data, None, self.geometry)
 
     def describe(self) -> str:
@@ -204,12 +205,6 @@ def check_images(name: str, x: np.ndarray, channels: int, dtype: np.dtype) -> No
     """Raise a ValueError that begins with ``name`` unless x is a (B, ``channels``, H, W) array of ``dtype`` with at least one image."""
     if not isinstance(x, np.ndarray) or x.ndim != 4 or x.shape[1] != channels or x.size == 0:
         shape = x.shape if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), got {shape}")
+        raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), none of them 0, got {shape}")
     if x.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} images, as the weights are, got {x.dtype}")
-
-
-def check_gradient(name: str, dout: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raise a ValueError that begins with ``name`` unless dout has the shape and dtype of what forward returned."""
-    if dout.shape != shape or dout.dtype != dtype:
-        raise ValueError(f"{name}.backward: expected dout like the output, {dtype} {shape}, got {dout.dtype} {dout.shape}")

@@ -6,7 +6,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.layers.activation import check_floating
-from hcrot.module import Module
+from hcrot.module import Module, check_gradient
 
 
 class Dropout(Module):
@@ -37,16 +37,17 @@ class Dropout(Module):
     def forward(self, x: np.ndarray) -> np.ndarray:
         check_floating("Dropout", x)
         if not self.training or self.p == 0:
-            self.save(None)
+            self.save(None, x.shape, x.dtype)
             return x
         stays = self.generator.random(x.shape, np.float32) >= self.p
         mask = np.empty_like(x)
         np.multiply(stays, 1 / (1 - self.p) if self.p < 1 else 0, out=mask, casting="same_kind")
-        self.save(mask)
+        self.save(mask, x.shape, x.dtype)
         return x * mask
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        mask = self.saved()
+        mask, shape, dtype = self.saved()
+        check_gradient("Dropout", dout, shape, dtype)
         return dout if mask is None else dout * mask
 
     def describe(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.norm import group_norm, group_norm_backward
-from hcrot.module import Module, Parameter
+from hcrot.module import Module, Parameter, check_gradient
 
 
 class GroupNorm(Module):
@@ -38,14 +38,14 @@ class GroupNorm(Module):
         if num_channels % num_groups:
             raise ValueError(f"{name}: num_channels {num_channels} is not divisible by num_groups {num_groups}")
         _check_eps(name, eps)
-        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, eps
+        self.num_groups, self.num_channels, self.eps = num_groups, num_channels, float(eps)
         self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         name = type(self).__name__
         if not isinstance(x, np.ndarray) or x.ndim < 2 or x.shape[1] != self.num_channels or x.size == 0:
-            raise ValueError(f"{name}: expected an array of shape (batch, {self.num_channels}, ...), got {_describe(x)}")
+            raise ValueError(f"{name}: expected a non-empty array of shape (batch, {self.num_channels}, ...), got {_describe(x)}")
         _check_dtype(name, x, self.weight)
         y, mean, rstd = group_norm(x, *self.scale_and_shift(x.dtype), self.num_groups, self.eps, self.silu)
         self.save(x, mean, rstd)
@@ -53,6 +53,7 @@ class GroupNorm(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x, mean, rstd = self.saved()
+        check_gradient(type(self).__name__, dout, x.shape, x.dtype)
         dx, dweight, dbias = group_norm_backward(dout, x, mean, rstd, *self.scale_and_shift(x.dtype), self.silu)
         if self.weight:
             self.weight.grad += dweight
@@ -107,26 +108,27 @@ class LayerNorm(Module):
         for size in shape:
             init.check_positive("LayerNorm", normalized_shape=size)
         _check_eps("LayerNorm", eps)
-        self.normalized_shape, self.eps = shape, eps
+        self.normalized_shape, self.eps = shape, float(eps)
         self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine and bias else None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         axes = len(self.normalized_shape)
         if not isinstance(x, np.ndarray) or x.shape[-axes:] != self.normalized_shape or x.size == 0:
-            raise ValueError(f"LayerNorm: expected an array whose trailing axes are {self.normalized_shape}, got {_describe(x)}")
+            raise ValueError(f"LayerNorm: expected a non-empty array whose trailing axes are {self.normalized_shape}, got {_describe(x)}")
         _check_dtype("LayerNorm", x, self.weight)
         rows = x.reshape(-1, math.prod(self.normalized_shape))
         rstd = 1 / np.sqrt(rows.var(axis=1, keepdims=True) + self.eps)
         xhat = (rows - rows.mean(axis=1, keepdims=True)) * rstd
-        self.save(xhat, rstd)
+        self.save(xhat, rstd, x.shape)
         y = xhat.reshape(x.shape)
         if self.weight:
             y = y * self.weight.data
         return y + self.bias.data if self.bias else y
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        xhat, rstd = self.saved()
+        xhat, rstd, shape = self.saved()
+        check_gradient("LayerNorm", dout, shape, xhat.dtype)
         dy = dout.reshape(xhat.shape)
         if self.bias:
             self.bias.grad += dy.sum(axis=0).reshape(self.normalized_shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hcrot.kernels.im2col import channels_first, channels_last, make_geometry, output_size, pair
 from hcrot.layers.activation import check_floating
-from hcrot.module import Module
+from hcrot.module import Module, check_gradient
 
 
 class Pool2d(Module):
@@ -25,6 +25,7 @@ class Pool2d(Module):
         x (B, C, H, W) -> y (B, C, OH, OW) with ``OH = (H + 2 padding - KH) // stride + 1``, memory channels-last.
 
     Raises:
+        TypeError: in forward, an x that is neither float32 nor float64.
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W), or smaller than a window.
     """
 
@@ -95,6 +96,7 @@ class MaxPool2d(Pool2d):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         images, y = self.saved()
+        check_gradient("MaxPool2d", dout, channels_first(y).shape, y.dtype)
         dimages, dy = np.zeros_like(images), channels_last(dout)
         waiting = np.ones(y.shape, bool)
         for tap, dtap in zip(self.taps(images), self.taps(dimages), strict=True):
@@ -119,11 +121,13 @@ class AvgPool2d(Pool2d):
         for tap in taps:
             y += tap
         y /= self.geometry[0] * self.geometry[1]
-        self.save(images.shape)
+        self.save(images.shape, channels_first(y).shape, y.dtype)
         return channels_first(y)
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        dimages = np.zeros(self.saved(), dout.dtype)
+        padded_shape, shape, dtype = self.saved()
+        check_gradient("AvgPool2d", dout, shape, dtype)
+        dimages = np.zeros(padded_shape, dtype)
         share = channels_last(dout) / (self.geometry[0] * self.geometry[1])
         for dtap in self.taps(dimages):
             dtap += share

@@ -8,7 +8,7 @@ from hcrot.kernels.resample import nearest, nearest_gradient
 from hcrot.layers.activation import check_floating
 from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.pooling import AvgPool2d
-from hcrot.module import Module
+from hcrot.module import Module, check_gradient
 
 
 class Upsample(Module):
@@ -26,6 +26,7 @@ class Upsample(Module):
         x (B, C, H, W) -> y (B, O, *size), by default (B, O, 2H, 2W). ``conv.weight`` (O, C, 3, 3), ``conv.bias`` (O,).
 
     Raises:
+        TypeError: in forward, an x that is neither float32 nor float64.
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W) or a size that is not one or two ints of at least 1.
     """
 
@@ -41,14 +42,16 @@ class Upsample(Module):
         check_input("Upsample", x, self.channels, self.conv)
         old_h, old_w = x.shape[2:]
         height, width = (2 * old_h, 2 * old_w) if size is None else pair(size, "Upsample: size")
-        self.save(old_h, old_w)
+        self.save(old_h, old_w, (*x.shape[:2], height, width), x.dtype)
         y = nearest(x, height, width)
         return self.conv(y) if self.conv else y
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        height, width = self.saved()
+        height, width, shape, dtype = self.saved()
         if self.conv:
             dout = self.conv.backward(dout)
+        else:
+            check_gradient("Upsample", dout, shape, dtype)
         return nearest_gradient(dout, height, width)
 
     def describe(self) -> str:
@@ -70,6 +73,7 @@ class Downsample(Module):
         out the last row or column of an odd image. ``conv.weight`` (O, C, 3, 3), ``conv.bias`` (O,).
 
     Raises:
+        TypeError: in forward, an x that is neither float32 nor float64.
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W) or too small.
     """
 

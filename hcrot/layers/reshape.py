@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hcrot.module import Module
+from hcrot.module import Module, check_gradient
 
 
 class Flatten(Module):
@@ -30,11 +30,14 @@ class Flatten(Module):
         start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
         if not 0 <= start <= end < x.ndim:
             raise ValueError(f"Flatten: axes {self.start_dim} to {self.end_dim} do not exist, in this order, in shape {x.shape}")
-        self.save(x.shape)
-        return x.reshape(*x.shape[:start], np.prod(x.shape[start : end + 1], dtype=int), *x.shape[end + 1 :])
+        y = x.reshape(*x.shape[:start], np.prod(x.shape[start : end + 1], dtype=int), *x.shape[end + 1 :])
+        self.save(x.shape, y.shape, x.dtype)
+        return y
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        return dout.reshape(self.saved())
+        shape, out_shape, dtype = self.saved()
+        check_gradient("Flatten", dout, out_shape, dtype)
+        return dout.reshape(shape)
 
     def describe(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hcrot import init
-from hcrot.checkpoint import read_arrays, write_arrays
-from hcrot.files import replacing
+from hcrot.files import read_arrays, replacing, write_arrays
 from hcrot.layers.activation import ReLU
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.linear import Linear
@@ -65,7 +64,7 @@ class DigitClassifier(Module):
         self.config = {
             "image_size": int(image_size),
             "num_classes": int(num_classes),
-            "channels": list(channels),
+            "channels": [int(width) for width in channels],
             "num_features": int(num_features),
         }
         generator = init.default_generator(generator)

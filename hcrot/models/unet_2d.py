@@ -18,7 +18,9 @@ the U.
 """
 
 import inspect
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -112,7 +114,8 @@ class DownBlock2D(Level):
         generator: source of initial values.
 
     Shapes:
-        h (B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2)), or of the same size if it is the last.
+        h (B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2)), with padding 0 H // 2; the
+        last block keeps the size.
     """
 
     def __init__(self, in_channels, out_channels, num_layers, downsample_padding, *, attention, resnet, generator):
@@ -268,7 +271,7 @@ class UNet2dModel(Module):
             return Attention(channels, attention_head_dim, norm_num_groups=groups, eps=norm_eps, generator=generator)
 
         def mid_attention(channels: int) -> Attention:
-            return attention(channels, attn_norm_num_groups or norm_num_groups)
+            return attention(channels, norm_num_groups if attn_norm_num_groups is None else attn_norm_num_groups)
 
         parts = {"resnet": resnet, "generator": generator}
         self.conv_in = Conv2d(in_channels, widths[0], 3, padding=1, generator=generator)
@@ -369,6 +372,7 @@ def per_image(name: str, value: int | np.ndarray, batch: int) -> np.ndarray:
 
 NOT_YET = {
     "time_embedding_type": ("positional",),
+    "mid_block_type": ("UNetMidBlock2D", None),
     "mid_block_scale_factor": (1,),
     "downsample_type": ("conv",),
     "upsample_type": ("conv",),
@@ -379,6 +383,9 @@ NOT_YET = {
 }
 """The values of diffusers' arguments that hcrot has so far, where it does not have all."""
 
+OPTIONAL_SIZES = ("num_class_embeds", "time_embedding_dim", "attention_head_dim", "attn_norm_num_groups")
+"""Arguments that are None or an int of at least 1."""
+
 
 def check_arguments(arguments: dict) -> None:
     """Raise before any work if the constructor's arguments do not fit together (ValueError) or ask for what is not there yet
@@ -387,6 +394,8 @@ def check_arguments(arguments: dict) -> None:
         if arguments[name] not in known:
             raise NotImplementedError(f"UNet2dModel: {name}={arguments[name]!r} is not there yet; known: {known}")
     widths = arguments["block_out_channels"]
+    if not isinstance(widths, Sequence) or not widths:
+        raise ValueError(f"UNet2dModel: block_out_channels must be a sequence of widths, one for each level, got {widths!r}")
     for side in ("down", "up"):
         kinds = arguments[f"{side}_block_types"]
         known = (f"{side.capitalize()}Block2D", f"Attn{side.capitalize()}Block2D")
@@ -404,8 +413,11 @@ def check_arguments(arguments: dict) -> None:
         layers_per_block=arguments["layers_per_block"],
         norm_num_groups=arguments["norm_num_groups"],
         **{f"block_out_channels[{level}]": width for level, width in enumerate(widths)},
-        **{name: arguments[name] for name in ("num_class_embeds", "time_embedding_dim") if arguments[name] is not None},
+        **{name: arguments[name] for name in OPTIONAL_SIZES if arguments[name] is not None},
     )
+    for name, low, high in (("dropout", 0, 1), ("norm_eps", 0, math.inf), ("freq_shift", -math.inf, math.inf)):
+        if not isinstance(arguments[name], Real) or not low <= arguments[name] <= high:
+            raise ValueError(f"UNet2dModel: {name} must be a number from {low} to {high}, got {arguments[name]!r}")
     for level, width in enumerate(widths):
         if width % arguments["norm_num_groups"]:
             raise ValueError(

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from hcrot.files import replacing
+
 CONFIG_NAME = "scheduler_config.json"
 DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
 
@@ -29,13 +31,10 @@ class SchedulerConfig:
 
         A file that is there is replaced in one move, so a reader meets the old one or the new one, whole.
         """
-        path = Path(folder) / CONFIG_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
         names = {"_class_name": type(self).__name__, "_diffusers_version": DIFFUSERS_VERSION}
-        unfinished = path.with_name(CONFIG_NAME + ".tmp")
         text = json.dumps({**names, **self.config}, indent=2, sort_keys=True) + "\n"
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(unfinished, path)
+        with replacing(Path(folder) / CONFIG_NAME) as unfinished:
+            unfinished.write_text(text, encoding="utf-8", newline="\n")
 
     @classmethod
     def from_pretrained(cls: type[Scheduler], folder: str | os.PathLike[str]) -> Scheduler:
