@@ -244,6 +244,13 @@ def check_findable(owner: str, name: str, container: list | tuple | dict, nested
             )
 
 
+def describe_shape(x: object) -> str:
+    """What came instead of an array of the expected shape, for an error message."""
+    if not isinstance(x, np.ndarray):
+        return type(x).__name__
+    return f"shape {x.shape}" + (", which is empty" if x.size == 0 else "")
+
+
 def check_gradient(name: str, dout: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Raise a ValueError that begins with ``name`` unless dout has the shape and dtype of what forward returned."""
     if not isinstance(dout, np.ndarray) or dout.shape != shape or dout.dtype != dtype:

@@ -9,7 +9,7 @@ from hcrot import init
 from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from hcrot.kernels.im2col import make_geometry, output_size, pair
-from hcrot.module import Module, Parameter, check_gradient
+from hcrot.module import Module, Parameter, check_gradient, describe_shape
 
 
 class Conv2d(Module):
@@ -204,7 +204,7 @@ def kernel_order(weight: np.ndarray) -> np.ndarray:
 def check_images(name: str, x: np.ndarray, channels: int, dtype: np.dtype) -> None:
     """Raise a ValueError that begins with ``name`` unless x is a (B, ``channels``, H, W) array of ``dtype`` with at least one image."""
     if not isinstance(x, np.ndarray) or x.ndim != 4 or x.shape[1] != channels or x.size == 0:
-        shape = x.shape if isinstance(x, np.ndarray) else type(x).__name__
-        raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), none of them 0, got {shape}")
+        shape = describe_shape(x).removeprefix("shape ")
+        raise ValueError(f"{name}: expected images of shape (batch, {channels}, height, width), got {shape}")
     if x.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} images, as the weights are, got {x.dtype}")

@@ -4,7 +4,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.conv import linear, linear_weight_gradient
-from hcrot.module import Module, Parameter, check_gradient
+from hcrot.module import Module, Parameter, check_gradient, describe_shape
 
 
 class Linear(Module):
@@ -36,8 +36,7 @@ class Linear(Module):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         if not isinstance(x, np.ndarray) or x.ndim < 1 or x.shape[-1] != self.in_features or x.size == 0:
-            got = f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-            raise ValueError(f"Linear: expected a non-empty array whose last axis has in_features {self.in_features}, got {got}")
+            raise ValueError(f"Linear: expected an array whose last axis has in_features {self.in_features}, got {describe_shape(x)}")
         if x.dtype != self.weight.data.dtype:
             raise ValueError(f"Linear: expected a {self.weight.data.dtype} array, as the weight is, got {x.dtype}")
         self.save(x)

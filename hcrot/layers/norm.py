@@ -6,7 +6,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.norm import group_norm, group_norm_backward
-from hcrot.module import Module, Parameter, check_gradient
+from hcrot.module import Module, Parameter, check_gradient, describe_shape
 
 
 class GroupNorm(Module):
@@ -45,7 +45,7 @@ class GroupNorm(Module):
     def forward(self, x: np.ndarray) -> np.ndarray:
         name = type(self).__name__
         if not isinstance(x, np.ndarray) or x.ndim < 2 or x.shape[1] != self.num_channels or x.size == 0:
-            raise ValueError(f"{name}: expected a non-empty array of shape (batch, {self.num_channels}, ...), got {_describe(x)}")
+            raise ValueError(f"{name}: expected an array of shape (batch, {self.num_channels}, ...), got {describe_shape(x)}")
         _check_dtype(name, x, self.weight)
         y, mean, rstd = group_norm(x, *self.scale_and_shift(x.dtype), self.num_groups, self.eps, self.silu)
         self.save(x, mean, rstd)
@@ -115,7 +115,7 @@ class LayerNorm(Module):
     def forward(self, x: np.ndarray) -> np.ndarray:
         axes = len(self.normalized_shape)
         if not isinstance(x, np.ndarray) or x.shape[-axes:] != self.normalized_shape or x.size == 0:
-            raise ValueError(f"LayerNorm: expected a non-empty array whose trailing axes are {self.normalized_shape}, got {_describe(x)}")
+            raise ValueError(f"LayerNorm: expected an array whose trailing axes are {self.normalized_shape}, got {describe_shape(x)}")
         _check_dtype("LayerNorm", x, self.weight)
         rows = x.reshape(-1, math.prod(self.normalized_shape))
         rstd = 1 / np.sqrt(rows.var(axis=1, keepdims=True) + self.eps)
@@ -145,10 +145,6 @@ class LayerNorm(Module):
 def _check_eps(name: str, eps: float) -> None:
     if not eps >= 0:
         raise ValueError(f"{name}: eps must be a number of at least 0, got {eps!r}")
-
-
-def _describe(x: object) -> str:
-    return f"shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
 
 
 def _check_dtype(name: str, x: np.ndarray, weight: Parameter | None) -> None:

@@ -20,10 +20,10 @@ def test_embedding_adds_up_repeated_indices():
     # B04: of equal labels only the last one's gradient was kept
     layer = embedding(4, 2)
     layer(np.array([1, 1, 2]))
-    assert layer.backward(np.ones((3, 2))) is None
+    assert layer.backward(np.ones((3, 2), np.float32)) is None
     np.testing.assert_array_equal(layer.weight.grad, [[0, 0], [2, 2], [1, 1], [0, 0]])
     layer(np.array([0, 1, 1]))
-    layer.backward(np.ones((3, 2)))
+    layer.backward(np.ones((3, 2), np.float32))
     np.testing.assert_array_equal(layer.weight.grad, [[1, 1], [4, 4], [1, 1], [0, 0]])
 
 
@@ -50,7 +50,7 @@ def test_embedding_padding_row_is_zero_and_stays_so():
     layer = embedding(4, 2, 1)
     np.testing.assert_array_equal(layer(np.array([1])), [[0, 0]])
     layer(np.array([[1, 2], [2, 1]]))
-    layer.backward(np.ones((2, 2, 2)))
+    layer.backward(np.ones((2, 2, 2), np.float32))
     np.testing.assert_array_equal(layer.weight.grad, [[0, 0], [0, 0], [2, 2], [0, 0]])
 
 

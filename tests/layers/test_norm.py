@@ -164,7 +164,7 @@ def test_bad_arguments(make, message):
             r"GroupNorm: expected an array of shape \(batch, 4, ...\), got shape \(3, 6, 5, 5\)",
         ),
         (GroupNormSiLU(2, 4), np.ones(4, np.float32), r"GroupNormSiLU: expected .*got shape \(4,\)"),
-        (GroupNorm(2, 4), np.ones((0, 4, 2, 2), np.float32), r"GroupNorm: expected .*got shape \(0, 4, 2, 2\)"),
+        (GroupNorm(2, 4), np.ones((0, 4, 2, 2), np.float32), r"GroupNorm: expected .*got shape \(0, 4, 2, 2\), which is empty"),
         (GroupNorm(2, 4), [[1.0] * 4], "GroupNorm: expected .*got list"),
         (GroupNorm(2, 4), np.ones((3, 4), np.float64), "GroupNorm: expected a float32 array, as the weight is, got float64"),
         (GroupNorm(2, 4, affine=False), np.ones((3, 4), np.int64), "GroupNorm: expected a float32 or float64 array, got int64"),
