@@ -3,6 +3,9 @@
 The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.plotting`` the pictures.
 """
 
+import importlib
+from types import ModuleType
+
 from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 from hcrot.ema import EMA
 from hcrot.gradcheck import GradientError, check_gradients
@@ -27,6 +30,14 @@ from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
 from hcrot.schedulers.ddpm import DDPMScheduler
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> ModuleType:
+    """``hcrot.data``, ``hcrot.metrics`` and ``hcrot.plotting``, imported when first used so that ``import hcrot`` stays fast."""
+    if name in ("data", "metrics", "plotting"):
+        return importlib.import_module(f"hcrot.{name}")
+    raise AttributeError(f"module 'hcrot' has no attribute {name!r}")
+
 
 __all__ = [
     "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "DDPMScheduler", "DigitClassifier",

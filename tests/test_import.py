@@ -1,0 +1,29 @@
+"""What ``import hcrot`` gives."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hcrot
+
+
+def test_every_public_name_is_there():
+    assert all(hasattr(hcrot, name) for name in hcrot.__all__)
+    assert len(hcrot.__all__) == len(set(hcrot.__all__))
+
+
+def test_submodules_are_imported_when_first_used():
+    script = "import sys, hcrot; assert 'hcrot.plotting' not in sys.modules; hcrot.data.load_digits, hcrot.metrics.accuracy"
+    subprocess.run([sys.executable, "-c", script + "; hcrot.plotting.plot_loss"], check=True, timeout=120)
+
+
+def test_importing_is_light():
+    """No torch, no matplotlib, and nothing compiled."""
+    script = "import sys, hcrot; assert not {'torch', 'matplotlib'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hcrot' has no attribute 'nonsense'"):
+        hcrot.nonsense  # noqa: B018
