@@ -42,6 +42,10 @@ def main() -> None:
         if arguments.sample_only:
             folder, checkpoint = Path(arguments.output or "runs/mnist_ddpm_samples"), Path(arguments.sample_only)
             options = Namespace(**MNIST | given)
+            if arguments.resume:
+                raise ValueError("--sample-only does not train: it does not go with --resume")
+            if (folder / "config.json").exists():
+                raise FileExistsError(f"{folder} holds a run, whose pictures these would replace: choose another folder (--output)")
             model, scheduler = load_for_sampling(checkpoint, options)
             size = model.config["sample_size"]
             folder.mkdir(parents=True, exist_ok=True)

@@ -87,6 +87,10 @@ def test_end_to_end(script, capsys, tmp_path):
     assert "already holds a run" in refusal(script, capsys, "--dataset", "digits", *TINY)
     assert result(folder) == before
 
+    assert "choose another folder" in refusal(script, capsys, "--sample-only", folder / "checkpoint", "--output", folder)
+    assert "does not go with --resume" in refusal(script, capsys, "--sample-only", folder / "checkpoint", "--resume")
+    assert result(folder) == before
+
     script.run("--sample-only", folder / "checkpoint", "--inference-steps", 3)
     assert sorted(os.listdir("runs/mnist_ddpm_samples")) == PICTURES
     for name in PICTURES:
