@@ -72,12 +72,12 @@ class Conv2d(Module):
 
     def forward(self, x: np.ndarray, shift: np.ndarray | None = None, residual: np.ndarray | None = None) -> np.ndarray:
         check_images("Conv2d", x, self.in_channels, self.weight.data.dtype)
-        if min(output_size(*x.shape[2:], self.geometry)) < 1:
+        size = output_size(*x.shape[2:], self.geometry)
+        if min(size) < 1:
             raise ValueError(
                 f"Conv2d: a {x.shape[2]}x{x.shape[3]} image is too small for kernel_size {self.geometry[:2]}, "
                 f"padding {self.geometry[4:8]} and dilation {self.geometry[8:]}"
             )
-        size = output_size(*x.shape[2:], self.geometry)
         for name, term, shape in (("shift", shift, ()), ("residual", residual, size)):
             expected = (x.shape[0], self.out_channels, *shape)
             if term is not None and (term.shape != expected or term.dtype != x.dtype):
