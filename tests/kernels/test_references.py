@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import hcrot.kernels
-from hcrot.kernels import activation, attention, channels, conv, im2col, norm, optim, resample
+from hcrot.kernels import activation, attention, channels, conv, im2col, norm, optim, resample, winograd
 from hcrot.kernels.im2col import make_geometry
 
 MODULES = [importlib.import_module(f"hcrot.kernels.{info.name}") for info in pkgutil.iter_modules(hcrot.kernels.__path__)]
@@ -19,7 +19,7 @@ MODULES = [importlib.import_module(f"hcrot.kernels.{info.name}") for info in pkg
 HELPERS = {
     "activation": {"exp", "flat_in_order_of"},  # exp works on one number: tests/kernels/test_activation.py compares it
     "channels": {"pixels"},
-    "conv": {"small_product_limit", "rows_per_block", "weight_matrix"},
+    "conv": {"rows_per_block", "weight_matrix", "winograd_pays", "uses_winograd"},
     "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
     "jit": {
         "parallel_jit",
@@ -29,8 +29,11 @@ HELPERS = {
         "prepare",
         "has_compiled_kernels",
         "hold_scipy_blas_to_one_thread",
+        "keep_freed_memory",
+        "small_product_limit",
     },
     "resample": {"starts"},
+    "winograd": {"applies", "blocks", "patches_of"},
 }
 
 ODD = make_geometry((2, 3), (2, 1), (1, 0, 2, 1), (1, 2))
@@ -76,6 +79,20 @@ KERNELS: dict[str, tuple[ModuleType, Callable]] = {
             (draw(2, 4, 5, 7), draw(4, 3, 3, 3), SAME, 5, 7),
             (draw(3, 3, 3, 4), draw(3, 2, 2, 3), ODD, 6, 5),
             (draw(5, 7, 17, 19), draw(7, 9, 3, 3), SAME, 17, 19),
+        ],
+    ),
+    "winograd": (
+        winograd,
+        lambda draw: [
+            (draw(2, 3, 5, 7), draw(4, 3, 3, 3), draw(2, 4), SAME, draw(2, 4, 5, 7)),
+            (draw(3, 17, 20, 3), draw(33, 17, 3, 3), None, make_geometry(3, padding=(0, 2, 3, 0))),
+        ],
+    ),
+    "winograd_weight_gradient": (
+        winograd,
+        lambda draw: [
+            (draw(2, 3, 5, 7), draw(2, 4, 5, 7), SAME),
+            (draw(3, 17, 20, 3), draw(3, 33, 20, 4), make_geometry(3, padding=(0, 2, 3, 0))),
         ],
     ),
     "linear": (conv, lambda draw: [(draw(3), draw(5, 3), draw(5)), (draw(2, 7, 3), draw(5, 3), None)]),

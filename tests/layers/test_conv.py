@@ -321,3 +321,31 @@ def test_shift_and_residual_are_added(groups, bias):
     x, shift, residual = (rng.standard_normal(shape, dtype=np.float32) for shape in ((3, 4, 5, 4), (3, 6), (3, 6, 5, 4)))
     expected = layer(x) + shift[:, :, None, None] + residual
     np.testing.assert_allclose(layer(x, shift=shift, residual=residual), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_winograd_as_a_layer_equals_im2col(rng):
+    """Forward with shift and residual, and all gradients, in float32 and with groups; in float64 both are im2col, bit for bit."""
+    for dtype, tolerance in ((np.float32, 5e-6), (np.float64, 0)):
+        for groups in (1, 2):
+            layers = [
+                Conv2d(8, 6, 3, padding=1, groups=groups, algorithm=algorithm, generator=np.random.default_rng(1)).astype(dtype)
+                for algorithm in ("winograd", "im2col")
+            ]
+            x, dout = rng.standard_normal((2, 8, 9, 6)).astype(dtype), rng.standard_normal((2, 6, 9, 6)).astype(dtype)
+            shift, residual = rng.standard_normal((2, 6)).astype(dtype), rng.standard_normal(dout.shape).astype(dtype)
+            results = [(layer(x, shift, residual), layer.backward(dout), layer.weight.grad, layer.bias.grad) for layer in layers]
+            for got, expected in zip(*results, strict=True):
+                np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kernel_size": 3, "algorithm": "fft"}, "algorithm must be 'auto', 'im2col' or 'winograd', got 'fft'"),
+        ({"kernel_size": 5, "algorithm": "winograd"}, r"algorithm 'winograd' needs kernel_size 3, stride 1 and dilation 1, got \(5, 5\)"),
+        ({"kernel_size": 3, "stride": 2, "algorithm": "winograd"}, r"got \(3, 3\), \(2, 2\) and \(1, 1\)"),
+    ],
+)
+def test_an_algorithm_that_does_not_apply_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Conv2d(4, 4, **arguments)

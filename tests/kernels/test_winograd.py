@@ -1,0 +1,160 @@
+"""Winograd's algorithm: the transforms' algebra, every size of image and padding, every cut of the work, exactness, rounding, choice."""
+
+import numpy as np
+import pytest
+
+from hcrot.kernels import winograd as module
+from hcrot.kernels.conv import (
+    conv2d,
+    conv2d_input_gradient,
+    conv2d_reference,
+    conv2d_weight_gradient,
+    conv2d_weight_gradient_reference,
+    winograd_pays,
+)
+from hcrot.kernels.im2col import make_geometry, output_size
+from hcrot.kernels.jit import get_num_threads, set_num_threads
+from hcrot.kernels.winograd import winograd, winograd_weight_gradient
+from hcrot.kernels.winograd_transforms import (
+    INPUT_TRANSFORM,
+    KERNEL_TRANSFORM,
+    OUTPUT_TRANSFORM,
+    transform_input,
+    transform_kernel,
+    transform_kernel_adjoint,
+    transform_output,
+    transform_output_adjoint,
+)
+
+SAME = make_geometry(3, padding=1)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def one_thread():
+    before = get_num_threads()
+    set_num_threads(1)
+    yield
+    set_num_threads(before)
+
+
+def assert_close(got, expected, tolerance):
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=tolerance * np.abs(expected).max(initial=1))
+
+
+def test_the_matrices_give_the_four_outputs_of_a_kernel_of_three_taps(rng):
+    d, g = rng.standard_normal(6), rng.standard_normal(3)
+    y = OUTPUT_TRANSFORM @ ((KERNEL_TRANSFORM @ g) * (INPUT_TRANSFORM @ d))
+    np.testing.assert_allclose(y, np.correlate(d, g), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("transform", "matrix"),
+    [
+        (transform_input, INPUT_TRANSFORM),
+        (transform_output, OUTPUT_TRANSFORM),
+        (transform_output_adjoint, OUTPUT_TRANSFORM.T),
+        (transform_kernel, KERNEL_TRANSFORM),
+        (transform_kernel_adjoint, KERNEL_TRANSFORM.T),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 16, 37])
+def test_each_transform_is_its_matrix(transform, matrix, size, rng):
+    given, result = rng.standard_normal((matrix.shape[1], size)), np.full((matrix.shape[0], size), np.nan)
+    transform(*given, *result)
+    np.testing.assert_allclose(result, matrix @ given, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("height", range(1, 10))
+@pytest.mark.parametrize("width", [1, 2, 4, 5, 9])
+@pytest.mark.parametrize("padding", [1, 0, (2, 1, 0, 3)])
+def test_every_size_and_padding_in_float64_is_exact(height, width, padding, rng, one_thread):
+    geometry = make_geometry(3, padding=padding)
+    size = output_size(height, width, geometry)
+    if min(size) < 1:
+        pytest.skip("no output")
+    x, weight, bias = rng.standard_normal((3, 5, height, width)), rng.standard_normal((4, 5, 3, 3)), rng.standard_normal((3, 4))
+    dy = rng.standard_normal((3, 4, *size))
+    assert_close(winograd(x, weight, bias, geometry, dy), conv2d_reference(x, weight, bias, geometry, dy), 1e-13)
+    for got, expected in zip(winograd_weight_gradient(x, dy, geometry), conv2d_weight_gradient_reference(x, dy, geometry), strict=True):
+        assert_close(got, expected, 1e-13)
+
+
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 33), (64, 16), (600, 2), (2, 600)])
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 13, 6), (7, 9, 21)])
+def test_every_cut_of_the_work_gives_the_same(batch, height, width, channels, outputs, rng, monkeypatch):
+    """Blocks of one to all tile rows, one share and more than there are threads."""
+    x = rng.standard_normal((batch, channels, height, width))
+    weight, dy = rng.standard_normal((outputs, channels, 3, 3)), rng.standard_normal((batch, outputs, height, width))
+    expected = conv2d_reference(x, weight, None, SAME), *conv2d_weight_gradient_reference(x, dy, SAME)
+    for cut in [(1, 1), (2, 1), (1000, 1), (1, 2), (3, 2), (1, 4), (1000, 4)]:
+        monkeypatch.setattr(module, "blocks", lambda *_, cut=cut: cut)
+        results = winograd(x, weight, None, SAME), *winograd_weight_gradient(x, dy, SAME)
+        for got, exact in zip(results, expected, strict=True):
+            assert_close(got, exact, 1e-12)
+
+
+def test_any_memory_order_gives_the_same(rng):
+    x, weight = rng.standard_normal((2, 16, 9, 12), dtype=np.float32), rng.standard_normal((17, 16, 3, 3), dtype=np.float32)
+    expected = winograd(x, weight, None, SAME)
+    assert expected.transpose(0, 2, 3, 1).flags.c_contiguous
+    for arrange in (np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
+        np.testing.assert_array_equal(winograd(arrange(x), arrange(weight), None, SAME), expected)
+
+
+@pytest.mark.parametrize(("channels", "outputs"), [(32, 32), (64, 64), (256, 256)])
+def test_float32_rounding_stays_near_that_of_direct_sums(channels, outputs, rng):
+    """On unit data: within 5e-6 of the largest output, forward and both gradients, where im2col's own error is about 5e-7."""
+    x, weight = rng.standard_normal((2, channels, 16, 12)), rng.standard_normal((outputs, channels, 3, 3))
+    dy = rng.standard_normal((2, outputs, 16, 12))
+    single = [a.astype(np.float32) for a in (x, weight, dy)]
+    expected = conv2d_reference(x, weight, None, SAME), *conv2d_weight_gradient_reference(x, dy, SAME)
+    got = winograd(*single[:2], None, SAME), *winograd_weight_gradient(single[0], single[2], SAME)
+    for g, e in zip(got, expected, strict=True):
+        assert_close(g, e.astype(np.float32), 5e-6)
+    dx = conv2d_input_gradient(single[2], single[1], SAME, 16, 12, "winograd")
+    assert_close(dx, conv2d_input_gradient(dy, weight, SAME, 16, 12, "im2col").astype(np.float32), 5e-6)
+
+
+def test_the_weight_gradient_is_the_adjoint_of_the_convolution(rng):
+    x, weight, dy = rng.standard_normal((3, 4, 7, 6)), rng.standard_normal((5, 4, 3, 3)), rng.standard_normal((3, 5, 7, 6))
+    y, (dweight, _) = winograd(x, weight, None, SAME), winograd_weight_gradient(x, dy, SAME)
+    dx = winograd(dy, weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3), None, SAME)
+    np.testing.assert_allclose([np.vdot(dweight, weight), np.vdot(dx, x)], np.vdot(y, dy), rtol=1e-12)
+
+
+def test_not_a_number_stays_where_it_can_be_seen(rng):
+    x, weight = rng.standard_normal((1, 16, 12, 12), dtype=np.float32), rng.standard_normal((16, 16, 3, 3), dtype=np.float32)
+    x[0, 3, 5, 6] = np.nan
+    assert np.isnan(winograd(x, weight, None, SAME)[0, :, 4:7, 5:8]).all()
+
+
+def test_an_empty_batch_is_an_empty_result():
+    x, weight = np.empty((0, 16, 8, 8), np.float32), np.ones((16, 16, 3, 3), np.float32)
+    assert conv2d(x, weight, None, SAME, None, "winograd").shape == (0, 16, 8, 8)
+    dweight, dbias = conv2d_weight_gradient(x, np.empty((0, 16, 8, 8), np.float32), SAME, "winograd")
+    assert not dweight.any() and not dbias.any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"dtype": np.dtype(np.float64)}, False),
+        ({"geometry": make_geometry(3, 2, 1)}, False),
+        ({"geometry": make_geometry(3, dilation=2)}, False),
+        ({"geometry": make_geometry((3, 1))}, False),
+        ({"channels": 3}, False),
+        ({"batch": 1}, False),
+        ({"out_height": 2, "out_width": 2}, False),
+    ],
+)
+def test_auto_takes_it_for_float32_3x3_with_work_enough(changes, expected):
+    usual = {"dtype": np.dtype(np.float32), "geometry": SAME, "batch": 16, "out_height": 14, "out_width": 14, "channels": 32, "outputs": 32}
+    assert winograd_pays(**usual | changes) is expected
