@@ -19,8 +19,9 @@ the U.
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -302,6 +303,24 @@ class UNet2dModel(Module):
         self.mid_block = UNetMidBlock2D(widths[-1], attention=attend, resnet=resnet) if mid_block_type else None
         self.conv_norm_out = GroupNormSiLU(norm_num_groups, widths[0], norm_eps)
         self.conv_out = Conv2d(widths[0], out_channels, 3, padding=1, generator=generator)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, generator: np.random.Generator | None = None) -> "UNet2dModel":
+        """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
+
+        Args:
+            config: the constructor's arguments by name. Missing ones take their defaults; names that begin with an underscore, such as
+                ``_class_name`` and ``_diffusers_version``, are none of them and ignored.
+            generator: source of the initial weights.
+
+        Raises:
+            ValueError: a key that is no argument; the message names all of them. Further what the constructor raises.
+        """
+        arguments = {name: value for name, value in config.items() if not name.startswith("_")}
+        unknown = sorted(arguments.keys() - set(cls.argument_names()))
+        if unknown:
+            raise ValueError(f"UNet2dModel.from_config: {', '.join(unknown)}: no such argument")
+        return cls(**arguments, generator=generator)
 
     @classmethod
     def argument_names(cls) -> list[str]:

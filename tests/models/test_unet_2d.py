@@ -148,6 +148,24 @@ def test_config_has_every_argument_of_diffusers():
     assert UNet2dModel(**config, generator=np.random.default_rng(0)).num_parameters() == 64_513
 
 
+def test_from_config_builds_what_config_json_describes():
+    model = make(TEST_NET, downsample_padding=0, norm_eps=1e-6)
+    config = json.loads(json.dumps({"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", **model.config}))
+    same = UNet2dModel.from_config(config, generator=np.random.default_rng(0))
+    assert same.config == model.config
+    assert all(np.array_equal(array, model.state_dict()[name]) for name, array in same.state_dict().items())
+
+
+def test_from_config_takes_defaults_for_what_is_missing():
+    config = {name: value for name, value in TEST_NET.items() if name != "num_class_embeds"}
+    assert UNet2dModel.from_config(config).config == make(config).config
+
+
+def test_from_config_names_every_key_that_is_no_argument():
+    with pytest.raises(ValueError, match="from_config: cross_attention_dim, zero_init: no such argument"):
+        UNet2dModel.from_config({**TEST_NET, "_name_or_path": "here", "zero_init": True, "cross_attention_dim": 8})
+
+
 # bad input ----------------------------------------------------------------------------------------------------
 
 
