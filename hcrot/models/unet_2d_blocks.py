@@ -102,6 +102,9 @@ class ResnetBlock2D(Module):
     Shapes:
         x (B, in_channels, H, W), temb (B, E) -> y (B, out_channels, H, W), in other sizes with resample: for "up" the option ``size`` of
         forward, by default (2H, 2W), for "down" (H // 2, W // 2). ``backward(dy, dtemb) -> dx`` adds to ``dtemb`` (B, E).
+
+    Raises:
+        ValueError: an argument out of range; in forward, arrays of other shapes or dtypes, or images too small to halve.
     """
 
     def __init__(
@@ -119,6 +122,11 @@ class ResnetBlock2D(Module):
         *,
         generator: np.random.Generator | None = None,
     ):
+        for name, value, known in (("act_fn", act_fn, tuple(ACTIVATIONS)), ("resample", resample, (None, "up", "down"))):
+            if value not in known:
+                raise ValueError(f"ResnetBlock2D: {name} must be one of {known}, got {value!r}")
+        if output_scale_factor == 0:
+            raise ValueError("ResnetBlock2D: output_scale_factor must not be 0")
         generator = init.default_generator(generator)
         self.output_scale_factor = float(output_scale_factor)
         self.norm1 = activated_norm(groups, in_channels, eps, act_fn)
