@@ -11,11 +11,11 @@ from hcrot.ema import EMA
 from hcrot.gradcheck import GradientError, check_gradients
 from hcrot.kernels.im2col import col2im, im2col
 from hcrot.kernels.jit import get_num_threads, set_num_threads
-from hcrot.layers.activation import GELU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
 from hcrot.layers.dropout import Dropout
-from hcrot.layers.embedding import Embedding, TimestepEmbedding, Timesteps
+from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
@@ -24,7 +24,8 @@ from hcrot.layers.reshape import Flatten
 from hcrot.losses import cross_entropy, l1_loss, mse_loss, smooth_l1_loss
 from hcrot.lr_schedules import LRSchedule, get_scheduler
 from hcrot.models.digit_classifier import DigitClassifier
-from hcrot.models.unet_2d import ResnetBlock2D, UNet2dModel
+from hcrot.models.unet_2d import UNet2dModel
+from hcrot.models.unet_2d_blocks import ResnetBlock2D
 from hcrot.module import Identity, Module, Parameter, Sequential
 from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
 from hcrot.schedulers.ddpm import DDPMScheduler
@@ -41,9 +42,9 @@ def __getattr__(name: str) -> ModuleType:
 
 __all__ = [
     "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "DDPMScheduler", "DigitClassifier",
-    "Downsample", "Dropout", "Embedding", "Flatten", "GradientError", "GroupNorm", "GroupNormSiLU", "Identity", "LRSchedule", "LayerNorm",
-    "Linear", "MaxPool2d", "Module", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh",
-    "TimestepEmbedding", "Timesteps", "UNet2dModel", "Upsample", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy",
-    "get_num_threads", "get_scheduler", "im2col", "l1_loss", "load_checkpoint", "load_model", "mse_loss", "save_checkpoint", "save_model",
-    "set_num_threads", "smooth_l1_loss",
+    "Downsample", "Dropout", "Embedding", "Flatten", "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU", "Identity",
+    "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU",
+    "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "Upsample", "check_gradients", "clip_grad_norm",
+    "col2im", "cross_entropy", "get_num_threads", "get_scheduler", "im2col", "l1_loss", "load_checkpoint", "load_model", "mse_loss",
+    "save_checkpoint", "save_model", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

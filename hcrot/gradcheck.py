@@ -192,7 +192,7 @@ class _Trial:
         self.call_backward = backward or (lambda module, *douts: module.backward(*douts))
         self.differentiated = [(index, value) for index, value in enumerate(inputs) if _is_floating(value)]
         self.problems: list[str] = []
-        self.parameter_names = list({id(parameter): name for name, parameter in module.named_parameters()}.values())
+        self.parameter_names = list({id(parameter): name for name, parameter in module.named_parameters() if parameter.trainable}.values())
         sources = [value for part in module.modules() for value in vars(part).values() if isinstance(value, np.random.Generator)]
         self.rewinds = [(source.bit_generator, source.bit_generator.state) for source in sources]
         self.outputs = self.forward()

@@ -36,19 +36,22 @@ class Parameter:
 
     Args:
         data: initial values, float32 or float64, dense in memory (in any order of axes); kept as it is, not copied.
+        trainable: False for a constant that is saved and loaded with the parameters, but not learned.
 
     Attributes:
         data: the values.
         grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
+        trainable: the argument.
     """
 
-    def __init__(self, data: np.ndarray):
+    def __init__(self, data: np.ndarray, trainable: bool = True):
         if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
             kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
             raise TypeError(f"Parameter: data must be a float32 or float64 array, got {kind}")
         flat(data)
         self.data = data
         self.grad = np.zeros_like(data)
+        self.trainable = trainable
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -128,7 +131,8 @@ class Module:
             yield module
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield ``(name, parameter)`` for every parameter at and below this module, in order; one that has two names comes twice.
+        """Yield ``(name, parameter)`` for every parameter at and below this module, constants included, in order; one that has two names
+        comes twice.
 
         Raises:
             TypeError: a module holds a parameter in a list, or a module in a tuple or dict, where it would never be found.
@@ -141,8 +145,8 @@ class Module:
                     check_findable(type(module).__name__, name, value)
 
     def parameters(self) -> list[Parameter]:
-        """All parameters at and below this module, in order, each once."""
-        return list({id(parameter): parameter for _, parameter in self.named_parameters()}.values())
+        """All parameters to be learned at and below this module, in order, each once."""
+        return list({id(parameter): parameter for _, parameter in self.named_parameters() if parameter.trainable}.values())
 
     def num_parameters(self) -> int:
         """The number of learned values."""
@@ -184,7 +188,7 @@ class Module:
         """
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"{type(self).__name__}.astype: dtype must be float32 or float64, got {np.dtype(dtype)}")
-        for parameter in self.parameters():
+        for _, parameter in self.named_parameters():
             parameter.data = parameter.data.astype(dtype)
             parameter.grad = parameter.grad.astype(dtype)
         return self

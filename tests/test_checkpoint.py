@@ -320,8 +320,8 @@ def test_bad_configuration(tmp_path, text, message):
 
 def test_configuration_that_hcrot_does_not_have_yet(tmp_path):
     save_checkpoint(tmp_path / "c", tiny_model())
-    (tmp_path / "c" / "config.json").write_text('{"resnet_time_scale_shift": "scale_shift"}')
-    with pytest.raises(NotImplementedError, match="resnet_time_scale_shift"):
+    (tmp_path / "c" / "config.json").write_text(json.dumps({"down_block_types": ["SkipDownBlock2D"] * 4}))
+    with pytest.raises(NotImplementedError, match="SkipDownBlock2D"):
         load_model(tmp_path / "c")
 
 

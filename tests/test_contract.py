@@ -20,7 +20,7 @@ import hcrot.models
 from hcrot import module as protocol
 from hcrot.gradcheck import check_gradients
 from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, pooling, resample, reshape
-from hcrot.models import digit_classifier, unet_2d
+from hcrot.models import digit_classifier, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Parameter, Sequential
 
 
@@ -56,17 +56,14 @@ def block_inputs(draw):
     return draw(3, 4, 5, 6), draw(3, 5)
 
 
-def parts(generator):
-    """What the constructors of U-Net blocks take, for two groups and heads of two."""
-    return {
-        "attention": lambda channels: attention.Attention(channels, 2, 2, generator=generator),
-        "resnet": lambda channels_in, channels_out: unet_2d.ResnetBlock2D(channels_in, channels_out, 5, 2, generator=generator),
-        "generator": generator,
-    }
+def resnet_of(generator, **options):
+    """What makes residual blocks in the constructors of U-Net blocks, for two groups."""
+    return lambda channels_in, channels_out: unet_2d_blocks.ResnetBlock2D(channels_in, channels_out, 5, 2, generator=generator, **options)
 
 
-def middle_parts(generator):
-    return {name: part for name, part in parts(generator).items() if name != "generator"}
+def attention_of(generator):
+    """What makes attention, in heads of two."""
+    return lambda channels: attention.Attention(channels, 2, 2, generator=generator)
 
 
 def block_backward(module, dh):
@@ -95,6 +92,22 @@ def up_backward(module, dh):
     dtemb, dskips = np.zeros((3, 5), dh.dtype), []
     return module.backward(dh, dtemb, dskips), dtemb, *reversed(dskips)
 
+
+def small_unet(generator, **options):
+    return unet_2d.UNet2dModel(
+        in_channels=2,
+        out_channels=3,
+        block_out_channels=(4, 6),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=2,
+        attention_head_dim=3,
+        layers_per_block=1,
+        generator=generator,
+        **options,
+    )
+
+
 CASES = [
     Case("Identity", lambda g: Identity(), images),
     Case(
@@ -119,6 +132,7 @@ CASES = [
     Case("ReLU", lambda g: activation.ReLU(), images),
     Case("GELU", lambda g: activation.GELU(), images),
     Case("GELU by tanh", lambda g: activation.GELU("tanh"), images),
+    Case("Mish", lambda g: activation.Mish(), images),
     Case("Sigmoid", lambda g: activation.Sigmoid(), images),
     Case("Tanh", lambda g: activation.Tanh(), images),
     Case("Softmax", lambda g: activation.Softmax(), images),
@@ -127,6 +141,7 @@ CASES = [
     Case("Dropout of nothing", lambda g: dropout.Dropout(0, generator=g), images),
     Case("Embedding", lambda g: embedding.Embedding(5, 3, generator=g), lambda draw: (LABELS,)),
     Case("Timesteps", lambda g: embedding.Timesteps(6), lambda draw: (LABELS, draw(1).dtype)),
+    Case("GaussianFourierProjection", lambda g: embedding.GaussianFourierProjection(6, generator=g), lambda draw: (LABELS + 1,)),
     Case("TimestepEmbedding", lambda g: embedding.TimestepEmbedding(4, 6, generator=g), lambda draw: (draw(3, 4),)),
     Case("MaxPool2d", lambda g: pooling.MaxPool2d((2, 3), (1, 2), (1, 0)), images),
     Case("AvgPool2d", lambda g: pooling.AvgPool2d((2, 3), (1, 2), (1, 0)), images),
@@ -148,39 +163,89 @@ CASES = [
         lambda g: attention.Attention(7, 3, None, residual_connection=False, rescale_output_factor=2, generator=g),
         lambda draw: (draw(2, 7, 3, 2),),
     ),
-    Case("ResnetBlock2D", lambda g: unet_2d.ResnetBlock2D(4, 6, 5, 2, generator=g), block_inputs, backward=block_backward),
+    Case("ActivatedGroupNorm", lambda g: unet_2d_blocks.ActivatedGroupNorm(2, 4, 1e-5, activation.Mish()), images),
+    Case("ScaleShift", lambda g: unet_2d_blocks.ScaleShift(), lambda draw: (draw(3, 4, 5, 6), draw(3, 8))),
+    Case("ResnetBlock2D", lambda g: unet_2d_blocks.ResnetBlock2D(4, 6, 5, 2, generator=g), block_inputs, backward=block_backward),
     Case(
         "ResnetBlock2D with dropout",
-        lambda g: unet_2d.ResnetBlock2D(4, 4, 5, 2, dropout=0.3, generator=g),
+        lambda g: unet_2d_blocks.ResnetBlock2D(4, 4, 5, 2, dropout=0.3, generator=g),
         block_inputs,
         backward=block_backward,
         random=True,
     ),
-    Case("DownBlock2D", lambda g: unet_2d.DownBlock2D(4, 6, 2, 1, **parts(g)), block_inputs, down_forward, down_backward),
-    Case("DownBlock2D at the end", lambda g: unet_2d.DownBlock2D(4, 6, 1, None, **parts(g)), block_inputs, down_forward, down_backward),
-    Case("UNetMidBlock2D", lambda g: unet_2d.UNetMidBlock2D(4, **middle_parts(g)), block_inputs, backward=block_backward),
+    Case(
+        "ResnetBlock2D that scales, shifts and doubles",
+        lambda g: unet_2d_blocks.ResnetBlock2D(4, 6, 5, 2, scale_shift=True, act_fn="mish", resample="up", generator=g),
+        block_inputs,
+        lambda module, x, temb: module(x, temb, size=(9, 11)),
+        block_backward,
+    ),
+    Case(
+        "ResnetBlock2D that halves and divides",
+        lambda g: unet_2d_blocks.ResnetBlock2D(4, 4, 5, 2, act_fn="gelu", output_scale_factor=1.5, resample="down", generator=g),
+        block_inputs,
+        backward=block_backward,
+    ),
+    Case(
+        "DownBlock2D",
+        lambda g: unet_2d_blocks.DownBlock2D(
+            4, 6, 2, resnet=resnet_of(g), attention=attention_of(g), downsample=lambda channels: resample.Downsample(channels, generator=g)
+        ),
+        block_inputs,
+        down_forward,
+        down_backward,
+    ),
+    Case(
+        "DownBlock2D that halves in a residual block",
+        lambda g: unet_2d_blocks.DownBlock2D(
+            4, 6, 1, resnet=resnet_of(g), downsample=lambda channels: resnet_of(g, resample="down")(channels, channels)
+        ),
+        block_inputs,
+        down_forward,
+        down_backward,
+    ),
+    Case(
+        "DownBlock2D at the end",
+        lambda g: unet_2d_blocks.DownBlock2D(4, 6, 1, resnet=resnet_of(g), attention=attention_of(g)),
+        block_inputs,
+        down_forward,
+        down_backward,
+    ),
+    Case(
+        "UNetMidBlock2D",
+        lambda g: unet_2d_blocks.UNetMidBlock2D(4, resnet=resnet_of(g), attention=attention_of(g)),
+        block_inputs,
+        backward=block_backward,
+    ),
     Case(
         "UpBlock2D",
-        lambda g: unet_2d.UpBlock2D(4, 6, (2, 4), True, **parts(g)),
+        lambda g: unet_2d_blocks.UpBlock2D(
+            4, 6, (2, 4), resnet=resnet_of(g), attention=attention_of(g), upsample=lambda channels: resample.Upsample(channels, generator=g)
+        ),
         lambda draw: (*block_inputs(draw), draw(3, 2, 5, 6), draw(3, 4, 5, 6)),
         up_forward,
         up_backward,
     ),
     Case(
-        "UNet2dModel",
-        lambda g: unet_2d.UNet2dModel(
-            in_channels=2,
-            out_channels=3,
-            block_out_channels=(4, 6),
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=2,
-            attention_head_dim=3,
-            layers_per_block=1,
-            num_class_embeds=5,
-            generator=g,
+        "UpBlock2D that doubles in a residual block",
+        lambda g: unet_2d_blocks.UpBlock2D(
+            4, 6, (2,), resnet=resnet_of(g), upsample=lambda channels: resnet_of(g, resample="up")(channels, channels)
         ),
-        lambda draw: (draw(4, 2, 5, 7), np.array([0, 999, 3, 500]), LABELS),
+        lambda draw: (*block_inputs(draw), draw(3, 2, 5, 6)),
+        up_forward,
+        up_backward,
+    ),
+    Case("UNet2dModel", lambda g: small_unet(g, num_class_embeds=5), lambda draw: (draw(4, 2, 5, 7), np.array([0, 999, 3, 500]), LABELS)),
+    Case(
+        "UNet2dModel of random frequencies, given embeddings",
+        lambda g: small_unet(g, time_embedding_type="fourier", class_embed_type="identity", center_input_sample=True),
+        lambda draw: (draw(4, 2, 5, 7), np.array([1, 2, 3, 4]), draw(4, 16)),
+    ),
+    Case(
+        "UNet2dModel of learned times and labels like times",
+        lambda g: small_unet(g, time_embedding_type="learned", num_train_timesteps=9, class_embed_type="timestep", dropout=0.2),
+        lambda draw: (draw(4, 2, 5, 7), np.array([8, 0, 3, 1]), LABELS),
+        random=True,
     ),
     Case(
         "DigitClassifier",
@@ -410,7 +475,8 @@ def test_gradients_add_up(case):
 def test_every_parameter_receives_a_gradient(case):
     use = Use(case)
     use.results()
-    assert not [name for name, parameter in use.module.named_parameters() if not parameter.grad.any()]
+    named = list(use.module.named_parameters())
+    assert not [name for name, parameter in named if parameter.trainable != parameter.grad.any()]
 
 
 @every_case

@@ -89,6 +89,18 @@ def test_a_parameter_is_a_float_array(data, got):
         Parameter(data)
 
 
+def test_a_constant_is_saved_and_cast_but_not_learned(rng):
+    layer = Linear(2, 3, generator=rng)
+    layer.offset = Parameter(np.ones(3, np.float32), trainable=False)
+    assert list(layer.state_dict()) == ["weight", "bias", "offset"]
+    assert layer.parameters() == [layer.weight, layer.bias]
+    assert layer.num_parameters() == 9
+    layer.load_state_dict({**layer.state_dict(), "offset": np.full(3, 2.0)})
+    assert (layer.offset.data == 2).all()
+    assert layer.astype(np.float64).offset.data.dtype == np.float64
+    assert len(check_gradients(layer, rng.standard_normal((4, 2))).lines) == 3
+
+
 # ---------------------------------------------------------------- the tree
 
 

@@ -107,6 +107,36 @@ def _gelu_tanh(x: np.ndarray) -> np.ndarray:
     return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
 
 
+class Mish(Module):
+    """``y = x tanh(ln(1 + e^x))`` (Misra 2019).
+
+    The logarithm and the tanh cancel: with ``u = e^x`` and ``n = u (u + 2)``, ``tanh(ln(1 + u)) = ((1 + u)^2 - 1) / ((1 + u)^2 + 1)
+    = n / (n + 2)``. Backward: ``dx = dout (n / (n + 2) + 4 x u (u + 1) / (n + 2)^2)``. What is kept is x.
+
+    Shapes:
+        x, any shape -> y, the same.
+    """
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        check_floating("Mish", x)
+        self.save(x)
+        u = _exp_for_mish(x)
+        n = u * (u + 2)
+        return x * (n / (n + 2))
+
+    def backward(self, dout: np.ndarray) -> np.ndarray:
+        x = self.saved()
+        check_gradient("Mish", dout, x.shape, x.dtype)
+        u = _exp_for_mish(x)
+        n = u * (u + 2)
+        return dout * (n / (n + 2) + 4 * x * u * (u + 1) / (n + 2) ** 2)
+
+
+def _exp_for_mish(x: np.ndarray) -> np.ndarray:
+    """e^x, but no more than e^20: there n / (n + 2) has long been 1, and n^2 is not yet infinite in float32."""
+    return np.exp(np.minimum(x, 20))
+
+
 class Sigmoid(Module):
     """``y = 1 / (1 + e^-x)``, without overflow for any x.
 

@@ -1,4 +1,4 @@
-"""Embeddings: of class labels by a table, of timesteps by sinusoids and a small network.
+"""Embeddings: of class labels by a table, of timesteps by sinusoids, of fixed or random frequency, and a small network.
 
 Notation: B images, N entries of the table, D numbers per embedding, E width of the time embedding.
 """
@@ -99,11 +99,7 @@ class Timesteps(Module):
         """``dtype``, float32 or float64, is that of the calculation and of y; in float32 the sinusoids of t = 1000 are exact to 1e-4."""
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"Timesteps: dtype must be float32 or float64, got {np.dtype(dtype)}")
-        timesteps = np.asarray(timesteps)
-        if timesteps.dtype.kind not in "iuf":
-            raise TypeError(f"Timesteps: timesteps must be integers or floating-point numbers, got {timesteps.dtype}")
-        if timesteps.ndim != 1:
-            raise ValueError(f"Timesteps: timesteps must be of shape (batch,), got {timesteps.shape}")
+        timesteps = check_timesteps("Timesteps", timesteps)
         half = self.num_channels // 2
         frequencies = np.exp(-math.log(10000) * np.arange(half, dtype=dtype) / (half - self.downscale_freq_shift))
         angles = timesteps.astype(dtype)[:, None] * frequencies
@@ -113,6 +109,52 @@ class Timesteps(Module):
 
     def describe(self) -> str:
         return f"{self.num_channels}, flip_sin_to_cos={self.flip_sin_to_cos}, downscale_freq_shift={self.downscale_freq_shift:g}"
+
+
+class GaussianFourierProjection(Module):
+    """Sinusoids of random frequency, of the logarithm of the time (Tancik et al. 2020; Song et al. 2021).
+
+        y = [sin(a_0), ..., sin(a_(D-1)), cos(a_0), ..., cos(a_(D-1))],    a_i = 2 pi weight_i ln(t)
+
+    The frequencies are drawn once and not learned: ``weight`` is a constant of the state. There is no backward. In float32, angles of
+    hundreds of turns are exact to some 1e-4.
+
+    Args:
+        embedding_size: D.
+        scale: standard deviation of the frequencies.
+        generator: source of the frequencies, N(0, scale^2).
+
+    Shapes:
+        timesteps (B,), of any integer or floating-point dtype -> y (B, 2D) of the weight's dtype. ``weight`` (D,). A time of 0 or less has
+        no logarithm: its row is NaN, as in diffusers.
+
+    Raises:
+        ValueError: an embedding_size below 1; in forward, timesteps that are not 1-D. TypeError: in forward, timesteps that are no numbers.
+    """
+
+    def __init__(self, embedding_size: int, scale: float = 1.0, *, generator: np.random.Generator | None = None):
+        init.check_positive("GaussianFourierProjection", embedding_size=embedding_size)
+        weight = np.float32(scale) * init.default_generator(generator).standard_normal(embedding_size, np.float32)
+        self.weight = Parameter(weight, trainable=False)
+
+    def forward(self, timesteps: np.ndarray) -> np.ndarray:
+        timesteps = check_timesteps("GaussianFourierProjection", timesteps)
+        logarithms = np.log(timesteps, dtype=np.float64).astype(self.weight.data.dtype)
+        angles = logarithms[:, None] * self.weight.data * 2 * np.pi
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+    def describe(self) -> str:
+        return str(self.weight.data.size)
+
+
+def check_timesteps(name: str, timesteps: np.ndarray) -> np.ndarray:
+    """``timesteps`` as an array; an error that begins with ``name`` unless they are numbers and 1-D."""
+    timesteps = np.asarray(timesteps)
+    if timesteps.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: timesteps must be integers or floating-point numbers, got {timesteps.dtype}")
+    if timesteps.ndim != 1:
+        raise ValueError(f"{name}: timesteps must be of shape (batch,), got {timesteps.shape}")
+    return timesteps
 
 
 class TimestepEmbedding(Module):

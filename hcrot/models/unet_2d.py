@@ -1,227 +1,55 @@
 """The network of a diffusion model: a U-Net that sees a noisy image, the time and a class, and predicts the noise.
 
-Read from top to bottom: residual block, down block, mid block, up block, U-Net. Each ``backward`` is its ``forward`` read upwards, after
-one law:
-
-    What a module alone consumes, its backward returns. What many modules share, the caller owns an accumulator for, and backward
-    adds to it.
-
-So ``forward(h, temb, skips) -> h`` becomes ``backward(dh, dtemb, dskips) -> dh``. ``temb``, the embedding of time and class, is shared by
-all residual blocks: each adds its gradient to ``dtemb``. ``skips`` is a stack: the way down pushes and the way up pops; in backward time
-runs the other way, so the way up pushes ``dskips`` and the way down pops. Constructors push and pop channel widths by the same discipline.
+Its blocks, and the law by which gradients travel between them, are in ``unet_2d_blocks.py``; read that first. Here they are put together,
+and time and class become ``temb``. What arguments may be is in ``unet_2d_arguments.py``.
 
 Names, arguments and parameter keys are those of diffusers' ``UNet2DModel`` (0.42), whose weights load unchanged. Unlike it, any image size
 works: the way up goes to the size of the skip that waits, where diffusers always doubles and fails on sizes that are not divisible.
 
-Notation: B images, H x W pixels, E width of ``temb``. Sources: Ho et al. 2020 (appendix B) for the network, Ronneberger et al. 2015 for
-the U.
+Notation: B images, H x W pixels, E width of ``temb``. Sources: Ho et al. 2020 (appendix B) for the network.
 """
 
 import inspect
-import math
-from collections.abc import Sequence
-from numbers import Real
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.channels import concatenate, pixel_sums, split
-from hcrot.layers.activation import SiLU
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d, check_images
-from hcrot.layers.dropout import Dropout
-from hcrot.layers.embedding import Embedding, TimestepEmbedding, Timesteps
-from hcrot.layers.linear import Linear
+from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
-from hcrot.module import Identity, Module
-
-
-class ResnetBlock2D(Module):
-    """Two convolutions beside a shortcut, told the time in between.
-
-        h = conv1(silu(norm1(x))) + time_emb_proj(temb)          one number per image and channel, the same for every pixel
-        y = conv2(dropout(silu(norm2(h)))) + shortcut(x)         shortcut: a 1x1 convolution if the width changes, else x itself
-
-    ``temb`` comes with its SiLU already applied: the U-Net computes it once for all blocks.
-
-    Args:
-        in_channels, out_channels: widths of x and y.
-        temb_channels: E.
-        groups, eps: of both GroupNorms.
-        dropout: probability.
-        generator: source of initial values and of dropout's noise.
-
-    Shapes:
-        x (B, in_channels, H, W), temb (B, E) -> y (B, out_channels, H, W). ``backward(dy, dtemb) -> dx`` adds to ``dtemb`` (B, E).
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        temb_channels: int,
-        groups: int = 32,
-        eps: float = 1e-5,
-        dropout: float = 0.0,
-        *,
-        generator: np.random.Generator | None = None,
-    ):
-        generator = init.default_generator(generator)
-        self.norm1 = GroupNormSiLU(groups, in_channels, eps)
-        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1, generator=generator)
-        self.time_emb_proj = Linear(temb_channels, out_channels, generator=generator)
-        self.norm2 = GroupNormSiLU(groups, out_channels, eps)
-        self.dropout = Dropout(dropout, generator=generator) if dropout else Identity()
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, generator=generator)
-        self.conv_shortcut = Conv2d(in_channels, out_channels, 1, generator=generator) if in_channels != out_channels else Identity()
-
-    def forward(self, x: np.ndarray, temb: np.ndarray) -> np.ndarray:
-        h = self.conv1(self.norm1(x), shift=self.time_emb_proj(temb))
-        return self.conv2(self.dropout(self.norm2(h)), residual=self.conv_shortcut(x))
-
-    def backward(self, dy: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
-        dh = self.norm2.backward(self.dropout.backward(self.conv2.backward(dy)))
-        dtemb += self.time_emb_proj.backward(pixel_sums(dh))
-        return self.norm1.backward(self.conv1.backward(dh)) + self.conv_shortcut.backward(dy)
-
-
-class Level(Module):
-    """What down and up blocks share: residual blocks, each followed by attention where the block has any, and a resampler at most."""
-
-    attentions: list[Module]
-    resnets: list[ResnetBlock2D]
-
-    def layer(self, index: int, h: np.ndarray, temb: np.ndarray) -> np.ndarray:
-        h = self.resnets[index](h, temb)
-        return self.attentions[index](h) if self.attentions else h
-
-    def layer_backward(self, index: int, dh: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
-        if self.attentions:
-            dh = self.attentions[index].backward(dh)
-        return self.resnets[index].backward(dh, dtemb)
-
-
-class DownBlock2D(Level):
-    """Residual blocks (with attention in ``AttnDownBlock2D``) and, but for the last level, a halving; every result is pushed as a skip.
-
-    Args:
-        in_channels, out_channels: widths before and after.
-        num_layers: residual blocks.
-        downsample_padding: 1, or 0 for diffusers' one-sided padding; None for no downsampling.
-        attention: function ``channels -> Attention``, or None for a block without.
-        resnet: function ``(in_channels, out_channels) -> ResnetBlock2D``.
-        generator: source of initial values.
-
-    Shapes:
-        h (B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2)), with padding 0 H // 2; the
-        last block keeps the size.
-    """
-
-    def __init__(self, in_channels, out_channels, num_layers, downsample_padding, *, attention, resnet, generator):
-        self.attentions, self.resnets = [], []
-        for _ in range(num_layers):
-            self.resnets.append(resnet(in_channels, out_channels))
-            if attention:
-                self.attentions.append(attention(out_channels))
-            in_channels = out_channels
-        self.downsamplers = []
-        if downsample_padding is not None:
-            self.downsamplers.append(Downsample(out_channels, padding=downsample_padding, generator=generator))
-
-    def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray]) -> np.ndarray:
-        for index in range(len(self.resnets)):
-            h = self.layer(index, h, temb)
-            skips.append(h)
-        for downsample in self.downsamplers:
-            h = downsample(h)
-            skips.append(h)
-        return h
-
-    def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
-        for downsample in self.downsamplers:
-            dh = downsample.backward(dh + dskips.pop())
-        for index in reversed(range(len(self.resnets))):
-            dh = self.layer_backward(index, dh + dskips.pop(), dtemb)
-        return dh
-
-
-class UNetMidBlock2D(Level):
-    """Residual block, attention (optional), residual block, at the lowest resolution.
-
-    Args:
-        channels: width throughout.
-        attention, resnet: as of :class:`DownBlock2D`.
-
-    Shapes:
-        h (B, channels, H, W) -> the same.
-    """
-
-    def __init__(self, channels, *, attention, resnet):
-        self.attentions = [attention(channels)] if attention else []
-        self.resnets = [resnet(channels, channels), resnet(channels, channels)]
-
-    def forward(self, h: np.ndarray, temb: np.ndarray) -> np.ndarray:
-        return self.resnets[1](self.layer(0, h, temb), temb)
-
-    def backward(self, dh: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
-        return self.layer_backward(0, self.resnets[1].backward(dh, dtemb), dtemb)
-
-
-class UpBlock2D(Level):
-    """Residual blocks (with attention in ``AttnUpBlock2D``), each joined by a skip from the way down, and, but for the last level, an
-    enlargement to the size of the skip that waits.
-
-    Args:
-        in_channels, out_channels: widths before and after.
-        skip_channels: width of each skip that the block will pop, in the order of popping.
-        upsample: whether there is an enlargement.
-        attention, resnet, generator: as of :class:`DownBlock2D`.
-
-    Shapes:
-        h (B, in_channels, H, W) -> (B, out_channels, H', W'), H' x W' being the size of the next skip.
-    """
-
-    def __init__(self, in_channels, out_channels, skip_channels, upsample, *, attention, resnet, generator):
-        self.attentions, self.resnets, self.widths = [], [], []
-        for skip in skip_channels:
-            self.widths.append(in_channels)
-            self.resnets.append(resnet(in_channels + skip, out_channels))
-            if attention:
-                self.attentions.append(attention(out_channels))
-            in_channels = out_channels
-        self.upsamplers = [Upsample(out_channels, generator=generator)] if upsample else []
-
-    def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray]) -> np.ndarray:
-        for index in range(len(self.resnets)):
-            h = self.layer(index, concatenate(h, skips.pop()), temb)
-        for upsample in self.upsamplers:
-            h = upsample(h, size=skips[-1].shape[2:])
-        return h
-
-    def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
-        for upsample in self.upsamplers:
-            dh = upsample.backward(dh)
-        for index in reversed(range(len(self.resnets))):
-            dh, dskip = split(self.layer_backward(index, dh, dtemb), self.widths[index])
-            dskips.append(dskip)
-        return dh
+from hcrot.models.unet_2d_arguments import check_arguments, parts_of
+from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
+from hcrot.module import Identity, Module, check_gradient
 
 
 class UNet2dModel(Module):
     """diffusers' ``UNet2DModel``: same arguments, same parameter keys, same numbers; ``forward`` returns the array itself.
 
-        emb  = time_embedding(sinusoids(timesteps)) + class_embedding(class_labels)
+        temb = act(time_embedding(time_proj(timesteps)) + class_embedding(class_labels))
         h    = conv_in(sample), down blocks (each result a skip), mid block, up blocks (each joined by a skip)
-        y    = conv_out(silu(conv_norm_out(h)))
+        y    = conv_out(silu(conv_norm_out(h)))                with time_embedding_type "fourier" divided by timesteps
+
+    ``act_fn`` is the activation of the residual blocks and of temb; the last one and that within time_embedding are always SiLU, as in
+    diffusers. Where that does something unintended, this does not: a timestep that is a Python float is not cut to an integer, an unknown
+    ``mid_block_type`` or ``class_embed_type`` is an error, and so is a head wider than the attention's channels.
 
     Shapes:
-        sample (B, in_channels, H, W), float32 (float64 after ``astype``); timesteps an int or (B,); class_labels an int or (B,) ints.
-        Returns (B, out_channels, H, W). ``backward(dout) -> dsample`` (time and class have no gradient; their embeddings learn).
+        sample (B, in_channels, H, W), float32 (float64 after ``astype``). timesteps, a number or (B,): integers from 0 to
+        num_train_timesteps - 1 if they are "learned", else any numbers, above 0 for "fourier". class_labels, by ``class_embed_type``:
+        for None an integer or (B,), below num_class_embeds; for "timestep" a number or (B,), embedded like a timestep; for "identity"
+        (B, E) of the sample's dtype, the embedding itself. Returns (B, out_channels, H, W).
+
+        ``backward(dout) -> dsample``; with class_embed_type "identity" ``(dsample, dclass_labels)``.
 
     Raises:
-        ValueError: in the constructor, arguments that do not fit together; in forward, a sample, timesteps or labels that do not fit.
-        NotImplementedError: names an argument of diffusers' that hcrot does not have yet.
+        ValueError: in the constructor, an argument out of range, or some that do not fit together; in forward, a sample, timesteps or
+            labels that do not fit. TypeError: labels or "learned" timesteps that must be integers and are not.
+        NotImplementedError: a block of diffusers' that hcrot does not have: those with FIR filters, k-diffusion's, and other networks'.
     """
 
     def __init__(
@@ -230,30 +58,30 @@ class UNet2dModel(Module):
         in_channels: int = 3,
         out_channels: int = 3,
         center_input_sample: bool = False,  # forward begins with 2 sample - 1
-        time_embedding_type: str = "positional",
+        time_embedding_type: str = "positional",  # sinusoids; "fourier": of random frequency, of ln(t); "learned": a table
         time_embedding_dim: int | None = None,  # E; None: 4 block_out_channels[0]
-        freq_shift: int = 0,
+        freq_shift: float = 0,  # of the sinusoids, see Timesteps
         flip_sin_to_cos: bool = True,  # cosines first
         down_block_types: Sequence[str] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-        mid_block_type: str | None = "UNetMidBlock2D",
+        mid_block_type: str | None = "UNetMidBlock2D",  # None: no mid block
         up_block_types: Sequence[str] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         block_out_channels: Sequence[int] = (224, 448, 672, 896),  # width of each level
         layers_per_block: int = 2,  # residual blocks of a down block; an up block has one more
-        mid_block_scale_factor: float = 1,
-        downsample_padding: int = 1,
-        downsample_type: str = "conv",
-        upsample_type: str = "conv",
-        dropout: float = 0.0,
-        act_fn: str = "silu",
+        mid_block_scale_factor: float = 1,  # what the mid block's parts divide their results by
+        downsample_padding: int = 1,  # 0: one row and column, below and to the right
+        downsample_type: str = "conv",  # of AttnDownBlock2D; "resnet": a residual block halves
+        upsample_type: str = "conv",  # of AttnUpBlock2D
+        dropout: float = 0.0,  # in residual blocks
+        act_fn: str = "silu",  # or "swish", which is the same, "mish", "gelu", "relu"
         attention_head_dim: int | None = 8,  # width of a head; None: one head
         norm_num_groups: int = 32,
-        attn_norm_num_groups: int | None = None,  # of the mid attention; None: norm_num_groups
+        attn_norm_num_groups: int | None = None,  # of the mid attention; None: norm_num_groups, with "scale_shift" no norm
         norm_eps: float = 1e-5,
-        resnet_time_scale_shift: str = "default",
+        resnet_time_scale_shift: str = "default",  # the time shifts before norm2; "scale_shift": scales and shifts after it
         add_attention: bool = True,  # whether the mid block has attention
-        class_embed_type: str | None = None,
-        num_class_embeds: int | None = None,  # number of classes; None: no class conditioning
-        num_train_timesteps: int | None = None,
+        class_embed_type: str | None = None,  # a table of num_class_embeds; "timestep": like a time; "identity": labels are embeddings
+        num_class_embeds: int | None = None,  # number of classes; None: no table, and without class_embed_type no class conditioning
+        num_train_timesteps: int | None = None,  # size of the table of "learned" times
         *,
         generator: np.random.Generator | None = None,
     ):
@@ -261,47 +89,92 @@ class UNet2dModel(Module):
         self.config = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
         check_arguments(arguments)
         generator = init.default_generator(generator)
-        widths = tuple(block_out_channels)
+        act_fn, widths = act_fn.lower(), tuple(block_out_channels)
         temb_channels = time_embedding_dim or 4 * widths[0]
+        time_channels = 2 * widths[0] if time_embedding_type == "fourier" else widths[0]
+        scale_shift = resnet_time_scale_shift == "scale_shift"
 
-        def resnet(channels_in: int, channels_out: int) -> ResnetBlock2D:
-            return ResnetBlock2D(channels_in, channels_out, temb_channels, norm_num_groups, norm_eps, dropout, generator=generator)
+        def resnet(channels_in: int, channels_out: int, **options: Any) -> ResnetBlock2D:
+            options |= {"groups": norm_num_groups, "eps": norm_eps, "dropout": dropout, "act_fn": act_fn, "scale_shift": scale_shift}
+            return ResnetBlock2D(channels_in, channels_out, temb_channels, **options, generator=generator)
 
-        def attention(channels: int, groups: int = norm_num_groups) -> Attention:
-            return Attention(channels, attention_head_dim, norm_num_groups=groups, eps=norm_eps, generator=generator)
+        def attention(channels: int, groups: int | None = norm_num_groups, factor: float = 1) -> Attention:
+            options = {"norm_num_groups": groups, "eps": norm_eps, "rescale_output_factor": factor}
+            return Attention(channels, attention_head_dim, **options, generator=generator)
 
-        def mid_attention(channels: int) -> Attention:
-            return attention(channels, norm_num_groups if attn_norm_num_groups is None else attn_norm_num_groups)
+        downsamplers = {
+            "conv": lambda channels: Downsample(channels, padding=downsample_padding, generator=generator),
+            "resnet": lambda channels: resnet(channels, channels, resample="down"),
+        }
+        upsamplers = {
+            "conv": lambda channels: Upsample(channels, generator=generator),
+            "resnet": lambda channels: resnet(channels, channels, resample="up"),
+        }
 
-        parts = {"resnet": resnet, "generator": generator}
         self.conv_in = Conv2d(in_channels, widths[0], 3, padding=1, generator=generator)
-        self.time_proj = Timesteps(widths[0], flip_sin_to_cos, freq_shift)
-        self.time_embedding = TimestepEmbedding(widths[0], temb_channels, generator=generator)
-        self.class_embedding = Embedding(num_class_embeds, temb_channels, generator=generator) if num_class_embeds else None
-        self.temb_act = SiLU()
+        if time_embedding_type == "fourier":
+            self.time_proj = GaussianFourierProjection(widths[0], scale=16, generator=generator)
+        elif time_embedding_type == "learned":
+            self.time_proj = Embedding(num_train_timesteps, widths[0], generator=generator)
+        else:
+            self.time_proj = Timesteps(widths[0], flip_sin_to_cos, freq_shift)
+        self.time_embedding = TimestepEmbedding(time_channels, temb_channels, generator=generator)
+        if class_embed_type == "timestep":
+            self.class_embedding = TimestepEmbedding(time_channels, temb_channels, generator=generator)
+        elif class_embed_type == "identity":
+            self.class_embedding = Identity()
+        else:
+            self.class_embedding = Embedding(num_class_embeds, temb_channels, generator=generator) if num_class_embeds else None
+        self.temb_act = ACTIVATIONS[act_fn]()
 
         # the stack of skips, as widths: pushed here as the down blocks push arrays, popped below as the up blocks pop them
         skips, width, last = [widths[0]], widths[0], len(widths) - 1
         self.down_blocks = []
         for level, (kind, out) in enumerate(zip(down_block_types, widths, strict=True)):
-            padding = None if level == last else downsample_padding
-            attend = attention if kind.startswith("Attn") else None
-            self.down_blocks.append(DownBlock2D(width, out, layers_per_block, padding, attention=attend, **parts))
+            attend, how = parts_of(kind, downsample_type)
+            parts = {"attention": attention if attend else None, "downsample": None if level == last else downsamplers[how]}
+            self.down_blocks.append(DownBlock2D(width, out, layers_per_block, resnet=resnet, **parts))
             skips += [out] * (layers_per_block + (level != last))
             width = out
 
         self.up_blocks = []
         for level, (kind, out) in enumerate(zip(up_block_types, reversed(widths), strict=True)):
             popped = [skips.pop() for _ in range(layers_per_block + 1)]
-            attend = attention if kind.startswith("Attn") else None
-            self.up_blocks.append(UpBlock2D(width, out, popped, level != last, attention=attend, **parts))
+            attend, how = parts_of(kind, upsample_type)
+            parts = {"attention": attention if attend else None, "upsample": None if level == last else upsamplers[how]}
+            self.up_blocks.append(UpBlock2D(width, out, popped, resnet=resnet, **parts))
             width = out
         assert not skips
 
-        attend = mid_attention if add_attention else None
-        self.mid_block = UNetMidBlock2D(widths[-1], attention=attend, resnet=resnet) if mid_block_type else None
+        self.mid_block = None
+        if mid_block_type:
+            default_groups = None if scale_shift else norm_num_groups
+            groups = default_groups if attn_norm_num_groups is None else attn_norm_num_groups
+            self.mid_block = UNetMidBlock2D(
+                widths[-1],
+                resnet=partial(resnet, output_scale_factor=mid_block_scale_factor),
+                attention=partial(attention, groups=groups, factor=mid_block_scale_factor) if add_attention else None,
+            )
         self.conv_norm_out = GroupNormSiLU(norm_num_groups, widths[0], norm_eps)
         self.conv_out = Conv2d(widths[0], out_channels, 3, padding=1, generator=generator)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *, generator: np.random.Generator | None = None) -> "UNet2dModel":
+        """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
+
+        Args:
+            config: the constructor's arguments by name. Missing ones take their defaults; names that begin with an underscore, such as
+                ``_class_name`` and ``_diffusers_version``, are none of them and ignored.
+            generator: source of the initial weights.
+
+        Raises:
+            ValueError: a key that is no argument; the message names all of them. Further what the constructor raises.
+        """
+        arguments = {name: value for name, value in config.items() if not name.startswith("_")}
+        unknown = sorted(arguments.keys() - set(cls.argument_names()))
+        if unknown:
+            raise ValueError(f"UNet2dModel.from_config: {', '.join(unknown)}: no such argument")
+        return cls(**arguments, generator=generator)
 
     @classmethod
     def argument_names(cls) -> list[str]:
@@ -309,10 +182,11 @@ class UNet2dModel(Module):
         names = inspect.signature(cls).parameters
         return [name for name in names if name != "generator"]
 
-    def forward(self, sample: np.ndarray, timesteps: int | np.ndarray, class_labels: int | np.ndarray | None = None) -> np.ndarray:
+    def forward(self, sample: np.ndarray, timesteps: float | np.ndarray, class_labels: float | np.ndarray | None = None) -> np.ndarray:
         dtype = self.conv_in.weight.data.dtype
         check_images("UNet2dModel: sample", sample, self.config["in_channels"], dtype)
-        temb = self.embed(per_image("timesteps", timesteps, len(sample)), class_labels, dtype)
+        timesteps = per_image("timesteps", timesteps, len(sample))
+        temb = self.embed(timesteps, class_labels, dtype)
         if self.config["center_input_sample"]:
             sample = 2 * sample - 1
         h = self.conv_in(sample)
@@ -324,12 +198,16 @@ class UNet2dModel(Module):
         for block in self.up_blocks:
             h = block(h, temb, skips)
         assert not skips
-        self.save(temb.shape)
-        return self.conv_out(self.conv_norm_out(h))
+        y = self.conv_out(self.conv_norm_out(h))
+        divisor = timesteps.astype(dtype)[:, None, None, None] if self.config["time_embedding_type"] == "fourier" else None
+        self.save(temb.shape, y.shape, divisor)
+        return y if divisor is None else y / divisor
 
-    def backward(self, dout: np.ndarray) -> np.ndarray:
-        dtemb, dskips = np.zeros(self.saved(), dout.dtype), []
-        dh = self.conv_norm_out.backward(self.conv_out.backward(dout))
+    def backward(self, dout: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        temb_shape, shape, divisor = self.saved()
+        check_gradient("UNet2dModel", dout, shape, self.conv_in.weight.data.dtype)
+        dtemb, dskips = np.zeros(temb_shape, dout.dtype), []
+        dh = self.conv_norm_out.backward(self.conv_out.backward(dout if divisor is None else dout / divisor))
         for block in reversed(self.up_blocks):
             dh = block.backward(dh, dtemb, dskips)
         if self.mid_block:
@@ -338,27 +216,42 @@ class UNet2dModel(Module):
             dh = block.backward(dh, dtemb, dskips)
         dsample = self.conv_in.backward(dh + dskips.pop())
         assert not dskips
-        self.embed_backward(dtemb)
-        return 2 * dsample if self.config["center_input_sample"] else dsample
+        if self.config["center_input_sample"]:
+            dsample = 2 * dsample
+        dclass = self.embed_backward(dtemb)
+        return (dsample, dclass) if self.config["class_embed_type"] == "identity" else dsample
 
-    def embed(self, timesteps: np.ndarray, class_labels: int | np.ndarray | None, dtype: np.dtype) -> np.ndarray:
-        """``silu(time_embedding(sinusoids(timesteps)) + class_embedding(class_labels))``: (B,) and (B,) -> (B, E)."""
+    def embed(self, timesteps: np.ndarray, class_labels: float | np.ndarray | None, dtype: np.dtype) -> np.ndarray:
+        """temb (B, E) from timesteps (B,) and class_labels."""
+        kind, batch = self.config["class_embed_type"], len(timesteps)
         if (class_labels is None) != (self.class_embedding is None):
-            fault = "class_labels missing: the model was built with" if class_labels is None else "class_labels given, but the model has"
-            raise ValueError(f"UNet2dModel: {fault} num_class_embeds {self.config['num_class_embeds']}")
-        emb = self.time_embedding(self.time_proj(timesteps, dtype))
+            fault = "missing: the model was built with" if class_labels is None else "given, but the model has"
+            raise ValueError(
+                f"UNet2dModel: class_labels {fault} class_embed_type {kind!r} and num_class_embeds {self.config['num_class_embeds']}"
+            )
+        labels = class_labels
+        if kind == "identity":
+            check_class_embedding(labels, (batch, self.time_embedding.linear_2.weight.shape[0]), dtype)
+        elif self.class_embedding:
+            labels = per_image("class_labels", labels, batch)
+        # times and "timestep" labels go through time_proj together, since it, like every layer, keeps one forward for one backward
+        waves = self.time_proj(np.concatenate([timesteps, labels]) if kind == "timestep" else timesteps).astype(dtype, copy=False)
+        emb = self.time_embedding(waves[:batch])
         if self.class_embedding:
-            emb = emb + self.class_embedding(per_image("class_labels", class_labels, len(timesteps)))
+            emb = emb + self.class_embedding(waves[batch:] if kind == "timestep" else labels)
         return self.temb_act(emb)
 
-    def embed_backward(self, dtemb: np.ndarray) -> None:
+    def embed_backward(self, dtemb: np.ndarray) -> np.ndarray | None:
+        """The gradient of what class_embedding got; None for labels from a table, or without labels."""
         demb = self.temb_act.backward(dtemb)
-        if self.class_embedding:
-            self.class_embedding.backward(demb)
-        self.time_embedding.backward(demb)
+        dclass = self.class_embedding.backward(demb) if self.class_embedding else None
+        dwaves = self.time_embedding.backward(demb)
+        if isinstance(self.time_proj, Embedding):
+            self.time_proj.backward(np.concatenate([dwaves, dclass]) if self.config["class_embed_type"] == "timestep" else dwaves)
+        return dclass
 
 
-def per_image(name: str, value: int | np.ndarray, batch: int) -> np.ndarray:
+def per_image(name: str, value: float | np.ndarray, batch: int) -> np.ndarray:
     """``value`` as an array (batch,): a single number is meant for every image.
 
     Raises:
@@ -370,56 +263,8 @@ def per_image(name: str, value: int | np.ndarray, batch: int) -> np.ndarray:
     return np.broadcast_to(array.reshape(-1), (batch,))
 
 
-NOT_YET = {
-    "time_embedding_type": ("positional",),
-    "mid_block_type": ("UNetMidBlock2D", None),
-    "mid_block_scale_factor": (1,),
-    "downsample_type": ("conv",),
-    "upsample_type": ("conv",),
-    "act_fn": ("silu", "swish"),
-    "resnet_time_scale_shift": ("default",),
-    "class_embed_type": (None,),
-    "num_train_timesteps": (None,),
-}
-"""The values of diffusers' arguments that hcrot has so far, where it does not have all."""
-
-OPTIONAL_SIZES = ("num_class_embeds", "time_embedding_dim", "attention_head_dim", "attn_norm_num_groups")
-"""Arguments that are None or an int of at least 1."""
-
-
-def check_arguments(arguments: dict) -> None:
-    """Raise before any work if the constructor's arguments do not fit together (ValueError) or ask for what is not there yet
-    (NotImplementedError); the message names the argument, what came and what was expected."""
-    for name, known in NOT_YET.items():
-        if arguments[name] not in known:
-            raise NotImplementedError(f"UNet2dModel: {name}={arguments[name]!r} is not there yet; known: {known}")
-    widths = arguments["block_out_channels"]
-    if not isinstance(widths, Sequence) or not widths:
-        raise ValueError(f"UNet2dModel: block_out_channels must be a sequence of widths, one for each level, got {widths!r}")
-    for side in ("down", "up"):
-        kinds = arguments[f"{side}_block_types"]
-        known = (f"{side.capitalize()}Block2D", f"Attn{side.capitalize()}Block2D")
-        if len(kinds) != len(widths):
-            raise ValueError(f"UNet2dModel: {side}_block_types has {len(kinds)} entries, block_out_channels has {len(widths)}")
-        for kind in kinds:
-            if kind not in known:
-                raise NotImplementedError(f"UNet2dModel: {side}_block_types: {kind!r} is not there yet; known: {known}")
-    if arguments["downsample_padding"] not in (0, 1):
-        raise ValueError(f"UNet2dModel: downsample_padding must be 0 or 1, got {arguments['downsample_padding']!r}")
-    init.check_positive(
-        "UNet2dModel",
-        in_channels=arguments["in_channels"],
-        out_channels=arguments["out_channels"],
-        layers_per_block=arguments["layers_per_block"],
-        norm_num_groups=arguments["norm_num_groups"],
-        **{f"block_out_channels[{level}]": width for level, width in enumerate(widths)},
-        **{name: arguments[name] for name in OPTIONAL_SIZES if arguments[name] is not None},
-    )
-    for name, low, high in (("dropout", 0, 1), ("norm_eps", 0, math.inf), ("freq_shift", -math.inf, math.inf)):
-        if not isinstance(arguments[name], Real) or not low <= arguments[name] <= high:
-            raise ValueError(f"UNet2dModel: {name} must be a number from {low} to {high}, got {arguments[name]!r}")
-    for level, width in enumerate(widths):
-        if width % arguments["norm_num_groups"]:
-            raise ValueError(
-                f"UNet2dModel: block_out_channels[{level}] {width} is not divisible by norm_num_groups {arguments['norm_num_groups']}"
-            )
+def check_class_embedding(labels: np.ndarray, shape: tuple[int, int], dtype: np.dtype) -> None:
+    """Raise a ValueError unless class_labels are embeddings of this shape and dtype."""
+    if not isinstance(labels, np.ndarray) or labels.shape != shape or labels.dtype != dtype:
+        got = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise ValueError(f"UNet2dModel: class_labels must be embeddings, {dtype} {shape}, for class_embed_type 'identity', got {got}")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
-from hcrot.layers.activation import GELU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
 
-POINTWISE = [SiLU(), ReLU(), GELU(), GELU("tanh"), Sigmoid(), Tanh()]
+POINTWISE = [SiLU(), ReLU(), GELU(), GELU("tanh"), Mish(), Sigmoid(), Tanh()]
 EVERY = [*POINTWISE, Softmax(), Softmax(1), Softmax(-4)]
 
 
@@ -41,8 +41,9 @@ def test_integers_are_refused(layer):
 def test_values_at_one():
     one = np.ones(1)
     normal = 0.5 * (1 + math.erf(1 / math.sqrt(2)))
-    expected = [1 / (1 + math.exp(-1)), 1, normal, normal, 1 / (1 + math.exp(-1)), math.tanh(1)]
-    for layer, value, tolerance in zip(POINTWISE, expected, [1e-15, 0, 1e-15, 2e-4, 1e-15, 1e-15], strict=True):
+    mish = math.tanh(math.log(1 + math.e))
+    expected = [1 / (1 + math.exp(-1)), 1, normal, normal, mish, 1 / (1 + math.exp(-1)), math.tanh(1)]
+    for layer, value, tolerance in zip(POINTWISE, expected, [1e-15, 0, 1e-15, 2e-4, 1e-15, 1e-15, 1e-15], strict=True):
         assert layer(one)[0] == pytest.approx(value, rel=tolerance, abs=0), layer
 
 
@@ -93,3 +94,14 @@ def test_softmax_needs_an_axis_that_exists():
     for dim in (2, -3):
         with pytest.raises(ValueError, match=rf"Softmax: dim {dim} is out of range for shape \(2, 3\)"):
             Softmax(dim)(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)])
+def test_mish_is_exact_from_end_to_end(dtype, tolerance):
+    x = np.linspace(-80, 80, 1601, dtype=dtype)
+    layer, exact = Mish(), x.astype(np.longdouble)
+    u = np.exp(exact)
+    t = np.tanh(np.log1p(u))
+    np.testing.assert_allclose(layer(x), exact * t, rtol=5 * tolerance, atol=0)
+    slope = t + exact * (1 - t * t) * u / (1 + u)
+    np.testing.assert_allclose(layer.backward(np.ones_like(x)), slope, rtol=0, atol=5 * tolerance)

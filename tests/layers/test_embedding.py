@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
-from hcrot.layers.embedding import Embedding, TimestepEmbedding, Timesteps
+from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 
 
 def embedding(*arguments) -> Embedding:
@@ -110,6 +110,34 @@ def test_timesteps_check_their_arguments():
         Timesteps(4)(np.array([True]))
     with pytest.raises(TypeError, match="Timesteps: dtype must be float32 or float64, got int64"):
         Timesteps(4)(np.array([1]), np.int64)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float64, 1e-11)])
+def test_random_frequencies_follow_the_formula(dtype, tolerance):
+    layer = GaussianFourierProjection(5, 2.0, generator=np.random.default_rng(0)).astype(dtype)
+    timesteps = np.array([1, 3, 999], np.uint16)
+    y = layer(timesteps)
+    assert y.dtype == dtype
+    for row, t in zip(y, timesteps, strict=True):
+        angles = [2 * math.pi * weight * math.log(t) for weight in layer.weight.data.astype(float)]
+        np.testing.assert_allclose(row, [*map(math.sin, angles), *map(math.cos, angles)], atol=tolerance)
+
+
+def test_random_frequencies_are_drawn_with_the_scale_and_not_learned():
+    layer = GaussianFourierProjection(10_000, 16, generator=np.random.default_rng(0))
+    assert abs(layer.weight.data.std() / 16 - 1) < 0.03
+    assert layer.weight.data.dtype == np.float32
+    assert list(layer.state_dict()) == ["weight"]
+    assert layer.parameters() == []
+
+
+def test_random_frequencies_check_their_arguments():
+    with pytest.raises(ValueError, match="GaussianFourierProjection: embedding_size must be an int of at least 1, got 0"):
+        GaussianFourierProjection(0)
+    with pytest.raises(ValueError, match=r"GaussianFourierProjection: timesteps must be of shape \(batch,\), got \(\)"):
+        GaussianFourierProjection(4)(3)
+    with pytest.raises(TypeError, match="GaussianFourierProjection: timesteps must be integers or floating-point numbers, got bool"):
+        GaussianFourierProjection(4)(np.array([True]))
 
 
 def test_timestep_embedding():

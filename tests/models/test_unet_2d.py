@@ -8,8 +8,10 @@ import pytest
 
 from hcrot.gradcheck import check_gradients
 from hcrot.kernels import jit
+from hcrot.layers.norm import GroupNormSiLU
 from hcrot.losses import mse_loss
-from hcrot.models.unet_2d import DownBlock2D, ResnetBlock2D, UNet2dModel, UNetMidBlock2D, UpBlock2D
+from hcrot.models.unet_2d import UNet2dModel
+from hcrot.models.unet_2d_blocks import DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.optim import AdamW
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
@@ -22,6 +24,13 @@ TEST_NET = {
     "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
     "norm_num_groups": 4,
     "num_class_embeds": 10,
+}
+SMALL = {**TEST_NET, "block_out_channels": (4, 6), "norm_num_groups": 2, "layers_per_block": 1, "attention_head_dim": 3}
+ATTENTION_ABOVE = {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"), "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D")}
+LEARNED_TIMES = {"time_embedding_type": "learned", "num_train_timesteps": 9}
+RESNET_SAMPLERS = {
+    "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("ResnetUpsampleBlock2D", "UpBlock2D"),
 }
 THREE_LEVELS = {
     "in_channels": 2,
@@ -86,6 +95,32 @@ def test_gradients_of_the_whole_network(changes):
     assert len(report.lines) == 1 + len(model.parameters())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 2, "act_fn": "mish", "dropout": 0.2},
+        {"act_fn": "relu"},
+        {"mid_block_scale_factor": 1.7},
+        ATTENTION_ABOVE | {"downsample_type": "resnet", "upsample_type": "resnet", "dropout": 0.2},
+        ATTENTION_ABOVE | {"downsample_type": "resnet", "resnet_time_scale_shift": "scale_shift", "downsample_padding": 0},
+        RESNET_SAMPLERS | {"act_fn": "gelu", "time_embedding_dim": 12},
+        {"time_embedding_type": "fourier"},
+        {"time_embedding_type": "fourier", "class_embed_type": "timestep", "center_input_sample": True},
+        {"time_embedding_type": "learned", "num_train_timesteps": 1000, "norm_eps": 1e-2},
+        {"time_embedding_type": "learned", "num_train_timesteps": 1000, "class_embed_type": "timestep"},
+        {"class_embed_type": "timestep", "num_class_embeds": None},
+        {"class_embed_type": "identity"},
+    ],
+    ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items() if "block_types" not in name),
+)
+def test_gradients_of_every_option(changes):
+    """The options that act in other places than in the networks above; inputs and every parameter."""
+    model = make(SMALL, **changes)
+    labels = draw((2, 16), np.float64, seed=2) if model.config["class_embed_type"] == "identity" else np.array([3, 9])
+    report = check_gradients(model, draw((2, 1, 4, 6), np.float64), np.array([1, 700]), labels, rtol=1e-5)
+    assert len(report.lines) == 1 + len(model.parameters()) + (model.config["class_embed_type"] == "identity")
+
+
 @pytest.mark.parametrize("size", [(7, 7), (5, 9), (1, 1), (2, 3), (14, 14)])
 def test_any_image_size(size):
     """Odd and non-square sizes, on which diffusers fails and the predecessor mixed up height and width (B09)."""
@@ -93,6 +128,12 @@ def test_any_image_size(size):
     sample = draw((2, 2, *size), np.float64)
     check_gradients(model, sample, 5, rtol=1e-5)
     assert make(THREE_LEVELS)(sample.astype(np.float32), 5).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (5, 9), (14, 15)])
+def test_any_image_size_that_residual_blocks_can_halve(size):
+    model = make(TEST_NET, **RESNET_SAMPLERS)
+    check_gradients(model, draw((2, 1, *size), np.float64), 5, np.array([1, 2]), rtol=1e-5)
 
 
 # conditioning -------------------------------------------------------------------------------------------------
@@ -113,11 +154,101 @@ def test_time_and_class_reach_the_output():
     assert np.abs(model(sample, 7, 3) - base).max() > 1e-6
 
 
+def test_labels_like_times_are_numbers():
+    model, sample = make(TEST_NET, class_embed_type="timestep"), draw((2, 1, 8, 8))
+    expected = model(sample, 7, np.array([2, 2]))
+    assert np.array_equal(model(sample, np.array([7, 7]), 2.0), expected)
+    assert np.abs(model(sample, 7, 2.5) - expected).max() > 1e-6
+
+
+def test_a_fraction_of_a_timestep_counts():
+    """diffusers cuts a Python float to an integer, but keeps a tensor's fraction."""
+    model, sample = make(TEST_NET), draw((1, 1, 8, 8))
+    assert np.array_equal(model(sample, 7.5, 2), model(sample, np.array([7.5]), 2))
+    assert np.abs(model(sample, 7.5, 2) - model(sample, 7, 2)).max() > 1e-6
+
+
+def test_embeddings_as_labels_get_a_gradient():
+    model = make(TEST_NET, class_embed_type="identity")
+    y = model(draw((3, 1, 8, 8)), 7, draw((3, 32)))
+    dsample, dlabels = model.backward(draw(y.shape))
+    assert dsample.shape == (3, 1, 8, 8) and dlabels.shape == (3, 32) and dlabels.dtype == np.float32 and dlabels.any()
+
+
+def test_random_frequencies_divide_by_the_time_and_are_not_learned():
+    """A time of 0 has no logarithm: NaN, as in diffusers."""
+    model, sample = make(TEST_NET, time_embedding_type="fourier"), draw((2, 1, 8, 8))
+    frequencies = model.time_proj.weight.data.copy()
+    assert 8 < np.abs(frequencies).max() < 64  # drawn from N(0, 16^2)
+    optimizer = AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    model.backward(model(sample, np.array([3, 500]), 1))
+    optimizer.step()
+    assert np.array_equal(model.time_proj.weight.data, frequencies)
+    assert "time_proj.weight" in model.state_dict() and model.time_embedding.linear_1.weight.shape == (32, 16)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        assert np.isnan(model(sample, np.array([0, 5]), 1)[0]).all()
+
+
+def test_non_finite_images_and_times_beyond_training_are_not_refused():
+    model, sample = make(TEST_NET), draw((2, 1, 8, 8))
+    assert np.isfinite(model(sample, np.array([-5, 10**6]), 1)).all()
+    sample[0, 0, 3, 3] = np.nan
+    y = model(sample, 5, 1)
+    assert np.isnan(y[0]).any() and np.isfinite(y[1]).all()
+
+
 def test_images_of_a_batch_do_not_see_each_other():
     model, sample = make(TEST_NET), draw((4, 1, 8, 8))
     together = model(sample, np.array([1, 2, 3, 4]), np.array([0, 1, 2, 3]))
     alone = np.concatenate([model(sample[i : i + 1], i + 1, i) for i in range(4)])
     assert np.abs(together - alone).max() < 1e-5 * np.abs(alone).max()
+
+
+# what diffusers' options mean ----------------------------------------------------------------------------------
+
+
+def keys(**changes):
+    return {name: array.shape for name, array in make(TEST_NET, **changes).state_dict().items()}
+
+
+def test_the_default_activation_is_fused_with_its_norm():
+    for act_fn in ("silu", "swish", "SiLU"):
+        resnet = make(TEST_NET, act_fn=act_fn).mid_block.resnets[0]
+        assert type(resnet.norm1) is type(resnet.norm2) is GroupNormSiLU
+    assert keys(act_fn="relu") == keys()
+
+
+def test_only_blocks_with_attention_ask_how_to_resample():
+    assert keys(downsample_type="resnet", upsample_type="conv") == keys()
+    changed = keys(**ATTENTION_ABOVE, downsample_type="resnet", upsample_type="resnet")
+    assert "down_blocks.0.downsamplers.0.conv1.weight" in changed and "up_blocks.0.upsamplers.0.time_emb_proj.bias" in changed
+    assert "down_blocks.0.downsamplers.0.conv1.weight" in keys(**RESNET_SAMPLERS)
+
+
+def test_the_first_releases_names_of_blocks():
+    old = {side: tuple(f"UNetRes{kind}" for kind in TEST_NET[side]) for side in ("down_block_types", "up_block_types")}
+    assert keys(**old) == keys()
+
+
+def test_heads_that_do_not_divide_the_channels():
+    assert keys(attention_head_dim=6)["mid_block.attentions.0.to_q.weight"] == (12, 16)
+    assert keys(attention_head_dim=None)["mid_block.attentions.0.to_q.weight"] == (16, 16)
+    assert make(TEST_NET, attention_head_dim=None).mid_block.attentions[0].heads == 1
+
+
+def test_norm_of_the_mid_attention():
+    norm = "mid_block.attentions.0.group_norm.weight"
+    assert norm in keys() and norm not in keys(resnet_time_scale_shift="scale_shift")
+    assert norm in keys(resnet_time_scale_shift="scale_shift", attn_norm_num_groups=2)
+    assert make(TEST_NET, attn_norm_num_groups=2).mid_block.attentions[0].group_norm.num_groups == 2
+    assert not any("mid_block.attentions" in name for name in keys(add_attention=False))
+    assert not any("mid_block" in name for name in keys(mid_block_type=None))
+
+
+def test_a_table_of_classes_only_without_class_embed_type():
+    assert "class_embedding.weight" in keys()
+    assert keys(class_embed_type="timestep")["class_embedding.linear_1.weight"] == (32, 8)
+    assert not any("class_embedding" in name for name in keys(class_embed_type="identity"))
 
 
 # state --------------------------------------------------------------------------------------------------------
@@ -148,36 +279,25 @@ def test_config_has_every_argument_of_diffusers():
     assert UNet2dModel(**config, generator=np.random.default_rng(0)).num_parameters() == 64_513
 
 
+def test_from_config_builds_what_config_json_describes():
+    model = make(TEST_NET, downsample_padding=0, norm_eps=1e-6)
+    config = json.loads(json.dumps({"_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", **model.config}))
+    same = UNet2dModel.from_config(config, generator=np.random.default_rng(0))
+    assert same.config == model.config
+    assert all(np.array_equal(array, model.state_dict()[name]) for name, array in same.state_dict().items())
+
+
+def test_from_config_takes_defaults_for_what_is_missing():
+    config = {name: value for name, value in TEST_NET.items() if name != "num_class_embeds"}
+    assert UNet2dModel.from_config(config).config == make(config).config
+
+
+def test_from_config_names_every_key_that_is_no_argument():
+    with pytest.raises(ValueError, match="from_config: cross_attention_dim, zero_init: no such argument"):
+        UNet2dModel.from_config({**TEST_NET, "_name_or_path": "here", "zero_init": True, "cross_attention_dim": 8})
+
+
 # bad input ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"block_out_channels": (8, 16, 16)}, ValueError, "down_block_types has 2 entries, block_out_channels has 3"),
-        ({"up_block_types": ("UpBlock2D",)}, ValueError, "up_block_types has 1 entries"),
-        ({"block_out_channels": (8, 18)}, ValueError, r"block_out_channels\[1\] 18 is not divisible by norm_num_groups 4"),
-        ({"in_channels": 0}, ValueError, "in_channels must be an int of at least 1, got 0"),
-        ({"num_class_embeds": 0}, ValueError, "num_class_embeds must be an int of at least 1, got 0"),
-        ({"downsample_padding": 2}, ValueError, "downsample_padding must be 0 or 1, got 2"),
-        ({"dropout": 1.5}, ValueError, "1.5"),
-        ({"attention_head_dim": 32}, ValueError, "32"),
-        ({"attn_norm_num_groups": 0}, ValueError, "attn_norm_num_groups must be an int of at least 1, got 0"),
-        ({"norm_eps": "small"}, ValueError, "norm_eps must be a number from 0 to inf, got 'small'"),
-        ({"block_out_channels": 8}, ValueError, "block_out_channels must be a sequence of widths, one for each level, got 8"),
-        ({"mid_block_type": "Nonsense"}, NotImplementedError, "mid_block_type='Nonsense'"),
-        ({"down_block_types": ("DownBlock2D", "AttnSkipDownBlock2D")}, NotImplementedError, "down_block_types.*AttnSkipDownBlock2D"),
-        ({"resnet_time_scale_shift": "scale_shift"}, NotImplementedError, "resnet_time_scale_shift='scale_shift'"),
-        ({"time_embedding_type": "fourier"}, NotImplementedError, "time_embedding_type='fourier'"),
-        ({"class_embed_type": "timestep"}, NotImplementedError, "class_embed_type='timestep'"),
-        ({"act_fn": "mish"}, NotImplementedError, "act_fn='mish'"),
-        ({"downsample_type": "resnet"}, NotImplementedError, "downsample_type='resnet'"),
-        ({"mid_block_scale_factor": 2}, NotImplementedError, "mid_block_scale_factor=2"),
-    ],
-)
-def test_bad_arguments(changes, error, message):
-    with pytest.raises(error, match=message):
-        make(TEST_NET, **changes)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +321,43 @@ def test_bad_inputs(inputs, message):
         make(TEST_NET)(*inputs)
 
 
-def test_labels_without_class_conditioning():
-    with pytest.raises(ValueError, match="class_labels given"):
-        make(TEST_NET, num_class_embeds=None)(draw((2, 1, 8, 8)), 0, 1)
+@pytest.mark.parametrize(
+    ("changes", "timesteps", "labels", "error", "message"),
+    [
+        ({"num_class_embeds": None}, 0, 1, ValueError, "class_labels given, but the model has class_embed_type None"),
+        ({"class_embed_type": "timestep"}, 0, None, ValueError, "class_labels missing: .* built with class_embed_type 'timestep'"),
+        ({"class_embed_type": "timestep"}, 0, np.arange(3), ValueError, r"class_labels.*\(2,\).*got shape \(3,\)"),
+        ({"class_embed_type": "identity"}, 0, 3, ValueError, r"class_labels must be embeddings, float32 \(2, 32\).*got int"),
+        ({"class_embed_type": "identity"}, 0, draw((1, 32)), ValueError, r"class_labels must be embeddings.*got float32 \(1, 32\)"),
+        ({"class_embed_type": "identity"}, 0, draw((2, 32), np.float64), ValueError, r"class_labels must be .*got float64 \(2, 32\)"),
+        (LEARNED_TIMES, 9, 1, ValueError, "index 9 is not from 0 to 8"),
+        (LEARNED_TIMES, 0.5, 1, TypeError, "indices must be integers, got float64"),
+    ],
+)
+def test_bad_times_and_labels(changes, timesteps, labels, error, message):
+    with pytest.raises(error, match=message):
+        make(TEST_NET, **changes)(draw((2, 1, 8, 8)), timesteps, labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"act_fn": "tanh"}, "ResnetBlock2D: act_fn must be one of .*'relu'.*, got 'tanh'"),
+        ({"resample": "half"}, r"ResnetBlock2D: resample must be one of \(None, 'up', 'down'\), got 'half'"),
+        ({"output_scale_factor": 0}, "ResnetBlock2D: output_scale_factor must not be 0"),
+        ({"dropout": 2}, "p must be a number from 0 to 1, got 2"),
+    ],
+)
+def test_bad_arguments_of_a_residual_block(options, message):
+    with pytest.raises(ValueError, match=message):
+        ResnetBlock2D(4, 4, 5, groups=2, **options)
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    model = make(TEST_NET, time_embedding_type="fourier")
+    model(draw((2, 1, 8, 8)), 5, 1)
+    with pytest.raises(ValueError, match="UNet2dModel.backward: expected dout like the output"):
+        model.backward(draw((1, 1, 8, 8)))
 
 
 # a whole run --------------------------------------------------------------------------------------------------

@@ -1,0 +1,134 @@
+"""What the arguments of ``UNet2dModel`` may be: everything that diffusers' ``UNet2DModel`` knows but the blocks in ``LEFT_OUT``."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from hcrot import init
+from hcrot.models.unet_2d_blocks import ACTIVATIONS
+
+BLOCK_TYPES = {
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+}
+LEFT_OUT = {
+    "Skip": "it hands FIR-filtered images on beside the features, as score SDE's networks do",
+    "CrossAttn": "it attends to a text",
+    "KDown": "it belongs to k-diffusion's networks",
+    "KUp": "it belongs to k-diffusion's networks",
+    "coder": "it belongs to an autoencoder",
+}
+"""diffusers' other blocks by a part of their names, and what they are."""
+
+CHOICES = {
+    "center_input_sample": (False, True),
+    "time_embedding_type": ("positional", "fourier", "learned"),
+    "flip_sin_to_cos": (False, True),
+    "mid_block_type": ("UNetMidBlock2D", None),
+    "downsample_padding": (0, 1),
+    "downsample_type": ("conv", "resnet"),
+    "upsample_type": ("conv", "resnet"),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "add_attention": (False, True),
+    "class_embed_type": (None, "timestep", "identity"),
+}
+RANGES = {
+    "dropout": (0, 1),
+    "norm_eps": (0, math.inf),
+    "freq_shift": (-math.inf, math.inf),
+    "mid_block_scale_factor": (-math.inf, math.inf),
+}
+SIZES = ("in_channels", "out_channels", "layers_per_block", "norm_num_groups")
+OPTIONAL_SIZES = ("num_class_embeds", "time_embedding_dim", "attention_head_dim", "attn_norm_num_groups", "num_train_timesteps")
+"""Arguments that may be None, where SIZES may not."""
+
+
+def parts_of(kind: str, resample_type: str) -> tuple[bool, str]:
+    """Whether a block of this type has attention, and how it resamples, "conv" or "resnet".
+
+    As in diffusers, only blocks with attention ask the argument ``resample_type``, and a type may have the prefix of the first releases.
+    """
+    kind = kind.removeprefix("UNetRes")
+    if kind.startswith("Attn"):
+        return True, resample_type
+    return False, "resnet" if kind.startswith("Resnet") else "conv"
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Raise before any work if the constructor's arguments are out of range or do not fit together.
+
+    Args:
+        arguments: every argument of diffusers', by name.
+
+    Raises:
+        ValueError: names the argument, what came and what was expected. NotImplementedError: a block in ``LEFT_OUT``.
+    """
+    for name, choices in CHOICES.items():
+        if arguments[name] not in choices:
+            _complain(name, " or ".join(map(repr, choices)), arguments[name])
+    if not isinstance(arguments["act_fn"], str) or arguments["act_fn"].lower() not in ACTIVATIONS:
+        _complain("act_fn", " or ".join(map(repr, ACTIVATIONS)), arguments["act_fn"])
+    for name, (low, high) in RANGES.items():
+        if not isinstance(arguments[name], Real) or not low <= arguments[name] <= high:
+            _complain(name, f"a number from {low} to {high}", arguments[name])
+    if arguments["mid_block_scale_factor"] == 0:
+        _complain("mid_block_scale_factor", "a number other than 0", 0)
+
+    sizes = {name: arguments[name] for name in SIZES}
+    sizes |= {name: arguments[name] for name in OPTIONAL_SIZES if arguments[name] is not None}
+    widths, sample_size = arguments["block_out_channels"], arguments["sample_size"]
+    if not isinstance(widths, Sequence) or not widths:
+        _complain("block_out_channels", "a sequence of widths, one for each level", widths)
+    sizes |= {f"block_out_channels[{level}]": width for level, width in enumerate(widths)}
+    if isinstance(sample_size, Sequence) and len(sample_size) == 2:
+        sizes |= {"sample_size[0]": sample_size[0], "sample_size[1]": sample_size[1]}
+    elif sample_size is not None:
+        sizes["sample_size"] = sample_size
+    init.check_positive("UNet2dModel", **sizes)
+
+    _check_blocks(arguments)
+    _check_groups_and_heads(arguments)
+    kind = arguments["time_embedding_type"]
+    if kind == "learned" and arguments["num_train_timesteps"] is None:
+        _complain("num_train_timesteps", "the number of times to learn for time_embedding_type 'learned'", None)
+    if kind == "positional" and arguments["freq_shift"] >= widths[0] // 2:
+        _complain("freq_shift", f"less than {widths[0] // 2}, half of block_out_channels[0]", arguments["freq_shift"])
+
+
+def _complain(name: str, expected: str, value: Any) -> None:
+    raise ValueError(f"UNet2dModel: {name} must be {expected}, got {value!r}")
+
+
+def _check_blocks(arguments: dict[str, Any]) -> None:
+    """Raise unless there is a block of a known type for each level."""
+    num_levels = len(arguments["block_out_channels"])
+    for name, known in BLOCK_TYPES.items():
+        kinds = arguments[name]
+        if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+            _complain(name, "a sequence of names, one for each level", kinds)
+        if len(kinds) != num_levels:
+            raise ValueError(f"UNet2dModel: {name} has {len(kinds)} entries, block_out_channels has {num_levels}")
+        for kind in kinds:
+            if not isinstance(kind, str) or kind.removeprefix("UNetRes") not in known:
+                for part, reason in LEFT_OUT.items():
+                    if part in str(kind):
+                        raise NotImplementedError(f"UNet2dModel: {name}: there is no {kind}: {reason}; known: {', '.join(known)}")
+                raise ValueError(f"UNet2dModel: {name}: {kind!r} is not known; known: {', '.join(known)}")
+
+
+def _check_groups_and_heads(arguments: dict[str, Any]) -> None:
+    """Raise unless groups divide, and heads fit into, the widths that they are meant for."""
+    widths, head_dim = arguments["block_out_channels"], arguments["attention_head_dim"]
+    mid_attention = arguments["mid_block_type"] is not None and arguments["add_attention"]
+    divided = [("norm_num_groups", level) for level in range(len(widths))]
+    if mid_attention and arguments["attn_norm_num_groups"] is not None:
+        divided.append(("attn_norm_num_groups", len(widths) - 1))
+    for name, level in divided:
+        if widths[level] % arguments[name]:
+            raise ValueError(f"UNet2dModel: block_out_channels[{level}] {widths[level]} is not divisible by {name} {arguments[name]}")
+    kinds = zip(arguments["down_block_types"], reversed(arguments["up_block_types"]), strict=True)
+    attending = [level for level, pair in enumerate(kinds) if any(parts_of(kind, "conv")[0] for kind in pair)]
+    for level in attending + [len(widths) - 1] * bool(mid_attention):
+        if head_dim is not None and head_dim > widths[level]:
+            _complain("attention_head_dim", f"at most block_out_channels[{level}] {widths[level]}, the width that attends", head_dim)

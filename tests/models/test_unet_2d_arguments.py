@@ -1,0 +1,78 @@
+"""What UNet2dModel says to arguments that are out of range or do not fit together, and what its block types mean."""
+
+import pytest
+
+from hcrot.models.unet_2d import UNet2dModel
+from hcrot.models.unet_2d_arguments import BLOCK_TYPES, parts_of
+
+TEST_NET = {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 4,
+}
+ATTENTION_ABOVE = {"down_block_types": ("AttnDownBlock2D", "DownBlock2D")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"block_out_channels": (8, 16, 16)}, ValueError, "down_block_types has 2 entries, block_out_channels has 3"),
+        ({"up_block_types": ("UpBlock2D",)}, ValueError, "up_block_types has 1 entries"),
+        ({"block_out_channels": (8, 18)}, ValueError, r"block_out_channels\[1\] 18 is not divisible by norm_num_groups 4"),
+        ({"in_channels": 0}, ValueError, "in_channels must be an int of at least 1, got 0"),
+        ({"num_class_embeds": 0}, ValueError, "num_class_embeds must be an int of at least 1, got 0"),
+        ({"downsample_padding": 2}, ValueError, "downsample_padding must be 0 or 1, got 2"),
+        ({"dropout": 1.5}, ValueError, "1.5"),
+        ({"attention_head_dim": 32}, ValueError, "32"),
+        ({"attn_norm_num_groups": 0}, ValueError, "attn_norm_num_groups must be an int of at least 1, got 0"),
+        ({"norm_eps": "small"}, ValueError, "norm_eps must be a number from 0 to inf, got 'small'"),
+        ({"block_out_channels": 8}, ValueError, "block_out_channels must be a sequence of widths, one for each level, got 8"),
+        ({"block_out_channels": (8, 2.5)}, ValueError, r"block_out_channels\[1\] must be an int of at least 1, got 2.5"),
+        ({"sample_size": 0}, ValueError, "sample_size must be an int of at least 1, got 0"),
+        ({"sample_size": (8, -1)}, ValueError, r"sample_size\[1\] must be an int of at least 1, got -1"),
+        ({"sample_size": (8, 8, 8)}, ValueError, r"sample_size must be .* got \(8, 8, 8\)"),
+        ({"center_input_sample": "no"}, ValueError, "center_input_sample must be False or True, got 'no'"),
+        ({"flip_sin_to_cos": None}, ValueError, "flip_sin_to_cos must be False or True, got None"),
+        ({"add_attention": "mid"}, ValueError, "add_attention must be False or True, got 'mid'"),
+        ({"time_embedding_type": "sinus"}, ValueError, "time_embedding_type must be 'positional' or 'fourier' or 'learned', got 'sinus'"),
+        ({"time_embedding_dim": 0}, ValueError, "time_embedding_dim must be an int of at least 1, got 0"),
+        ({"freq_shift": 4}, ValueError, r"freq_shift must be less than 4, half of block_out_channels\[0\], got 4"),
+        ({"freq_shift": None}, ValueError, "freq_shift must be a number from -inf to inf, got None"),
+        ({"down_block_types": "DownBlock2D"}, ValueError, "down_block_types must be a sequence of names.*got 'DownBlock2D'"),
+        ({"down_block_types": ("DownBlock2D", "UpBlock2D")}, ValueError, "down_block_types: 'UpBlock2D' is not known.*AttnDownBlock2D"),
+        ({"up_block_types": ("UpBlock2D", None)}, ValueError, "up_block_types: None is not known"),
+        ({"mid_block_type": "Nonsense"}, ValueError, "mid_block_type must be 'UNetMidBlock2D' or None, got 'Nonsense'"),
+        ({"layers_per_block": 0}, ValueError, "layers_per_block must be an int of at least 1, got 0"),
+        ({"mid_block_scale_factor": 0}, ValueError, "mid_block_scale_factor must be a number other than 0, got 0"),
+        ({"mid_block_scale_factor": "2"}, ValueError, "mid_block_scale_factor must be a number .*, got '2'"),
+        ({"downsample_type": "pool"}, ValueError, "downsample_type must be 'conv' or 'resnet', got 'pool'"),
+        ({"upsample_type": None}, ValueError, "upsample_type must be 'conv' or 'resnet', got None"),
+        ({"act_fn": "tanh"}, ValueError, "act_fn must be 'silu' or 'swish' or 'mish' or 'gelu' or 'relu', got 'tanh'"),
+        ({"act_fn": None}, ValueError, "act_fn must be .* got None"),
+        ({"norm_num_groups": None}, ValueError, "norm_num_groups must be an int of at least 1, got None"),
+        ({"attn_norm_num_groups": 3}, ValueError, r"block_out_channels\[1\] 16 is not divisible by attn_norm_num_groups 3"),
+        ({"attention_head_dim": 17}, ValueError, r"attention_head_dim must be at most block_out_channels\[1\] 16, .* got 17"),
+        (ATTENTION_ABOVE | {"attention_head_dim": 9}, ValueError, r"attention_head_dim .* block_out_channels\[0\] 8, .* got 9"),
+        ({"resnet_time_scale_shift": "ada_group"}, ValueError, "resnet_time_scale_shift must be .* or 'scale_shift', got 'ada_group'"),
+        ({"class_embed_type": "projection"}, ValueError, "class_embed_type must be None or 'timestep' or 'identity', got 'projection'"),
+        ({"time_embedding_type": "learned"}, ValueError, "num_train_timesteps must be .* 'learned', got None"),
+        ({"num_train_timesteps": 0}, ValueError, "num_train_timesteps must be an int of at least 1, got 0"),
+        ({"down_block_types": ("DownBlock2D", "AttnSkipDownBlock2D")}, NotImplementedError, "there is no AttnSkipDown.*FIR"),
+        ({"up_block_types": ("KUpBlock2D", "UpBlock2D")}, NotImplementedError, "up_block_types: there is no KUpBlock2D: .*k-diffusion"),
+        ({"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}, NotImplementedError, "there is no CrossAttnDownBlock2D: .*text"),
+        ({"up_block_types": ("UpDecoderBlock2D", "UpBlock2D")}, NotImplementedError, "there is no UpDecoderBlock2D: .*autoencoder"),
+    ],
+)
+def test_bad_arguments(changes, error, message):
+    with pytest.raises(error, match=message):
+        UNet2dModel(**TEST_NET | changes)
+
+
+def test_parts_of_blocks():
+    for kinds in BLOCK_TYPES.values():
+        plain, attending, resnet = kinds
+        for prefix in ("", "UNetRes"):
+            assert parts_of(prefix + plain, "resnet") == parts_of(prefix + plain, "conv") == (False, "conv")
+            assert [parts_of(prefix + attending, how) for how in ("conv", "resnet")] == [(True, "conv"), (True, "resnet")]
+            assert parts_of(prefix + resnet, "conv") == (False, "resnet")
