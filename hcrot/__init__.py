@@ -11,7 +11,7 @@ from hcrot.ema import EMA
 from hcrot.gradcheck import GradientError, check_gradients
 from hcrot.kernels.im2col import col2im, im2col
 from hcrot.kernels.jit import get_num_threads, set_num_threads
-from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from hcrot.layers.activation import GELU, Mish, ReLU, SiLU, Sigmoid, Softmax, Tanh
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
 from hcrot.layers.dropout import Dropout
@@ -21,7 +21,7 @@ from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
-from hcrot.losses import cross_entropy, l1_loss, mse_loss, smooth_l1_loss
+from hcrot.losses import cross_entropy, flow_matching_loss, l1_loss, min_snr_weights, mse_loss, p2_weights, smooth_l1_loss
 from hcrot.lr_schedules import LRSchedule, get_scheduler
 from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
@@ -29,6 +29,7 @@ from hcrot.models.unet_2d_blocks import ResnetBlock2D
 from hcrot.module import Identity, Module, Parameter, Sequential
 from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
 from hcrot.schedulers.ddpm import DDPMScheduler
+from hcrot.variational_bound import bits_per_dimension, hybrid_loss
 
 __version__ = "0.1.0"
 
@@ -44,7 +45,8 @@ __all__ = [
     "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "DDPMScheduler", "DigitClassifier",
     "Downsample", "Dropout", "Embedding", "Flatten", "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU", "Identity",
     "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU",
-    "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "Upsample", "check_gradients", "clip_grad_norm",
-    "col2im", "cross_entropy", "get_num_threads", "get_scheduler", "im2col", "l1_loss", "load_checkpoint", "load_model", "mse_loss",
-    "save_checkpoint", "save_model", "set_num_threads", "smooth_l1_loss",
+    "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "Upsample", "bits_per_dimension", "check_gradients",
+    "clip_grad_norm", "col2im", "cross_entropy", "flow_matching_loss", "get_num_threads", "get_scheduler", "hybrid_loss", "im2col",
+    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "p2_weights", "save_checkpoint", "save_model",
+    "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

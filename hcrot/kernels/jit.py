@@ -107,7 +107,7 @@ def share_bounds(work: int, share: int, num_shares: int) -> tuple[int, int]:
 
 @jit
 def aligned_empty(size, like):
-    """A 1-D buffer of ``size`` numbers of the dtype of ``like`` that begins on a cache line: a vector across two lines costs twice as much."""
+    """``size`` numbers of the dtype of ``like``, beginning on a cache line: a vector that lies across two costs twice as much."""
     whole = np.empty(size + 64 // like.itemsize, like.dtype)
     skip = -(whole.ctypes.data // like.itemsize) % (64 // like.itemsize)
     return whole[skip : skip + size]
