@@ -11,8 +11,6 @@ from hcrot.kernels import optim
 from hcrot.kernels.jit import get_num_threads, set_num_threads
 from hcrot.kernels.optim import PIECE, Arrays, adam, adam_piece, average_piece, square_sum
 
-compiled = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
-
 
 @pytest.fixture
 def threads():
@@ -69,7 +67,7 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
         np.testing.assert_array_equal(array, another)
 
 
-@compiled
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
 @pytest.mark.parametrize(
     ("kernel", "arguments"),
     [
@@ -87,7 +85,6 @@ def test_float32_is_computed_in_float32(kernel, arguments):
     assert "fpext" not in code
 
 
-@compiled
 def test_scalars_are_handed_over_in_the_dtype_of_the_arrays(monkeypatch):
     handed = []
     monkeypatch.setattr(optim, "_adam", lambda *arguments: handed.append(arguments))
