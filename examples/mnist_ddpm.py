@@ -122,14 +122,11 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
 
             loss, dout = hcrot.mse_loss(model(noisy, timesteps, classes), noise)
             model.backward(dout)
-            norm = hcrot.clip_grad_norm(model.parameters(), options.clip or math.inf)
+            lr = optimizer.lr
+            norm = optimizer.step(max_grad_norm=options.clip or math.inf, ema=ema, zero_grad=True)
             if not math.isfinite(loss + norm):
                 sys.exit(f"Diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --lr.")
-            lr = optimizer.lr
-            optimizer.step()
             schedule.step()
-            ema.step()
-            optimizer.zero_grad()
 
             duration = time.perf_counter() - start
             step, seconds, average = step + 1, seconds + duration, 0.98 * (average or loss) + 0.02 * loss

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from hcrot.checks import check_state, checked_count, checked_number, parameter_list
 from hcrot.module import Parameter
-from hcrot.optim import check_state, checked_count, checked_number, parameter_list
 
 
 class EMA:
@@ -33,7 +33,7 @@ class EMA:
         power: > 0; with 2/3, d passes 0.999 after 31,600 steps, with 3/4 after 10,000.
 
     Attributes:
-        averages: the averaged arrays, in the order of the parameters.
+        averages: the averaged arrays, in the order of the parameters; written in place, like those.
         step_count: n, the number of steps so far.
 
     Raises:
@@ -60,7 +60,7 @@ class EMA:
         self.use_ema_warmup = use_ema_warmup
         self.inv_gamma = checked_number("EMA", "inv_gamma", inv_gamma, positive=True)
         self.power = checked_number("EMA", "power", power, positive=True)
-        self.averages = [parameter.data.copy() for parameter in self.parameters]
+        self.averages = tuple(parameter.data.copy(order="K") for parameter in self.parameters)
         self.step_count = 0
         self._swapped_in = False
 
@@ -78,13 +78,18 @@ class EMA:
         Raises:
             RuntimeError: within :meth:`swapped_in`, where the parameters are the averages.
         """
+        rate = self.count_step()
+        move(self.averages, [parameter.data for parameter in self.parameters], rate)
+
+    def count_step(self) -> float:
+        """Begin a step: the rate ``1 - d`` at which whoever calls this (:meth:`step`, an optimizer) is to move the averages.
+
+        Raises:
+            RuntimeError: as :meth:`step`.
+        """
         self._forbid_while_swapped_in("step")
         self.step_count += 1
-        rate = 1 - self.get_decay(self.step_count)
-        for average, parameter in zip(self.averages, self.parameters, strict=True):
-            difference = average - parameter.data
-            difference *= rate
-            average -= difference
+        return 1 - self.get_decay(self.step_count)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
@@ -131,6 +136,14 @@ class EMA:
             raise RuntimeError(f"EMA.{method}: the averages are swapped in; leave the swapped_in block first")
 
 
-def _copy(arrays: list[np.ndarray], parameters: list[Parameter]) -> None:
+def move(averages: Iterable[np.ndarray], arrays: Iterable[np.ndarray], rate: float) -> None:
+    """``average <- average - rate (average - array)`` for each of them, in place."""
+    for average, array in zip(averages, arrays, strict=True):
+        difference = average - array
+        difference *= rate
+        average -= difference
+
+
+def _copy(arrays: Iterable[np.ndarray], parameters: list[Parameter]) -> None:
     for array, parameter in zip(arrays, parameters, strict=True):
         parameter.data[...] = array

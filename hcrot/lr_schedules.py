@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hcrot.optim import Optimizer, check_state, checked_count
+from hcrot.checks import check_state, checked_count
+from hcrot.optim import Optimizer
 
 
 def constant() -> Callable[[int], float]:

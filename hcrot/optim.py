@@ -1,29 +1,38 @@
 """Optimizers, and the clipping of gradients. They see parameters, never layers, and write them in place.
 
 A training step ends in the open: ``model.backward(dout)``, ``clip_grad_norm(...)``, ``optimizer.step()``,
-``optimizer.zero_grad()``. Notation: p a parameter's values, g its gradient. Names, defaults and formulas are PyTorch's.
+``optimizer.zero_grad()``; or, in one pass over memory, ``optimizer.step(max_grad_norm=..., ema=..., zero_grad=True)``.
+Notation: p a parameter's values, g its gradient. Names, defaults and formulas are PyTorch's.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from hcrot.checks import check_state, checked_number, parameter_list
+from hcrot.ema import EMA, move
 from hcrot.kernels.jit import prepare
-from hcrot.kernels.optim import adam
-from hcrot.module import Parameter, flat
+from hcrot.kernels.optim import Arrays, adam, square_sum
+from hcrot.module import Parameter
 
 
-@dataclass
 class ParameterGroup:
-    """Parameters that share options: they learn at ``lr_ratio`` times the optimizer's ``lr``."""
+    """Parameters of one dtype that share options, and their arrays, which are updated together.
 
-    parameters: list[Parameter]
-    lr_ratio: float
-    weight_decay: float
+    Attributes:
+        lr_ratio: they learn at so many times the optimizer's ``lr``.
+        data, grad: the parameters' arrays.
+        state: what the optimizer keeps for them, by name, zero at first.
+    """
+
+    def __init__(self, parameters: list[Parameter], lr_ratio: float, weight_decay: float, state_names: tuple[str, ...]):
+        self.parameters, self.lr_ratio, self.weight_decay = parameters, lr_ratio, weight_decay
+        self.data = Arrays(parameter.data for parameter in parameters)
+        self.grad = Arrays(parameter.grad for parameter in parameters)
+        self.state = {name: Arrays(map(np.zeros_like, self.data)) for name in state_names}
 
 
 class Optimizer:
@@ -47,7 +56,8 @@ class Optimizer:
 
     Raises:
         TypeError: something in ``params`` is not a Parameter.
-        ValueError: no parameter, one in two groups, an unknown key in a group, or a number out of range.
+        ValueError: no parameter, one in two groups, two dtypes in one group, an unknown key in a group, or a number out
+            of range.
     """
 
     def __init__(
@@ -56,33 +66,78 @@ class Optimizer:
         owner = type(self).__name__
         self.lr = checked_number(owner, "lr", lr, positive=True)
         self.step_count = 0
-        self.groups = _groups(owner, params, self.lr, checked_number(owner, "weight_decay", weight_decay))
+        decay = checked_number(owner, "weight_decay", weight_decay)
+        self.groups = _groups(owner, params, self.lr, decay, state_names)
         self.parameters = [parameter for group in self.groups for parameter in group.parameters]
         if len(set(self.parameters)) < len(self.parameters):
             raise ValueError(f"{owner}: a parameter appears in more than one group")
-        self.state = {name: [np.zeros_like(parameter.data) for parameter in self.parameters] for name in state_names}
-        self._arrays = [(parameter.data, parameter.grad) for parameter in self.parameters]
+        self.state = {name: tuple(array for group in self.groups for array in group.state[name]) for name in state_names}
+        self._averages: tuple[EMA, list[Arrays]] | None = None
 
     def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
         """Update one parameter, and its state arrays (in the order of ``state_names``), in place."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
-    def step(self) -> None:
-        """Update every parameter in place from its gradient; the gradients are left as they are.
+    def step(
+        self, *, max_grad_norm: float | None = None, ema: EMA | None = None, zero_grad: bool = False
+    ) -> float | None:
+        """Update every parameter in place from its gradient, and do in the same pass what usually goes before and after.
+
+        ``norm = optimizer.step(max_grad_norm=1.0, ema=ema, zero_grad=True)`` does what these four do, in a fraction of
+        their time with Adam and AdamW::
+
+            norm = clip_grad_norm(parameters, 1.0)
+            optimizer.step()
+            ema.step()
+            optimizer.zero_grad()
+
+        Args:
+            max_grad_norm: clip as :func:`clip_grad_norm` does, which says what a norm that is not finite leads to; but
+                what is clipped is what the step uses, and ``grad`` stays as it is.
+            ema: take its step, too. It averages the parameters of this optimizer, all of them and no others.
+            zero_grad: set every gradient to zero afterwards; else they are left as they are.
+
+        Returns:
+            the norm of all gradients before clipping, or None without ``max_grad_norm``.
 
         Raises:
-            RuntimeError: a parameter has other arrays than when the optimizer was built; no parameter has changed.
+            TypeError, ValueError: ``max_grad_norm`` is not a number > 0, or ``ema`` not such an average.
+            RuntimeError: a parameter has other arrays than when the optimizer was built, or the averages are swapped in.
+                No parameter has changed.
         """
-        for index, (parameter, (data, grad)) in enumerate(zip(self.parameters, self._arrays, strict=True)):
-            if parameter.data is not data or parameter.grad is not grad:
-                raise RuntimeError(
-                    f"{type(self).__name__}: the arrays of parameter {index}, shape {data.shape}, were replaced after "
-                    "the optimizer was built; write into them, and call Module.astype before building an optimizer"
-                )
+        self._check_arrays()
+        if max_grad_norm is not None:
+            _check_max_norm(f"{type(self).__name__}.step: max_grad_norm", max_grad_norm)
+        averages = self._averages_in_groups(ema) if ema is not None else [None] * len(self.groups)
+        average_rate = ema.count_step() if ema is not None else 0.0
+        norm, scale = None, 1.0
+        if max_grad_norm is not None:
+            norm = math.sqrt(sum(square_sum(group.grad) for group in self.groups))
+            scale = _clipping_factor(norm, max_grad_norm)
         self.step_count += 1
-        group_of = [group for group in self.groups for _ in group.parameters]
-        for group, parameter, *state in zip(group_of, self.parameters, *self.state.values(), strict=True):
-            self.update(parameter.data, parameter.grad, float(self.lr) * group.lr_ratio, group.weight_decay, *state)
+        for group, average in zip(self.groups, averages, strict=True):
+            self.update_group(group, float(self.lr) * group.lr_ratio, scale, average, average_rate, zero_grad)
+        return norm
+
+    def update_group(
+        self,
+        group: ParameterGroup,
+        lr: float,
+        scale: float,
+        averages: Arrays | None,
+        average_rate: float,
+        zero_grad: bool,
+    ) -> None:
+        """Update the parameters of a group by ``scale`` times their gradients, then move their averages, if any, and
+        zero their gradients, if wanted. Subclasses with a kernel that does it in one pass write this one instead of
+        :meth:`update`."""
+        for p, g, *state in zip(group.data, group.grad, *group.state.values(), strict=True):
+            self.update(p, g if scale == 1 else scale * g, lr, group.weight_decay, *state)
+        if averages is not None:
+            move(averages, group.data, average_rate)
+        if zero_grad:
+            for g in group.grad:
+                g.fill(0)
 
     def zero_grad(self) -> None:
         """Set every gradient to zero, in place."""
@@ -112,6 +167,32 @@ class Optimizer:
         self.step_count, self.lr = int(state["step"]), float(state["lr"])
         for name, array in arrays.items():
             array[...] = state[name]
+
+    def _check_arrays(self) -> None:
+        arrays = ((data, grad) for group in self.groups for data, grad in zip(group.data, group.grad, strict=True))
+        for index, (parameter, (data, grad)) in enumerate(zip(self.parameters, arrays, strict=True)):
+            if parameter.data is not data or parameter.grad is not grad:
+                raise RuntimeError(
+                    f"{type(self).__name__}: the arrays of parameter {index}, shape {data.shape}, were replaced after "
+                    "the optimizer was built; write into them, and call Module.astype before building an optimizer"
+                )
+
+    def _averages_in_groups(self, ema: EMA) -> list[Arrays]:
+        """The averages of the parameters of each group; looked up once, as tables of arrays take a while to make."""
+        if self._averages is None or self._averages[0] is not ema:
+            where = f"{type(self).__name__}.step"
+            if not isinstance(ema, EMA):
+                raise TypeError(f"{where}: ema must be an EMA, got {type(ema).__name__}")
+            average_of = dict(zip(ema.parameters, ema.averages, strict=True))
+            if average_of.keys() != set(self.parameters):
+                raise ValueError(f"{where}: ema averages other parameters than these; call ema.step() by itself")
+            for index, parameter in enumerate(self.parameters):
+                expected, found = parameter.data.dtype, average_of[parameter].dtype
+                if found != expected:
+                    raise ValueError(f"{where}: parameter {index} is {expected}, its average in ema is {found}")
+            averages = [Arrays(average_of[parameter] for parameter in group.parameters) for group in self.groups]
+            self._averages = ema, averages
+        return self._averages[1]
 
     def _state_by_name(self) -> dict[str, np.ndarray]:
         return {f"{name}.{index}": array for name, arrays in self.state.items() for index, array in enumerate(arrays)}
@@ -188,9 +269,18 @@ class Adam(Optimizer):
         super().__init__(params, lr, weight_decay, ("m", "v"))
         prepare()
 
-    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
-        decay, l2 = (weight_decay, 0.0) if self.decoupled else (0.0, weight_decay)
-        adam(*map(flat, (p, g, *state)), self.step_count, lr, *self.betas, self.eps, decay, l2)
+    def update_group(
+        self,
+        group: ParameterGroup,
+        lr: float,
+        scale: float,
+        averages: Arrays | None,
+        average_rate: float,
+        zero_grad: bool,
+    ) -> None:
+        decay, l2 = (group.weight_decay, 0.0) if self.decoupled else (0.0, group.weight_decay)
+        arrays, numbers = (group.data, group.grad, *group.state.values()), (lr, *self.betas, self.eps, decay, l2, scale)
+        adam(*arrays, self.step_count, *numbers, averages, average_rate, zero_grad)
 
 
 class AdamW(Adam):
@@ -232,105 +322,42 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
         TypeError, ValueError: no parameters, or ``max_norm`` is not a number > 0.
     """
     parameters = parameter_list("clip_grad_norm", parameters)
-    if not isinstance(max_norm, Real) or not max_norm > 0:
-        raise ValueError(f"clip_grad_norm: max_norm must be a number > 0, got {max_norm!r}")
-    # Not a dot product: NumPy's is threaded, and its threads would go on spinning beside the kernels'.
+    _check_max_norm("clip_grad_norm: max_norm", max_norm)
+    # Not a dot product: NumPy's is threaded, and its threads would go on spinning beside the kernels'. Nor the kernel of
+    # Optimizer.step: for arrays that it meets for the first time, its table takes as long as the squares.
     norm = math.sqrt(sum(float(np.square(parameter.grad, dtype=np.float64).sum()) for parameter in parameters))
-    coefficient = float(max_norm) / (norm + 1e-6)
-    if not coefficient >= 1:
+    factor = _clipping_factor(norm, max_norm)
+    if factor != 1:
         for parameter in parameters:
-            parameter.grad *= coefficient
+            parameter.grad *= factor
     return norm
 
 
-# ---------------------------------------------------------------- checks, which the schedules and the average share
+def _clipping_factor(norm: float, max_norm: float) -> float:
+    factor = float(max_norm) / (norm + 1e-6)
+    return 1.0 if factor >= 1 else factor
 
 
-def parameter_list(owner: str, parameters: Iterable[Parameter]) -> list[Parameter]:
-    """The distinct parameters, in order.
-
-    Raises:
-        TypeError: not an iterable of Parameter.
-        ValueError: there is none.
-    """
-    expected = "expected a list of Parameter, such as model.parameters()"
-    if not isinstance(parameters, Iterable):
-        raise TypeError(f"{owner}: {expected}, got {type(parameters).__name__}")
-    parameters = list(parameters)
-    for index, parameter in enumerate(parameters):
-        if not isinstance(parameter, Parameter):
-            raise TypeError(f"{owner}: {expected}, but item {index} is of type {type(parameter).__name__}")
-    if not parameters:
-        raise ValueError(f"{owner}: the list of parameters is empty")
-    return list(dict.fromkeys(parameters))
+def _check_max_norm(name: str, max_norm: float) -> None:
+    if not isinstance(max_norm, Real) or not max_norm > 0:
+        raise ValueError(f"{name} must be a number > 0, got {max_norm!r}")
 
 
-def checked_number(owner: str, name: str, value: float, positive: bool = False, below: float = math.inf) -> float:
-    """``value`` as a float if it is a finite number at least 0 (more than 0 if ``positive``) and less than ``below``;
-    else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < below or (positive and value == 0):
-        bounds = (">" if positive else ">=") + " 0" + (f" and < {below}" if below < math.inf else "")
-        raise ValueError(f"{owner}: {name} must be a finite number {bounds}, got {value!r}")
-    return float(value)
-
-
-def checked_count(owner: str, name: str, value: int) -> int:
-    """``value`` as an int if it is an integer at least 0; else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ValueError(f"{owner}: {name} must be an integer >= 0, got {value!r}")
-    return int(value)
-
-
-def check_state(
-    owner: str,
-    state: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    counts: tuple[str, ...],
-    numbers: tuple[str, ...] = (),
-) -> None:
-    """Raise one ValueError that names everything in which ``state`` is not what is to be loaded.
-
-    Args:
-        owner: the class that loads it, for the message.
-        state: what came.
-        arrays: the names of its arrays, each with an array of the same shape and dtype.
-        counts: the names of its integers >= 0.
-        numbers: the names of its finite numbers >= 0.
-    """
-    expected = (*counts, *numbers, *arrays)
-    problems = [f"missing {name}" for name in expected if name not in state]
-    problems += [f"unexpected {name}" for name in state if name not in expected]
-    for name in state.keys() & set(expected):
-        value = state[name]
-        if name in arrays:
-            found = (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value).__name__
-            wanted = (arrays[name].dtype, arrays[name].shape)
-            if found != wanted:
-                problems.append(f"{name} is {_described(found)}, expected {_described(wanted)}")
-        else:
-            try:
-                (checked_count if name in counts else checked_number)(owner, name, value)
-            except ValueError as error:
-                problems.append(str(error).removeprefix(f"{owner}: "))
-    if problems:
-        raise ValueError(f"{owner}.load_state_dict: " + "; ".join(sorted(problems)))
-
-
-def _described(found: tuple | str) -> str:
-    return found if isinstance(found, str) else f"{found[0]} of shape {found[1]}"
-
-
-def _groups(owner: str, params: Iterable, lr: float, weight_decay: float) -> list[ParameterGroup]:
+def _groups(
+    owner: str, params: Iterable, lr: float, weight_decay: float, state_names: tuple[str, ...]
+) -> list[ParameterGroup]:
     params = list(params) if isinstance(params, Iterable) else params
-    if not isinstance(params, list) or not any(isinstance(item, dict) for item in params):
-        return [ParameterGroup(parameter_list(owner, params), 1.0, weight_decay)]
+    grouped = isinstance(params, list) and any(isinstance(item, dict) for item in params)
     groups = []
-    for index, group in enumerate(params):
-        name = f"{owner}: group {index}"
+    for index, group in enumerate(params if grouped else [{"params": params}]):
+        name = f"{owner}: group {index}" if grouped else owner
         if not isinstance(group, dict) or "params" not in group or not group.keys() <= {"params", "lr", "weight_decay"}:
             found = sorted(map(str, group)) if isinstance(group, dict) else type(group).__name__
             raise ValueError(f'{name}: expected a dict with "params" and perhaps "lr" and "weight_decay", got {found}')
+        parameters = parameter_list(name, group["params"])
+        if len({parameter.data.dtype for parameter in parameters}) > 1:
+            raise ValueError(f"{name}: expected parameters of one dtype, got float32 and float64; give each its own group")
         group_lr = checked_number(name, "lr", group.get("lr", lr), positive=True)
         group_decay = checked_number(name, "weight_decay", group.get("weight_decay", weight_decay))
-        groups.append(ParameterGroup(parameter_list(name, group["params"]), group_lr / lr, group_decay))
+        groups.append(ParameterGroup(parameters, group_lr / lr, group_decay, state_names))
     return groups

@@ -66,6 +66,14 @@ def test_step_writes_only_the_averages(dtype):
         assert (average != p.data).all()
 
 
+def test_averages_lie_in_memory_as_their_parameters_do():
+    """A kernel that walks through both in the order of memory meets corresponding numbers."""
+    data = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
+    (average,) = EMA([Parameter(data)]).averages
+    assert average.strides == data.strides
+    np.testing.assert_array_equal(average, data)
+
+
 def test_swapped_in_and_back():
     params = parameters()
     ema = EMA(params)

@@ -1,56 +1,158 @@
-"""The Adam update. Notation: p parameter, g gradient, m and v running means of g and g^2, all flat arrays of one dtype.
+"""What an optimizer does to all parameters at once: the norm of their gradients, and Adam's update with all that goes with it.
 
-Why a kernel: the update is memory traffic. NumPy makes some ten passes over the arrays and temporaries, the loop one.
+Why kernels: the work is memory traffic, spread over hundreds of arrays of very different sizes. NumPy makes some twenty passes over
+them, with a call for each pass and array; here each of the two is one call and one pass. The arrays stay where they are, for
+parameters are views that others hold on to: the kernels find them by a table of their addresses.
+
+Notation: p parameters, g their gradients, m and v running means of g and g^2.
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic, overload
 
-from hcrot.kernels.jit import jit
+from hcrot.kernels.jit import jit, parallel_jit, prange, shares
+from hcrot.module import flat
+
+PIECE = 4096
+"""How many numbers of an array a kernel treats at a time: so few that p, g, m and v stay in the core's cache until all is done."""
+GRAIN = 4
+"""Pieces worth a thread of their own: some 5 microseconds of Adam."""
 
 
-def adam_reference(
-    p: np.ndarray,
-    g: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    step: int,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    decay: float,
-    l2: float,
-) -> None:
-    """One step of Adam (Kingma & Ba 2015, algorithm 1) with weight decay in both ways (Loshchilov & Hutter 2019).
+class Arrays(tuple[np.ndarray, ...]):
+    """Arrays through which a kernel walks in one call, and the table by which it finds them.
 
-        g <- g + l2 p                                       a penalty, as in Adam
-        m <- beta1 m + (1 - beta1) g
-        v <- beta2 v + (1 - beta2) g^2
-        p <- (1 - lr decay) p                               decoupled, as in AdamW
-        p <- p - lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+    Every array is cut into pieces of at most PIECE numbers, in the order in which they lie in memory. Arrays that are to be walked
+    through together must agree in shapes and memory order, as ``np.zeros_like`` and ``copy(order="K")`` make them.
 
     Args:
-        p, g, m, v: ``(n,)``, all float32 or all float64; p, m and v are updated in place, g is only read.
-        step: number of this step, the first is 1.
-        lr, beta1, beta2, eps, decay, l2: Python floats, rounded to the arrays' dtype.
+        arrays: at least one, all float32 or all float64, dense in memory. They are kept as they are, and alive.
+
+    Attributes:
+        addresses: where each piece begins in memory, (pieces,) int64.
+        sizes: how many numbers it has, (pieces,) int64.
+
+    Raises:
+        ValueError: the arrays differ in dtype, or one is not dense in memory.
     """
-    g = g + l2 * p
-    m *= beta1
-    m += (1 - beta1) * g
-    v *= beta2
-    v += (1 - beta2) * (g * g)
-    p *= 1 - lr * decay
-    p -= lr / (1 - beta1**step) * m / (np.sqrt(v) / math.sqrt(1 - beta2**step) + eps)
+
+    addresses: np.ndarray
+    sizes: np.ndarray
+
+    def __new__(cls, arrays: Iterable[np.ndarray]) -> "Arrays":
+        self = super().__new__(cls, arrays)
+        if len({array.dtype for array in self}) != 1:
+            dtypes = sorted({str(array.dtype) for array in self})
+            raise ValueError(f"Arrays: expected arrays of one dtype, got {' and '.join(dtypes) or 'none'}")
+        pieces = [
+            (numbers.ctypes.data + start * numbers.itemsize, min(PIECE, numbers.size - start))
+            for numbers in map(flat, self)
+            for start in range(0, numbers.size, PIECE)
+        ]
+        self.addresses, self.sizes = np.array(pieces, np.int64).reshape(-1, 2).T.copy()
+        return self
+
+    def __reduce__(self) -> tuple:
+        """A copy is made anew from copies of the arrays, which lie elsewhere."""
+        return Arrays, (list(self),)
+
+
+def array_at(address: int, size: int, like: np.floating) -> np.ndarray:
+    """A view of memory as a 1-D array, for use inside kernels. Whoever passes the address sees to it that the memory is there.
+
+    Args:
+        address: of the first number. size: how many there are. like: any number of their type.
+    """
+    number = np.ctypeslib.as_ctypes_type(like.dtype)
+    return np.ctypeslib.as_array((number * int(size)).from_address(int(address)))
+
+
+@overload(array_at)
+def _compile_array_at(address, size, like):
+    """The same inside compiled kernels, where it costs nothing."""
+    return lambda address, size, like: carray(_pointer(address, like), (size,))
+
+
+@intrinsic
+def _pointer(typing_context, address, like):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like)(address, like), generate
 
 
 @jit
+def sum_piece(x):
+    total = 0.0
+    for i in range(x.size):
+        number = np.float64(x[i])
+        total += number * number
+    return total
+
+
+@parallel_jit
+def _square_sums(x, sizes, like, sums, num_shares):
+    for share in prange(num_shares):
+        for k in range(share, sizes.size, num_shares):
+            sums[k] = sum_piece(array_at(x[k], sizes[k], like))
+
+
+def square_sum(x: Arrays) -> float:
+    """The sum of the squares of all numbers, in float64; the same for any number of threads, because each piece has a sum of its own."""
+    sums = np.empty(x.sizes.size)
+    _square_sums(x.addresses, x.sizes, x[0].dtype.type(0), sums, shares(x.sizes.size, GRAIN))
+    return float(sums.sum())
+
+
+def square_sum_reference(x: Arrays) -> float:
+    """:func:`square_sum` in plain NumPy."""
+    return float(sum(np.square(array, dtype=np.float64).sum() for array in x))
+
+
+@jit
+def adam_piece(p, g, m, v, constants):
+    scale, l2, beta1, rate1, beta2, rate2, keep, step_size, root, eps = constants
+    for i in range(p.size):
+        gi = scale * g[i] + l2 * p[i]
+        m[i] = beta1 * m[i] + rate1 * gi
+        v[i] = beta2 * v[i] + rate2 * (gi * gi)
+        p[i] = keep * p[i] - step_size * m[i] / (np.sqrt(v[i]) / root + eps)
+
+
+@jit
+def average_piece(average, p, rate):
+    for i in range(p.size):
+        average[i] -= rate * (average[i] - p[i])
+
+
+@jit
+def clear_piece(x):
+    # A function of its own: Numba leaves out an x.fill(0) in the parallel function, where nobody reads x.
+    for i in range(x.size):
+        x[i] = 0
+
+
+@parallel_jit
+def _adam(p, g, m, v, average, sizes, constants, average_rate, zero_grad, num_shares):
+    for share in prange(num_shares):
+        for k in range(share, sizes.size, num_shares):
+            pk, gk = array_at(p[k], sizes[k], average_rate), array_at(g[k], sizes[k], average_rate)
+            adam_piece(pk, gk, array_at(m[k], sizes[k], average_rate), array_at(v[k], sizes[k], average_rate), constants)
+            if average.size:
+                average_piece(array_at(average[k], sizes[k], average_rate), pk, average_rate)
+            if zero_grad:
+                clear_piece(gk)
+
+
 def adam(
-    p: np.ndarray,
-    g: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
     step: int,
     lr: float,
     beta1: float,
@@ -58,18 +160,67 @@ def adam(
     eps: float,
     decay: float,
     l2: float,
+    scale: float = 1.0,
+    average: Arrays | None = None,
+    average_rate: float = 0.0,
+    zero_grad: bool = False,
 ) -> None:
-    """See :func:`adam_reference`. Fast because
+    """One step of Adam (Kingma & Ba 2015, algorithm 1) with weight decay in both ways (Loshchilov & Hutter 2019), and what goes before
+    and after it.
 
-    - it is one pass over the arrays;
-    - every scalar is rounded to the arrays' dtype before the loop: one float64 among them would halve the vector lanes.
+        g' = scale g + l2 p                                 clipped; a penalty, as in Adam
+        m <- beta1 m + (1 - beta1) g'
+        v <- beta2 v + (1 - beta2) g'^2
+        p <- (1 - lr decay) p                               decoupled, as in AdamW
+        p <- p - lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+        average <- average - average_rate (average - p)
+        g <- 0                                              if zero_grad
+
+    Fast because each piece is read from memory once and shared among threads, and because every scalar is rounded to the arrays' dtype
+    before the loop: one float64 among them would halve the vector lanes.
+
+    Args:
+        p, g, m, v: all of one dtype, one set of shapes and one memory order; p, m and v are updated in place, g is only zeroed.
+        step: number of this step, the first is 1.
+        lr, beta1, beta2, eps, decay, l2, scale, average_rate: Python floats, rounded to the arrays' dtype.
+        average: like p, updated in place; or None.
     """
-    real = p.dtype.type
-    rate1, rate2 = real(1 - beta1), real(1 - beta2)
-    keep, step_size, root = real(1 - lr * decay), real(lr / (1 - beta1**step)), real(math.sqrt(1 - beta2**step))
-    beta1, beta2, eps, l2 = real(beta1), real(beta2), real(eps), real(l2)
-    for i in range(p.size):
-        gi = g[i] + l2 * p[i]
-        m[i] = beta1 * m[i] + rate1 * gi
-        v[i] = beta2 * v[i] + rate2 * (gi * gi)
-        p[i] = keep * p[i] - step_size * m[i] / (np.sqrt(v[i]) / root + eps)
+    real = p[0].dtype.type
+    constants = scale, l2, beta1, 1 - beta1, beta2, 1 - beta2, 1 - lr * decay, lr / (1 - beta1**step), math.sqrt(1 - beta2**step), eps
+    average_addresses = p.addresses[:0] if average is None else average.addresses
+    tables = p.addresses, g.addresses, m.addresses, v.addresses, average_addresses, p.sizes
+    _adam(*tables, tuple(map(real, constants)), real(average_rate), zero_grad, shares(p.sizes.size, GRAIN))
+
+
+def adam_reference(
+    p: Arrays,
+    g: Arrays,
+    m: Arrays,
+    v: Arrays,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    l2: float,
+    scale: float = 1.0,
+    average: Arrays | None = None,
+    average_rate: float = 0.0,
+    zero_grad: bool = False,
+) -> None:
+    """:func:`adam` in plain NumPy."""
+    for pi, gi, mi, vi in zip(p, g, m, v, strict=True):
+        clipped = scale * gi + l2 * pi
+        mi *= beta1
+        mi += (1 - beta1) * clipped
+        vi *= beta2
+        vi += (1 - beta2) * clipped**2
+        pi *= 1 - lr * decay
+        pi -= lr / (1 - beta1**step) * mi / (np.sqrt(vi) / math.sqrt(1 - beta2**step) + eps)
+    if average is not None:
+        for ai, pi in zip(average, p, strict=True):
+            ai -= average_rate * (ai - pi)
+    if zero_grad:
+        for gi in g:
+            gi.fill(0)

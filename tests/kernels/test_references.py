@@ -32,6 +32,7 @@ HELPERS = {
         "keep_freed_memory",
         "small_product_limit",
     },
+    "optim": {"array_at"},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "patches_of"},
 }
@@ -50,6 +51,16 @@ def attention_backward_arguments(draw, batch, tokens, inner, heads):
     q, k, v, do = draw(4, batch, tokens, inner)
     o, logsum = attention.attention_reference(q, k, v, heads)
     return do, q, k, v, logsum, heads
+
+
+def arrays(draw, *shapes):
+    return optim.Arrays(np.copy(draw(*shape)) for shape in shapes)
+
+
+def adam_arguments(draw, *shapes, scale=1.0, averaged=False):
+    p, g, m, average = (arrays(draw, *shapes) for _ in range(4))
+    v = optim.Arrays(array**2 for array in arrays(draw, *shapes))
+    return p, g, m, v, 3, 1e-2, 0.9, 0.99, 1e-8, 0.1, 0.2, scale, *((average, 0.3, True) if averaged else ())
 
 
 # kernel: its module and, for a function draw(*shape) that makes float arrays, lists of arguments to compare it with
@@ -125,7 +136,14 @@ KERNELS: dict[str, tuple[ModuleType, Callable]] = {
     ),
     "nearest": (resample, lambda draw: [(draw(2, 3, 5, 4), 10, 8), (draw(2, 3, 5, 4), 7, 3), (draw(3, 13, 17, 19), 29, 31)]),
     "nearest_gradient": (resample, lambda draw: [(draw(2, 3, 10, 8), 5, 4), (draw(2, 3, 7, 3), 5, 4), (draw(3, 13, 29, 31), 17, 19)]),
-    "adam": (optim, lambda draw: [(draw(101), draw(101), draw(101), draw(101) ** 2, 3, 1e-2, 0.9, 0.99, 1e-8, 0.1, 0.2)]),
+    "square_sum": (optim, lambda draw: [(arrays(draw, (101,)),), (arrays(draw, (7, 3), (150, 173), (1,), (2, 3, 5)),)]),
+    "adam": (
+        optim,
+        lambda draw: [
+            adam_arguments(draw, (101,)),
+            adam_arguments(draw, (7, 3), (150, 173), (1,), (2, 3, 5), scale=0.4, averaged=True),
+        ],
+    ),
 }
 
 ORDERS = {
@@ -164,20 +182,31 @@ def test_the_signatures_agree(name):
     assert inspect.signature(functions[name]) == inspect.signature(functions[f"{name}_reference"])
 
 
+def each_array(argument):
+    """The arrays in an argument or result."""
+    if isinstance(argument, tuple):
+        return [array for part in argument for array in each_array(part)]
+    return [argument] if isinstance(argument, np.ndarray) else []
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernel_equals_reference(name, order, dtype):
     module, arguments = KERNELS[name]
-    rng = np.random.default_rng(0)
-    arrange = ORDERS["C" if name == "adam" else order]  # adam's arrays are flat views of parameters
+    rng, arrange = np.random.default_rng(0), ORDERS[order]
+
+    def copied(argument):
+        if isinstance(argument, optim.Arrays):
+            return optim.Arrays(array.copy(order="K") for array in argument)
+        return arrange(argument.copy()) if isinstance(argument, np.ndarray) else argument
+
     for given in arguments(lambda *shape: arrange(rng.standard_normal(shape).astype(dtype))):
         results = []
         for function in (getattr(module, name), getattr(module, f"{name}_reference")):
-            handed = [arrange(a.copy()) if isinstance(a, np.ndarray) else a for a in given]
+            handed = tuple(copied(argument) for argument in given)
             returned = function(*handed)
-            returned = returned if isinstance(returned, tuple) else () if returned is None else (returned,)
-            results.append((*returned, *(a for a in handed if isinstance(a, np.ndarray))))
+            results.append(each_array((np.asarray(returned, dtype) if isinstance(returned, float) else returned, *handed)))
         for got, expected in zip(*results, strict=True):
             assert got.dtype == expected.dtype == dtype
             assert got.shape == expected.shape

@@ -146,7 +146,8 @@ def test_ema(options, dtype):
 
 
 @dtypes
-def test_training_step_of_diffusers_script(dtype):
+@pytest.mark.parametrize("one_pass", [False, True])
+def test_training_step_of_diffusers_script(dtype, one_pass):
     """AdamW, clipping, cosine schedule and average together, as in diffusers' train_unconditional."""
     optimization = pytest.importorskip("diffusers.optimization")
     training_utils = pytest.importorskip("diffusers.training_utils")
@@ -162,10 +163,16 @@ def test_training_step_of_diffusers_script(dtype):
     rng = np.random.default_rng(6)
     for _ in range(10):
         fill_gradients(params, torch_params, rng)
-        clip_grad_norm(params, 1.0)
-        torch.nn.utils.clip_grad_norm_(torch_params, 1.0)
-        for part in (ours, schedule, ema, theirs, torch_schedule):
+        if one_pass:
+            norm = ours.step(max_grad_norm=1.0, ema=ema)
+        else:
+            norm = clip_grad_norm(params, 1.0)
+            ours.step()
+            ema.step()
+        torch_norm = torch.nn.utils.clip_grad_norm_(torch_params, 1.0)
+        for part in (schedule, theirs, torch_schedule):
             part.step()
         torch_ema.step(torch_params)
+        assert norm == pytest.approx(torch_norm.item(), rel=TOLERANCE[dtype])
     assert_same([p.data for p in params], torch_params, dtype)
     assert_same(ema.averages, torch_ema.shadow_params, dtype)

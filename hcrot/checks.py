@@ -1,0 +1,84 @@
+"""Checks that optimizers, learning-rate schedules and the moving average share. ``owner`` is who asks, for the message."""
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from hcrot.module import Parameter
+
+
+def parameter_list(owner: str, parameters: Iterable[Parameter]) -> list[Parameter]:
+    """The distinct parameters, in order.
+
+    Raises:
+        TypeError: not an iterable of Parameter.
+        ValueError: there is none.
+    """
+    expected = "expected a list of Parameter, such as model.parameters()"
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{owner}: {expected}, got {type(parameters).__name__}")
+    parameters = list(parameters)
+    for index, parameter in enumerate(parameters):
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"{owner}: {expected}, but item {index} is of type {type(parameter).__name__}")
+    if not parameters:
+        raise ValueError(f"{owner}: the list of parameters is empty")
+    return list(dict.fromkeys(parameters))
+
+
+def checked_number(owner: str, name: str, value: float, positive: bool = False, below: float = math.inf) -> float:
+    """``value`` as a float if it is a finite number at least 0 (more than 0 if ``positive``) and less than ``below``;
+    else ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < below or (positive and value == 0):
+        bounds = (">" if positive else ">=") + " 0" + (f" and < {below}" if below < math.inf else "")
+        raise ValueError(f"{owner}: {name} must be a finite number {bounds}, got {value!r}")
+    return float(value)
+
+
+def checked_count(owner: str, name: str, value: int) -> int:
+    """``value`` as an int if it is an integer at least 0; else ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ValueError(f"{owner}: {name} must be an integer >= 0, got {value!r}")
+    return int(value)
+
+
+def check_state(
+    owner: str,
+    state: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    counts: tuple[str, ...],
+    numbers: tuple[str, ...] = (),
+) -> None:
+    """Raise one ValueError that names everything in which ``state`` is not what is to be loaded.
+
+    Args:
+        owner: the class that loads it, for the message.
+        state: what came.
+        arrays: the names of its arrays, each with an array of the same shape and dtype.
+        counts: the names of its integers >= 0.
+        numbers: the names of its finite numbers >= 0.
+    """
+    expected = (*counts, *numbers, *arrays)
+    problems = [f"missing {name}" for name in expected if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in expected]
+    for name in state.keys() & set(expected):
+        value = state[name]
+        if name in arrays:
+            found = (value.dtype, value.shape) if isinstance(value, np.ndarray) else type(value).__name__
+            wanted = (arrays[name].dtype, arrays[name].shape)
+            if found != wanted:
+                problems.append(f"{name} is {_described(found)}, expected {_described(wanted)}")
+        else:
+            try:
+                (checked_count if name in counts else checked_number)(owner, name, value)
+            except ValueError as error:
+                problems.append(str(error).removeprefix(f"{owner}: "))
+    if problems:
+        raise ValueError(f"{owner}.load_state_dict: " + "; ".join(sorted(problems)))
+
+
+def _described(found: tuple | str) -> str:
+    return found if isinstance(found, str) else f"{found[0]} of shape {found[1]}"
