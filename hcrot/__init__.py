@@ -11,7 +11,7 @@ from hcrot.ema import EMA
 from hcrot.gradcheck import GradientError, check_gradients
 from hcrot.kernels.im2col import col2im, im2col
 from hcrot.kernels.jit import get_num_threads, set_num_threads
-from hcrot.layers.activation import GELU, Mish, ReLU, SiLU, Sigmoid, Softmax, Tanh
+from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
 from hcrot.layers.dropout import Dropout
