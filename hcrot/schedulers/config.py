@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -19,12 +20,25 @@ CONFIG_NAME = "scheduler_config.json"
 DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
 
 Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
+Check = Callable[[str, Any], Any]
+
+
+class Config(dict[str, Any]):
+    """Arguments by name, and apart from them the names of those that nobody chose, which `from_config` needs."""
+
+    not_chosen: frozenset[str] = frozenset()
 
 
 class SchedulerConfig:
-    """Saving and loading for a scheduler whose constructor leaves its arguments by name in `config`."""
+    """Saving and loading for a scheduler whose constructor is decorated with `register_to_config`.
 
-    config: dict[str, Any]
+    Attributes:
+        checks: for every argument of the constructor by name, what returns its value as JSON can hold it, or raises.
+        config: the checked arguments by name; further what `from_config` was given for other schedulers to find again.
+    """
+
+    checks: ClassVar[Mapping[str, Check]] = {}
+    config: Config
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the configuration to folder/scheduler_config.json; the folder is made if need be.
@@ -38,7 +52,7 @@ class SchedulerConfig:
 
     @classmethod
     def from_pretrained(cls: type[Scheduler], folder: str | os.PathLike[str]) -> Scheduler:
-        """The scheduler configured by folder/scheduler_config.json, whether hcrot or diffusers wrote it.
+        """The scheduler configured by folder/scheduler_config.json, whichever scheduler of hcrot or diffusers wrote it.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -57,18 +71,59 @@ class SchedulerConfig:
 
     @classmethod
     def from_config(cls: type[Scheduler], config: Mapping[str, Any]) -> Scheduler:
-        """The scheduler with these arguments; missing ones take their defaults, private ones (_class_name) are dropped.
+        """The scheduler with these arguments, which may be the `config` of another: model trained with one, sampled with any.
 
-        Unknown ones are ignored with a warning, so that configurations of other schedulers and releases can be read.
+        As in diffusers, arguments that are missing, or that nobody chose when the other scheduler was made, take the
+        defaults of this one. A file does not tell what was chosen, so read from a file every argument counts as chosen.
+        Arguments that this scheduler does not have are kept in `config` for the next one, with a warning if none has
+        them. Private ones (_class_name) are dropped.
 
         Raises:
-            TypeError, ValueError, NotImplementedError: whatever the constructor has against the arguments.
+            TypeError, ValueError: whatever the constructor has against the arguments.
         """
-        public = {name: value for name, value in config.items() if not name.startswith("_")}
-        unknown = sorted(public.keys() - inspect.signature(cls).parameters.keys())
+        not_chosen = config.not_chosen if isinstance(config, Config) else config.get("_use_default_values", ())
+        chosen = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_chosen}
+        others = {name: chosen.pop(name) for name in chosen.keys() - cls._argument_names()}
+        unknown = sorted(others.keys() - set().union(*(one._argument_names() for one in _subclasses(SchedulerConfig))))
         if unknown:
             warnings.warn(f"{cls.__name__}: unknown configuration keys {unknown} are ignored", stacklevel=2)
-        return cls(**{name: value for name, value in public.items() if name not in unknown})
+        scheduler = cls(**chosen)
+        scheduler.config.update(others)
+        return scheduler
+
+    @classmethod
+    def _argument_names(cls) -> set[str]:
+        return set(inspect.signature(cls).parameters)
+
+
+def register_to_config(init: Callable[..., None]) -> Callable[..., None]:
+    """Decorates the constructor of a scheduler: checks every argument, leaves them in `config`, then calls it with them.
+
+    Raises:
+        TypeError, ValueError: an argument that the constructor lacks, or against which its check has something.
+    """
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def checked_init(self: SchedulerConfig, *arguments: Any, **named: Any) -> None:
+        try:
+            bound = signature.bind(self, *arguments, **named)
+        except TypeError as error:
+            raise TypeError(f"{type(self).__name__}: {error}") from None
+        chosen = set(bound.arguments)
+        bound.apply_defaults()
+        values = list(bound.arguments.items())[1:]  # without self
+        config = {name: self.checks[name](f"{type(self).__name__}: {name}", value) for name, value in values}
+        self.config = Config(config)
+        self.config.not_chosen = frozenset(config.keys() - chosen)
+        init(self, **config)
+
+    return checked_init
+
+
+def _subclasses(of: type) -> list[type]:
+    direct = of.__subclasses__()
+    return direct + [cls for parent in direct for cls in _subclasses(parent)]
 
 
 # Each of these returns the value of an argument as JSON can hold it, or raises; `what` is "Class: argument".
@@ -102,13 +157,18 @@ def checked_positive(what: str, value: float) -> float:
     return float(value)
 
 
-def checked_betas(
-    what: str, value: np.ndarray | Sequence[float] | None, num_train_timesteps: int
-) -> list[float] | None:
+def checked_fraction(what: str, value: float) -> float:
+    """From 0, exclusive, to 1, inclusive."""
+    if checked_positive(what, value) > 1:
+        raise ValueError(f"{what} is {value}, expected at most 1")
+    return float(value)
+
+
+def checked_betas(what: str, value: np.ndarray | Sequence[float] | None) -> list[float] | None:
+    """Their number is compared with num_train_timesteps when the scheduler is made."""
     if value is None:
         return None
     betas = np.asarray(value)
-    if betas.dtype.kind not in "fiu" or betas.shape != (num_train_timesteps,):
-        expected = f"one number for each of {num_train_timesteps} num_train_timesteps"
-        raise ValueError(f"{what} has shape {betas.shape} and dtype {betas.dtype}, expected {expected}")
+    if betas.dtype.kind not in "fiu" or betas.ndim != 1:
+        raise ValueError(f"{what} has shape {betas.shape} and dtype {betas.dtype}, expected a list of numbers")
     return betas.tolist()

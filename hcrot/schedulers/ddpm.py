@@ -45,40 +45,29 @@ Gaussians of one variance, so each of them is a distance of means and, by (i), o
 Training drops the weight, which gives the better pictures, and draws t uniformly, eps ~ N(0, I) and x_t by (b):
 
     (k)  L_simple = E |eps - eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t)|^2                            [14]
+
+The variance can be learned too (Nichol & Dhariwal 2021, arXiv:2102.09672): beta_tilde and beta are its extremes, so
+half of the output's channels, v in [-1, 1], say where between them it lies, in logarithms:
+
+    (l)  sigma^2 = exp(u log beta + (1 - u) log beta_tilde),  u = (v + 1)/2      (their eq. 15, which has u itself)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
-from hcrot.schedulers.config import (
-    SchedulerConfig,
-    checked_betas,
-    checked_boolean,
-    checked_choice,
-    checked_integer,
-    checked_positive,
-)
-from hcrot.schedulers.schedules import BETA_SCHEDULES, TIMESTEP_SPACINGS, cumulative_alphas, spaced_timesteps
+from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
+from hcrot.schedulers.config import checked_choice, register_to_config
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
+VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
 MIN_VARIANCE = np.float32(1e-20)  # in diffusers beta_tilde, which is 0 for s = -1, is kept above this
-Timesteps = int | Sequence[int] | np.ndarray
 
 
-@dataclass
-class DDPMSchedulerOutput:
-    """What `DDPMScheduler.step` returns: x_s and the estimate of x_0 it was made from, both of the sample's shape."""
-
-    prev_sample: np.ndarray
-    pred_original_sample: np.ndarray
-
-
-class DDPMScheduler(SchedulerConfig):
+class DDPMScheduler(NoiseScheduler):
     """The forward process (b) and the reverse step (h), with the arguments, defaults and numbers of diffusers' class.
 
     Args:
@@ -88,29 +77,23 @@ class DDPMScheduler(SchedulerConfig):
         trained_betas: the T betas themselves, in place of a schedule.
         variance_type: sigma^2 of (h): beta_tilde for "fixed_small" and "fixed_small_log", beta for "fixed_large" and
             "fixed_large_log". The _log names are the same values by way of the logarithm; in diffusers
-            "fixed_large_log" misses the way back and gives NaN.
+            "fixed_large_log" misses the way back and gives NaN. For "learned" and "learned_range" the model has twice
+            the sample's channels: the prediction, then sigma^2 itself or v of (l).
         clip_sample, clip_sample_range: whether the estimate of x_0 is clipped to +-clip_sample_range.
         prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (f).
-        timestep_spacing, steps_offset: the timesteps `set_timesteps` visits: "linspace", "leading" or "trailing".
-        thresholding, dynamic_thresholding_ratio, sample_max_value, rescale_betas_zero_snr: fields of diffusers'
-            configuration. thresholding=True, rescale_betas_zero_snr=True and the variance types "learned" and
-            "learned_range" raise NotImplementedError.
+        thresholding, dynamic_thresholding_ratio, sample_max_value: whether instead each image's estimate of x_0 is
+            clipped to that quantile s of its absolute values (s from 1 to sample_max_value), and divided by s.
+        timestep_spacing, steps_offset: the timesteps `set_timesteps` visits: "linspace", "leading" or "trailing". In
+            diffusers "trailing" goes on to -1 for 62 of the N <= T = 1000, and an offset may lead past T-1; not here.
+        rescale_betas_zero_snr: whether the betas are rescaled so that abar_{T-1} = 0 (Lin et al. 2023). A prediction
+            of the noise then raises at T-1, where diffusers divides by zero.
 
-    Attributes:
-        betas, alphas, alphas_cumprod: beta_t, alpha_t and abar_t, each (T,) float32.
-        timesteps: what `step` is to be called with, in order, (N,) int64; T-1 .. 0 until `set_timesteps` is called.
-        num_inference_steps: N, or None before `set_timesteps`.
-        init_noise_sigma: standard deviation of the noise that sampling starts from.
-        order: model evaluations per step.
-        config: the arguments by name, as `save_pretrained` writes them.
-
-    Raises:
-        TypeError, ValueError: an argument of the wrong type, out of range, or not among its choices.
-        NotImplementedError: see thresholding above.
+    Attributes, errors: those of `NoiseScheduler`; `config` has the arguments by name, as `save_pretrained` writes them.
     """
 
-    order = 1
+    checks: ClassVar = {**NoiseScheduler.checks, "variance_type": partial(checked_choice, choices=VARIANCE_TYPES)}
 
+    @register_to_config
     def __init__(
         self,
         num_train_timesteps: int = 1000,
@@ -129,89 +112,7 @@ class DDPMScheduler(SchedulerConfig):
         steps_offset: int = 0,
         rescale_betas_zero_snr: bool = False,
     ) -> None:
-        if thresholding:
-            raise NotImplementedError("DDPMScheduler: thresholding=True is not implemented")
-        if rescale_betas_zero_snr:
-            raise NotImplementedError("DDPMScheduler: rescale_betas_zero_snr=True is not implemented")
-        if variance_type in ("learned", "learned_range"):
-            raise NotImplementedError(f"DDPMScheduler: variance_type={variance_type!r} is not implemented")
-        num_train_timesteps = checked_integer("DDPMScheduler: num_train_timesteps", num_train_timesteps, minimum=1)
-        ratio = checked_positive("DDPMScheduler: dynamic_thresholding_ratio", dynamic_thresholding_ratio)
-        self.config = {
-            "num_train_timesteps": num_train_timesteps,
-            "beta_start": checked_positive("DDPMScheduler: beta_start", beta_start),
-            "beta_end": checked_positive("DDPMScheduler: beta_end", beta_end),
-            "beta_schedule": checked_choice("DDPMScheduler: beta_schedule", beta_schedule, BETA_SCHEDULES),
-            "trained_betas": checked_betas("DDPMScheduler: trained_betas", trained_betas, num_train_timesteps),
-            "variance_type": checked_choice("DDPMScheduler: variance_type", variance_type, VARIANCE_TYPES),
-            "clip_sample": checked_boolean("DDPMScheduler: clip_sample", clip_sample),
-            "prediction_type": checked_choice("DDPMScheduler: prediction_type", prediction_type, PREDICTION_TYPES),
-            "thresholding": checked_boolean("DDPMScheduler: thresholding", thresholding),
-            "dynamic_thresholding_ratio": ratio,
-            "clip_sample_range": checked_positive("DDPMScheduler: clip_sample_range", clip_sample_range),
-            "sample_max_value": checked_positive("DDPMScheduler: sample_max_value", sample_max_value),
-            "timestep_spacing": checked_choice("DDPMScheduler: timestep_spacing", timestep_spacing, TIMESTEP_SPACINGS),
-            "steps_offset": checked_integer("DDPMScheduler: steps_offset", steps_offset, minimum=0),
-            "rescale_betas_zero_snr": checked_boolean("DDPMScheduler: rescale_betas_zero_snr", rescale_betas_zero_snr),
-        }
-        if trained_betas is None:
-            self.betas = BETA_SCHEDULES[beta_schedule](num_train_timesteps, float(beta_start), float(beta_end))
-        else:
-            self.betas = np.array(trained_betas, dtype=np.float32)
-        self.alphas = np.float32(1) - self.betas
-        self.alphas_cumprod = cumulative_alphas(self.alphas)
-        if not np.all((self.alphas > 0) & (self.alphas < 1)):
-            raise ValueError(
-                f"DDPMScheduler: betas range from {self.betas.min():g} to {self.betas.max():g}, "
-                "expected all strictly between 0 and 1 in float32 (beta_start, beta_end or trained_betas)"
-            )
-        if self.alphas_cumprod[-1] == 0:
-            raise ValueError(
-                f"DDPMScheduler: alphas_cumprod underflows to 0 at timestep {np.argmin(self.alphas_cumprod)}, "
-                "expected fewer timesteps or smaller betas"
-            )
-        self.init_noise_sigma = 1.0
-        self.num_inference_steps: int | None = None
-        self.timesteps = np.arange(len(self))[::-1].copy()
-
-    def __len__(self) -> int:
-        """T, the number of timesteps the model is trained on."""
-        return self.config["num_train_timesteps"]
-
-    # training: x_0 to x_t -------------------------------------------------------------------------------------
-
-    def add_noise(self, original_samples: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
-        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, line (b).
-
-        Args:
-            original_samples: x_0, (B, ...) float32 or float64, images scaled to [-1, 1].
-            noise: eps, of the same shape and dtype.
-            timesteps: t of each image, (B,) integers in 0 .. T-1, or one for all: (1,) or an int.
-
-        Returns:
-            (B, ...) of the dtype and memory order of original_samples.
-
-        Raises:
-            TypeError, ValueError: an array of another dtype or shape; a timestep that is no integer in 0 .. T-1.
-        """
-        _check_arrays("DDPMScheduler.add_noise", original_samples=original_samples, noise=noise)
-        signal, sigma = self._signal_and_noise("DDPMScheduler.add_noise", original_samples, timesteps)
-        noisy = np.multiply(original_samples, signal, out=np.empty_like(original_samples))
-        noisy += sigma * noise
-        return noisy
-
-    def get_velocity(self, sample: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
-        """v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0, line (g), which a model of type "v_prediction" is to learn.
-
-        Arguments, result and errors are those of `add_noise`, with x_0 called sample.
-        """
-        _check_arrays("DDPMScheduler.get_velocity", sample=sample, noise=noise)
-        signal, sigma = self._signal_and_noise("DDPMScheduler.get_velocity", sample, timesteps)
-        velocity = np.multiply(sample, -sigma, out=np.empty_like(sample))
-        velocity += signal * noise
-        return velocity
-
-    # sampling: x_t to x_s -------------------------------------------------------------------------------------
+        super().__init__()
 
     def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Sequence[int] | None = None) -> None:
         """Choose the timesteps that sampling visits: a number of them, spaced by timestep_spacing, or a list.
@@ -226,36 +127,14 @@ class DDPMScheduler(SchedulerConfig):
         where = "DDPMScheduler.set_timesteps"
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError(f"{where}: expected either num_inference_steps or timesteps, got both or neither")
-        if timesteps is not None:
-            chosen = self._checked_timesteps(where, timesteps)
-            if chosen.ndim != 1 or chosen.size == 0 or np.any(np.diff(chosen) >= 0):
-                raise ValueError(f"{where}: timesteps {timesteps} is not a strictly descending list")
-        else:
-            count = checked_integer(f"{where}: num_inference_steps", num_inference_steps, minimum=1)
-            if count > len(self):
-                raise ValueError(f"{where}: num_inference_steps {count} is more than the {len(self)} trained timesteps")
-            spacing, offset = self.config["timestep_spacing"], self.config["steps_offset"]
-            chosen = spaced_timesteps(spacing, len(self), count, offset)
+        if timesteps is None:
+            super().set_timesteps(num_inference_steps)
+            return
+        chosen = self._checked_timesteps("set_timesteps", timesteps)
+        if chosen.ndim != 1 or chosen.size == 0 or np.any(np.diff(chosen) >= 0):
+            raise ValueError(f"{where}: timesteps {timesteps} is not a strictly descending list")
         self.timesteps = chosen
         self.num_inference_steps = len(chosen)
-
-    def previous_timestep(self, timestep: int) -> int:
-        """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.
-
-        Raises:
-            ValueError: the timestep is not among `timesteps`.
-        """
-        t = self._scalar_timestep("DDPMScheduler.previous_timestep", timestep)
-        (position,) = np.nonzero(self.timesteps == t)
-        if position.size == 0:
-            raise ValueError(
-                f"DDPMScheduler: timestep {t} is not one of the {len(self.timesteps)} timesteps set by set_timesteps"
-            )
-        return int(self.timesteps[position[0] + 1]) if position[0] + 1 < len(self.timesteps) else -1
-
-    def scale_model_input(self, sample: np.ndarray, timestep: int | None = None) -> np.ndarray:
-        """The sample as the model wants it, which in DDPM is the sample itself; other schedulers scale it."""
-        return sample
 
     def step(
         self,
@@ -266,32 +145,32 @@ class DDPMScheduler(SchedulerConfig):
         *,
         noise: np.ndarray | None = None,
         return_dict: bool = True,
-    ) -> DDPMSchedulerOutput | tuple[np.ndarray, np.ndarray]:
+    ) -> SchedulerOutput | tuple[np.ndarray, np.ndarray]:
         """One reverse step x_t -> x_s: estimate x_0 by (f), clip it, return mu_tilde + sigma z by (e) and (h).
 
         As in diffusers the noise is left out at t = 0 only. So a chain that ends above 0 ("trailing" spacing, "leading"
         with a steps_offset) ends with sigma z: 1e-10 z with "fixed_small", visible noise with "fixed_large".
 
         Args:
-            model_output: m(x_t, t), (B, ...) float32 or float64.
+            model_output: m(x_t, t), (B, C, ...) float32 or float64; with a learned variance (B, 2 C, ...).
             timestep: t, one integer out of `timesteps`.
-            sample: x_t, of the same shape and dtype.
+            sample: x_t, (B, C, ...) of the same dtype.
             generator: draws z, the same whatever the memory order of sample; not touched at t = 0.
             noise: instead of a generator z itself, of the shape and dtype of sample.
             return_dict: False returns the tuple (prev_sample, pred_original_sample).
 
         Returns:
-            x_s and the (clipped) estimate of x_0, (B, ...) of the dtype and memory order of sample.
+            x_s and the (clipped) estimate of x_0, (B, C, ...) of the dtype and memory order of sample.
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; a timestep that is not one integer out of
                 `timesteps`; generator and noise both given, or neither at t > 0.
         """
-        t = self._scalar_timestep("DDPMScheduler.step", timestep)
+        t = self._scalar_timestep("step", timestep)
         s = self.previous_timestep(t)
-        injected = {} if noise is None else {"noise": noise}
-        _check_arrays("DDPMScheduler.step", sample=sample, model_output=model_output, **injected)
-        _check_source_of_noise(t, generator, noise)
+        model_output, learned = self._split(model_output, sample)
+        self._check_arrays("step", sample=sample, model_output=model_output, noise=noise)
+        self._check_source_of_noise(generator, noise)
 
         # Float32 as in diffusers: near t = 0 beta cancels, and float64 coefficients would differ from its by 1e-4.
         abar_t = self.alphas_cumprod[t]
@@ -300,84 +179,36 @@ class DDPMScheduler(SchedulerConfig):
         beta = 1 - alpha
         beta_tilde = (1 - abar_s) / (1 - abar_t) * beta
 
-        x0 = self._estimate_x0(model_output, sample, abar_t)
+        x0 = self._limit(self._estimate_x0(model_output, sample, np.sqrt(abar_t), np.sqrt(1 - abar_t)))
         prev_sample = x0 * (np.sqrt(abar_s) * beta / (1 - abar_t))
         prev_sample += sample * (np.sqrt(alpha) * (1 - abar_s) / (1 - abar_t))
         if t > 0:
-            small = self.config["variance_type"] in ("fixed_small", "fixed_small_log")
-            sigma = np.sqrt(max(beta_tilde, MIN_VARIANCE) if small else beta)
-            z = generator.standard_normal(sample.shape, dtype=sample.dtype) if noise is None else noise
-            prev_sample += z * sigma
+            z = self._drawn_noise(t, sample, generator, noise)
+            prev_sample += z * self._sigma(beta, max(beta_tilde, MIN_VARIANCE), learned)
 
-        return DDPMSchedulerOutput(prev_sample, x0) if return_dict else (prev_sample, x0)
+        return SchedulerOutput(prev_sample, x0).returned(return_dict)
 
-    def _estimate_x0(self, model_output: np.ndarray, sample: np.ndarray, abar_t: np.float32) -> np.ndarray:
-        """Line (f), clipped; a new array in the memory order of sample."""
-        prediction_type = self.config["prediction_type"]
-        x0 = np.empty_like(sample)
-        if prediction_type == "epsilon":
-            np.multiply(model_output, -np.sqrt(1 - abar_t), out=x0)
-            x0 += sample
-            x0 /= np.sqrt(abar_t)
-        elif prediction_type == "sample":
-            x0[...] = model_output
-        else:
-            np.multiply(model_output, -np.sqrt(1 - abar_t), out=x0)
-            x0 += sample * np.sqrt(abar_t)
-        if self.config["clip_sample"]:
-            limit = self.config["clip_sample_range"]
-            np.clip(x0, -limit, limit, out=x0)
-        return x0
+    def _sigma(
+        self, beta: np.float32, beta_tilde: np.float32, learned: np.ndarray | None
+    ) -> np.float32 | np.ndarray:
+        """sigma of (h) or (l); a learned variance below 1e-20 counts as that much (in diffusers a negative one is NaN)."""
+        variance_type = self.config["variance_type"]
+        if variance_type == "learned":
+            return np.sqrt(np.maximum(learned, MIN_VARIANCE))
+        if variance_type == "learned_range":
+            u = (learned + 1) / 2
+            return np.exp((u * np.log(beta) + (1 - u) * np.log(beta_tilde)) / 2)
+        return np.sqrt(beta_tilde if variance_type in ("fixed_small", "fixed_small_log") else beta)
 
-    # helpers --------------------------------------------------------------------------------------------------
-
-    def _signal_and_noise(self, where: str, sample: np.ndarray, timesteps: Timesteps) -> tuple[np.ndarray, np.ndarray]:
-        """sqrt(abar_t) and sqrt(1 - abar_t) of (b) in the sample's dtype, each (B, 1, 1, ...) or (1, 1, 1, ...)."""
-        t = self._checked_timesteps(where, timesteps)
-        if t.ndim > 1 or (t.size != 1 and t.shape != sample.shape[:1]):
-            raise ValueError(f"{where}: timesteps has shape {t.shape}, expected one integer or {sample.shape[:1]}")
-        abar = self.alphas_cumprod[t].astype(sample.dtype).reshape(-1, *(1,) * (sample.ndim - 1))
-        return np.sqrt(abar), np.sqrt(1 - abar)
-
-    def _scalar_timestep(self, where: str, timestep: int) -> int:
-        """The timestep as an int in 0 .. T-1."""
-        t = self._checked_timesteps(where, timestep)
-        if t.ndim > 0:
+    def _split(self, model_output: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The model's prediction, and what it says of the variance if that is learned."""
+        variance_type = self.config["variance_type"]
+        if variance_type not in ("learned", "learned_range"):
+            return model_output, None
+        shape, channels = np.shape(model_output), np.shape(sample)[1:2]
+        if not channels or shape[1:2] != (2 * channels[0],):
             raise ValueError(
-                f"{where}: timestep has shape {t.shape}, expected one integer: a batch is denoised as a whole"
+                f"DDPMScheduler.step: variance_type {variance_type!r} needs twice the channels of the sample "
+                f"{np.shape(sample)} as model_output, got shape {shape}"
             )
-        return int(t)
-
-    def _checked_timesteps(self, where: str, timesteps: Timesteps) -> np.ndarray:
-        """The timesteps as an int64 array of their shape, all in 0 .. T-1."""
-        t = np.asarray(timesteps)
-        if t.dtype.kind not in "iu":
-            raise TypeError(f"{where}: timesteps have dtype {t.dtype} and shape {t.shape}, expected integers")
-        if np.any((t < 0) | (t >= len(self))):
-            raise ValueError(f"{where}: timesteps range from {t.min()} to {t.max()}, expected 0 .. {len(self) - 1}")
-        return t.astype(np.int64)
-
-
-def _check_arrays(where: str, **arrays: np.ndarray) -> None:
-    """All are float32 or all are float64 arrays, and of the first one's shape."""
-    first_name, first = next(iter(arrays.items()))
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{where}: {name} is a {type(array).__name__}, expected a NumPy array")
-        if array.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{where}: {name} has dtype {array.dtype}, expected float32 or float64 (images in [-1, 1])")
-        if array.dtype != first.dtype:
-            raise TypeError(f"{where}: {name} has dtype {array.dtype}, expected {first.dtype} as {first_name}")
-        if array.shape != first.shape:
-            raise ValueError(f"{where}: {name} has shape {array.shape}, expected {first.shape} as {first_name}")
-
-
-def _check_source_of_noise(t: int, generator: np.random.Generator | None, noise: np.ndarray | None) -> None:
-    if generator is not None and not isinstance(generator, np.random.Generator):
-        raise TypeError(
-            f"DDPMScheduler.step: generator is a {type(generator).__name__}, expected a numpy.random.Generator"
-        )
-    if generator is not None and noise is not None:
-        raise ValueError("DDPMScheduler.step: expected either a generator or noise, got both")
-    if t > 0 and generator is None and noise is None:
-        raise ValueError(f"DDPMScheduler.step: timestep {t} adds noise, expected a numpy.random.Generator as generator")
+        return model_output[:, : channels[0]], model_output[:, channels[0] :]

@@ -70,6 +70,18 @@ def cumulative_alphas(alphas: np.ndarray) -> np.ndarray:
     return np.cumprod(alphas.astype(np.float64)).astype(np.float32)
 
 
+def rescaled_to_zero_snr(betas: np.ndarray) -> np.ndarray:
+    """The betas for which sqrt(abar) is shifted and scaled to end at 0 with its start kept; (T,) float32; last one 1.
+
+    Lin et al. 2023, arXiv:2305.08891, algorithm 1: so that the model is trained on the pure noise that sampling starts
+    from. PyTorch's float32 square root is not always rounded correctly, so these betas equal diffusers' to 1e-6 only.
+    """
+    root = np.sqrt(cumulative_alphas(np.float32(1) - betas))
+    root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    abar = root**2
+    return np.float32(1) - np.append(abar[:1], abar[1:] / abar[:-1])
+
+
 def _from_alpha_bar(num_train_timesteps: int, alpha_bar: Callable[[float], float]) -> np.ndarray:
     """beta_i = min(1 - abar((i+1)/T) / abar(i/T), 0.999), evaluated in float64; shape (T,), float32."""
     edges = [alpha_bar(i / num_train_timesteps) for i in range(num_train_timesteps + 1)]

@@ -96,10 +96,12 @@ def test_missing_keys_are_defaults_and_private_keys_are_dropped():
     assert scheduler.config == {**DEFAULTS, "beta_end": 0.01}
 
 
-def test_unknown_keys_are_ignored_with_a_warning():
-    with pytest.warns(UserWarning, match=r"DDPMScheduler: unknown configuration keys \['set_alpha_to_one'\]"):
-        scheduler = DDPMScheduler.from_config({"set_alpha_to_one": True, "steps_offset": 1})
-    assert scheduler.config == {**DEFAULTS, "steps_offset": 1}
+def test_unknown_keys_are_ignored_with_a_warning_and_kept(tmp_path):
+    with pytest.warns(UserWarning, match=r"DDPMScheduler: unknown configuration keys \['shift_of_shifts'\]"):
+        scheduler = DDPMScheduler.from_config({"shift_of_shifts": 3, "steps_offset": 1})
+    assert scheduler.config == {**DEFAULTS, "steps_offset": 1, "shift_of_shifts": 3}
+    scheduler.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "scheduler_config.json").read_text())["shift_of_shifts"] == 3
 
 
 def test_missing_file_is_named(tmp_path):
@@ -138,10 +140,10 @@ def test_corrupt_file_is_named(tmp_path, content):
         ({"clip_sample": "no"}, TypeError, "clip_sample is 'no'"),
         ({"clip_sample_range": 0.0}, ValueError, "clip_sample_range is 0.0"),
         ({"steps_offset": -1}, ValueError, "steps_offset is -1"),
-        ({"thresholding": True}, NotImplementedError, "thresholding=True"),
-        ({"rescale_betas_zero_snr": True}, NotImplementedError, "rescale_betas_zero_snr=True"),
-        ({"variance_type": "learned"}, NotImplementedError, "variance_type='learned'"),
-        ({"variance_type": "learned_range"}, NotImplementedError, "variance_type='learned_range'"),
+        ({"thresholding": 1}, TypeError, "thresholding is 1"),
+        ({"dynamic_thresholding_ratio": 1.5}, ValueError, "dynamic_thresholding_ratio is 1.5, expected at most 1"),
+        ({"rescale_betas_zero_snr": True, "num_train_timesteps": 1}, ValueError, "rescale_betas_zero_snr needs"),
+        ({"set_alpha_to_one": True}, TypeError, "got an unexpected keyword argument 'set_alpha_to_one'"),
     ],
 )
 def test_bad_constructor_arguments(arguments, error, message):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hcrot.schedulers import DDPMScheduler, DDPMSchedulerOutput
+from hcrot.schedulers import DDPMScheduler, SchedulerOutput
 
 SHAPE = (3, 2, 5, 4)
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
@@ -183,7 +183,7 @@ def test_step_returns_a_named_pair_or_a_tuple():
     x, eps, z = draw(np.random.default_rng(10))
     scheduler = DDPMScheduler()
     output = scheduler.step(eps, 10, x, noise=z)
-    assert isinstance(output, DDPMSchedulerOutput)
+    assert isinstance(output, SchedulerOutput)
     prev_sample, pred_original_sample = scheduler.step(eps, 10, x, noise=z, return_dict=False)
     np.testing.assert_array_equal(prev_sample, output.prev_sample)
     np.testing.assert_array_equal(pred_original_sample, output.pred_original_sample)

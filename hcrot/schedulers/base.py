@@ -1,0 +1,359 @@
+"""What the schedulers share: the noise levels, x_0 noised to x_t, x_0 and the noise found in a prediction, the checks.
+
+Notation: x_t = signal x_0 + sigma eps with eps ~ N(0, I). In the variance-preserving process of Ho et al. 2020
+(arXiv:2006.11239) signal = sqrt(abar_t) and sigma = sqrt(1 - abar_t), where abar_t = alpha_0 .. alpha_t and
+alpha_t = 1 - beta_t; B is the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from hcrot.schedulers.config import (
+    SchedulerConfig,
+    checked_betas,
+    checked_boolean,
+    checked_choice,
+    checked_fraction,
+    checked_integer,
+    checked_positive,
+)
+from hcrot.schedulers.schedules import (
+    BETA_SCHEDULES,
+    TIMESTEP_SPACINGS,
+    cumulative_alphas,
+    rescaled_to_zero_snr,
+    spaced_timesteps,
+)
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+Timesteps = int | Sequence[int] | np.ndarray
+
+
+@dataclass
+class SchedulerOutput:
+    """What `step` returns: x_s, and where the scheduler has it the estimate of x_0, each of the sample's shape."""
+
+    prev_sample: np.ndarray
+    pred_original_sample: np.ndarray | None = None
+
+    def returned(self, return_dict: bool) -> SchedulerOutput | tuple[np.ndarray, ...]:
+        """Itself, or the tuple of what it holds."""
+        if return_dict:
+            return self
+        return tuple(array for array in (self.prev_sample, self.pred_original_sample) if array is not None)
+
+
+class NoiseScheduler(SchedulerConfig):
+    """The noise levels of the forward process, and what every reverse step begins with.
+
+    A scheduler decorates its constructor with `register_to_config`, names checks for arguments that are not in `checks`
+    here, calls super().__init__() and defines `step(model_output, timestep, sample, ..., generator=None, *,
+    return_dict=True)`. Those that never draw noise take the generator too, so that each fits into the same loop.
+
+    Attributes:
+        betas, alphas, alphas_cumprod: beta_t, alpha_t and abar_t, each (T,) float32.
+        timesteps: what `step` is to be called with, in order, (N,) int64; T-1 .. 0 until `set_timesteps` is called.
+        num_inference_steps: N, or None before `set_timesteps`.
+        init_noise_sigma: standard deviation of the noise that sampling starts from.
+        order: model evaluations per step.
+
+    Raises:
+        ValueError: betas that are not strictly between 0 and 1, too many or too few, or that leave abar_t = 0.
+    """
+
+    order = 1
+    init_noise_sigma = 1.0
+    checks: ClassVar = {
+        "num_train_timesteps": partial(checked_integer, minimum=1),
+        "beta_start": checked_positive,
+        "beta_end": checked_positive,
+        "beta_schedule": partial(checked_choice, choices=BETA_SCHEDULES),
+        "trained_betas": checked_betas,
+        "clip_sample": checked_boolean,
+        "prediction_type": partial(checked_choice, choices=PREDICTION_TYPES),
+        "thresholding": checked_boolean,
+        "dynamic_thresholding_ratio": checked_fraction,
+        "clip_sample_range": checked_positive,
+        "sample_max_value": checked_positive,
+        "set_alpha_to_one": checked_boolean,
+        "timestep_spacing": partial(checked_choice, choices=TIMESTEP_SPACINGS),
+        "steps_offset": partial(checked_integer, minimum=0),
+        "rescale_betas_zero_snr": checked_boolean,
+    }
+
+    def __init__(self) -> None:
+        self.betas = self._checked_betas()
+        if self.config.get("rescale_betas_zero_snr"):
+            if len(self) == 1:
+                raise ValueError(f"{self._name}: rescale_betas_zero_snr needs num_train_timesteps of at least 2, got 1")
+            self.betas = rescaled_to_zero_snr(self.betas)
+        self.alphas = np.float32(1) - self.betas
+        self.alphas_cumprod = cumulative_alphas(self.alphas)
+        self.num_inference_steps: int | None = None
+        self.timesteps = np.arange(len(self))[::-1].copy()
+
+    def __len__(self) -> int:
+        """T, the number of timesteps the model is trained on."""
+        return self.config["num_train_timesteps"]
+
+    # training: x_0 to x_t -------------------------------------------------------------------------------------
+
+    def add_noise(self, original_samples: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps; Ho et al. 2020, eq. 4.
+
+        Args:
+            original_samples: x_0, (B, ...) float32 or float64, images scaled to [-1, 1].
+            noise: eps, of the same shape and dtype.
+            timesteps: t of each image, (B,) integers in 0 .. T-1, or one for all: (1,) or an int.
+
+        Returns:
+            (B, ...) of the dtype and memory order of original_samples.
+
+        Raises:
+            TypeError, ValueError: an array of another dtype or shape; a timestep that is no integer in 0 .. T-1.
+        """
+        self._check_arrays("add_noise", original_samples=original_samples, noise=noise)
+        signal, sigma = self._levels_of_images("add_noise", original_samples, timesteps)
+        noisy = np.multiply(original_samples, signal, out=np.empty_like(original_samples))
+        noisy += sigma * noise
+        return noisy
+
+    def get_velocity(self, sample: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
+        """v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0, which a model of type "v_prediction" is to learn.
+
+        Salimans & Ho 2022, arXiv:2202.00512. Arguments, result and errors are those of `add_noise`, with x_0 called
+        sample.
+        """
+        self._check_arrays("get_velocity", sample=sample, noise=noise)
+        signal, sigma = self._levels_of_images("get_velocity", sample, timesteps)
+        velocity = np.multiply(sample, -sigma, out=np.empty_like(sample))
+        velocity += signal * noise
+        return velocity
+
+    # sampling: x_t to x_s -------------------------------------------------------------------------------------
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        """Choose how many timesteps sampling visits, spaced by timestep_spacing.
+
+        Args:
+            num_inference_steps: N in 1 .. T.
+
+        Raises:
+            TypeError, ValueError: N is no integer or out of range.
+        """
+        self.timesteps = self._spaced_timesteps(num_inference_steps)
+        self.num_inference_steps = len(self.timesteps)
+
+    def previous_timestep(self, timestep: int) -> int:
+        """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.
+
+        Raises:
+            ValueError: the timestep is not among `timesteps`.
+        """
+        t = self._scalar_timestep("previous_timestep", timestep)
+        (position,) = np.nonzero(self.timesteps == t)
+        if position.size == 0:
+            raise ValueError(
+                f"{self._name}: timestep {t} is not one of the {len(self.timesteps)} timesteps set by set_timesteps"
+            )
+        return int(self.timesteps[position[0] + 1]) if position[0] + 1 < len(self.timesteps) else -1
+
+    def scale_model_input(self, sample: np.ndarray, timestep: int | None = None) -> np.ndarray:
+        """The sample as the model wants it: the sample itself, but for schedulers that scale it."""
+        return sample
+
+    # what a step needs ----------------------------------------------------------------------------------------
+
+    def _estimate_x0(
+        self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+    ) -> np.ndarray:
+        """x_0 by the model's prediction m, a new array in the dtype and memory order of sample.
+
+            epsilon:       x_0 = (x_t - sigma m) / signal
+            sample:        x_0 = m
+            v_prediction:  x_0 = signal x_t - sigma m
+
+        Raises:
+            ValueError: epsilon at signal = 0, which rescale_betas_zero_snr makes of T-1: pure noise says nothing of x_0
+                (diffusers divides by zero there, and clips the infinities).
+        """
+        prediction_type = self.config["prediction_type"]
+        x0 = np.empty_like(sample)
+        if prediction_type == "epsilon":
+            if signal == 0:
+                raise ValueError(
+                    f"{self._name}.step: prediction_type 'epsilon' says nothing of x_0 where alphas_cumprod is 0 "
+                    "(rescale_betas_zero_snr), expected 'v_prediction' or 'sample'"
+                )
+            np.multiply(model_output, -sigma, out=x0)
+            x0 += sample
+            x0 /= signal
+        elif prediction_type == "sample":
+            x0[...] = model_output
+        else:
+            np.multiply(model_output, -sigma, out=x0)
+            x0 += sample * signal
+        return x0
+
+    def _estimate_noise(
+        self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+    ) -> np.ndarray:
+        """eps by the model's prediction m, which may be m itself.
+
+            epsilon:       eps = m
+            sample:        eps = (x_t - signal m) / sigma
+            v_prediction:  eps = signal m + sigma x_t
+        """
+        prediction_type = self.config["prediction_type"]
+        if prediction_type == "epsilon":
+            return model_output
+        if prediction_type == "sample":
+            return self._noise_behind(model_output, sample, signal, sigma)
+        eps = np.multiply(model_output, signal, out=np.empty_like(sample))
+        eps += sigma * sample
+        return eps
+
+    def _noise_behind(
+        self, x0: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+    ) -> np.ndarray:
+        """eps = (x_t - signal x_0) / sigma, a new array in the dtype and memory order of sample.
+
+        Raises:
+            ValueError: sigma = 0: an image without noise says nothing of eps (diffusers divides by zero).
+        """
+        if sigma == 0:
+            raise ValueError(
+                f"{self._name}.step: x_0 says nothing of the noise where alphas_cumprod is 1, "
+                "expected prediction_type 'epsilon' or 'v_prediction', or set_alpha_to_one=False"
+            )
+        eps = np.multiply(x0, -signal, out=np.empty_like(sample))
+        eps += sample
+        eps /= sigma
+        return eps
+
+    def _limit(self, x0: np.ndarray) -> np.ndarray:
+        """Written in place: an estimate of x_0 thresholded, or clipped to +-clip_sample_range, or left as it is.
+
+        Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3): for each image s, the
+        dynamic_thresholding_ratio quantile of |x_0|, but from 1 to sample_max_value; x_0 <- clip(x_0, -s, s) / s.
+        """
+        if self.config.get("thresholding"):
+            ratio, largest = self.config["dynamic_thresholding_ratio"], self.config["sample_max_value"]
+            s = np.quantile(np.abs(x0).reshape(len(x0), -1), ratio, axis=1)
+            s = np.clip(s, 1, largest).astype(x0.dtype).reshape(-1, *(1,) * (x0.ndim - 1))
+            np.clip(x0, -s, s, out=x0)
+            x0 /= s
+        elif self.config.get("clip_sample"):
+            limit = self.config["clip_sample_range"]
+            np.clip(x0, -limit, limit, out=x0)
+        return x0
+
+    def _drawn_noise(
+        self, timestep: int, sample: np.ndarray, generator: np.random.Generator | None, noise: np.ndarray | None
+    ) -> np.ndarray:
+        """z ~ N(0, I) of the sample's shape and dtype: the noise handed in, or drawn."""
+        if generator is None and noise is None:
+            raise ValueError(
+                f"{self._name}.step: timestep {timestep} adds noise, expected a numpy.random.Generator as generator"
+            )
+        return generator.standard_normal(sample.shape, dtype=sample.dtype) if noise is None else noise
+
+    # checks ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _checked_betas(self) -> np.ndarray:
+        """The betas that the configuration asks for, (T,) float32, before they are rescaled."""
+        trained, schedule = self.config["trained_betas"], self.config["beta_schedule"]
+        if trained is None:
+            betas = BETA_SCHEDULES[schedule](len(self), self.config["beta_start"], self.config["beta_end"])
+        elif len(trained) == len(self):
+            betas = np.array(trained, dtype=np.float32)
+        else:
+            raise ValueError(
+                f"{self._name}: trained_betas has shape ({len(trained)},), expected one number for each of "
+                f"{len(self)} num_train_timesteps"
+            )
+        alphas = np.float32(1) - betas
+        if not np.all((alphas > 0) & (alphas < 1)):
+            raise ValueError(
+                f"{self._name}: betas range from {betas.min():g} to {betas.max():g}, "
+                "expected all strictly between 0 and 1 in float32 (beta_start, beta_end or trained_betas)"
+            )
+        alphas_cumprod = cumulative_alphas(alphas)
+        if alphas_cumprod[-1] == 0:
+            raise ValueError(
+                f"{self._name}: alphas_cumprod underflows to 0 at timestep {np.argmin(alphas_cumprod)}, "
+                "expected fewer timesteps or smaller betas"
+            )
+        return betas
+
+    def _spaced_timesteps(self, num_inference_steps: int) -> np.ndarray:
+        """N timesteps, strictly descending, (N,) int64."""
+        what = f"{self._name}.set_timesteps: num_inference_steps"
+        count = checked_integer(what, num_inference_steps, minimum=1)
+        if count > len(self):
+            raise ValueError(f"{what} {count} is more than the {len(self)} trained timesteps")
+        return spaced_timesteps(self.config["timestep_spacing"], len(self), count, self.config["steps_offset"])
+
+    def _levels_of_images(
+        self, method: str, sample: np.ndarray, timesteps: Timesteps
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """sqrt(abar_t) and sqrt(1 - abar_t) in the sample's dtype, each (B, 1, 1, ...) or (1, 1, 1, ...)."""
+        t = self._checked_timesteps(method, timesteps)
+        if t.ndim > 1 or (t.size != 1 and t.shape != sample.shape[:1]):
+            raise ValueError(
+                f"{self._name}.{method}: timesteps has shape {t.shape}, expected one integer or {sample.shape[:1]}"
+            )
+        abar = self.alphas_cumprod[t].astype(sample.dtype).reshape(-1, *(1,) * (sample.ndim - 1))
+        return np.sqrt(abar), np.sqrt(1 - abar)
+
+    def _scalar_timestep(self, method: str, timestep: int) -> int:
+        """The timestep as an int in 0 .. T-1."""
+        t = self._checked_timesteps(method, timestep)
+        if t.ndim > 0:
+            raise ValueError(
+                f"{self._name}.{method}: timestep has shape {t.shape}, expected one integer: a batch is denoised as a whole"
+            )
+        return int(t)
+
+    def _checked_timesteps(self, method: str, timesteps: Timesteps) -> np.ndarray:
+        """The timesteps as an int64 array of their shape, all in 0 .. T-1."""
+        where, t = f"{self._name}.{method}", np.asarray(timesteps)
+        if t.dtype.kind not in "iu":
+            raise TypeError(f"{where}: timesteps have dtype {t.dtype} and shape {t.shape}, expected integers")
+        if np.any((t < 0) | (t >= len(self))):
+            raise ValueError(f"{where}: timesteps range from {t.min()} to {t.max()}, expected 0 .. {len(self) - 1}")
+        return t.astype(np.int64)
+
+    def _check_arrays(self, method: str, **arrays: np.ndarray | None) -> None:
+        """All that are given are float32 or all are float64 arrays, and of the first one's shape."""
+        where = f"{self._name}.{method}"
+        first_name, first = next(iter(arrays.items()))
+        for name, array in arrays.items():
+            if array is None:
+                continue
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"{where}: {name} is a {type(array).__name__}, expected a NumPy array")
+            if array.dtype not in (np.float32, np.float64):
+                raise TypeError(f"{where}: {name} has dtype {array.dtype}, expected float32 or float64 (images in [-1, 1])")
+            if array.dtype != first.dtype:
+                raise TypeError(f"{where}: {name} has dtype {array.dtype}, expected {first.dtype} as {first_name}")
+            if array.shape != first.shape:
+                raise ValueError(f"{where}: {name} has shape {array.shape}, expected {first.shape} as {first_name}")
+
+    def _check_source_of_noise(self, generator: np.random.Generator | None, noise: np.ndarray | None = None) -> None:
+        if generator is not None and not isinstance(generator, np.random.Generator):
+            raise TypeError(
+                f"{self._name}.step: generator is a {type(generator).__name__}, expected a numpy.random.Generator"
+            )
+        if generator is not None and noise is not None:
+            raise ValueError(f"{self._name}.step: expected either a generator or noise, got both")
