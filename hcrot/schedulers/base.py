@@ -149,26 +149,48 @@ class NoiseScheduler(SchedulerConfig):
         """
         self.timesteps = self._spaced_timesteps(num_inference_steps)
         self.num_inference_steps = len(self.timesteps)
-
-    def previous_timestep(self, timestep: int) -> int:
-        """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.
-
-        Raises:
-            ValueError: the timestep is not among `timesteps`.
-        """
-        t = self._scalar_timestep("previous_timestep", timestep)
-        (position,) = np.nonzero(self.timesteps == t)
-        if position.size == 0:
-            raise ValueError(
-                f"{self._name}: timestep {t} is not one of the {len(self.timesteps)} timesteps set by set_timesteps"
-            )
-        return int(self.timesteps[position[0] + 1]) if position[0] + 1 < len(self.timesteps) else -1
+        self._steps_taken = 0
 
     def scale_model_input(self, sample: np.ndarray, timestep: int | None = None) -> np.ndarray:
         """The sample as the model wants it: the sample itself, but for schedulers that scale it."""
         return sample
 
     # what a step needs ----------------------------------------------------------------------------------------
+
+    def _entry_beside(self, timestep: int, offset: int) -> int:
+        """The timestep that stands `offset` entries after this one in `timesteps`; -1 where there is none.
+
+        Raises:
+            ValueError: the timestep is not among `timesteps`.
+        """
+        t = self._scalar_timestep("previous_timestep", timestep)
+        (positions,) = np.nonzero(self.timesteps == t)
+        if positions.size == 0:
+            raise ValueError(
+                f"{self._name}: timestep {t} is not one of the {len(self.timesteps)} timesteps set by set_timesteps"
+            )
+        beside = positions[0] + offset
+        return int(self.timesteps[beside]) if 0 <= beside < len(self.timesteps) else -1
+
+    def _step_number(self, timestep: int) -> int:
+        """How many steps were taken since `set_timesteps`, for schedulers that remember them and so go in order.
+
+        Raises:
+            ValueError: set_timesteps was not called, all steps are taken, or the timestep is not the next one.
+        """
+        self._check_timesteps_are_set("step")
+        t = self._scalar_timestep("step", timestep)
+        if self._steps_taken == len(self.timesteps):
+            raise ValueError(
+                f"{self._name}.step: all {len(self.timesteps)} steps are taken, expected set_timesteps before another run"
+            )
+        expected = self.timesteps[self._steps_taken]
+        if t != expected:
+            raise ValueError(
+                f"{self._name}.step: timestep {t} is out of order, expected {expected} as step {self._steps_taken} of "
+                f"{len(self.timesteps)} since set_timesteps"
+            )
+        return self._steps_taken
 
     def _estimate_x0(
         self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
@@ -269,6 +291,10 @@ class NoiseScheduler(SchedulerConfig):
     @property
     def _name(self) -> str:
         return type(self).__name__
+
+    def _check_timesteps_are_set(self, method: str) -> None:
+        if self.num_inference_steps is None:
+            raise ValueError(f"{self._name}.{method}: set_timesteps was not called, expected it before sampling")
 
     def _checked_betas(self) -> np.ndarray:
         """The betas that the configuration asks for, (T,) float32, before they are rescaled."""

@@ -136,6 +136,14 @@ class DDPMScheduler(NoiseScheduler):
         self.timesteps = chosen
         self.num_inference_steps = len(chosen)
 
+    def previous_timestep(self, timestep: int) -> int:
+        """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.
+
+        Raises:
+            ValueError: the timestep is not among `timesteps`.
+        """
+        return self._entry_beside(timestep, 1)
+
     def step(
         self,
         model_output: np.ndarray,

@@ -1,0 +1,136 @@
+"""DDIM backwards, from an image to its noise: Song, Meng & Ermon 2020, arXiv:2010.02502, section 4.3; [n] their equation n.
+
+Notation as in `hcrot.schedulers.ddim`: with eta = 0 its step t -> s is Euler's method for the differential equation [14]
+
+    (a)  d(x/sqrt(abar)) = eps(x, t) d(lambda),  lambda = sqrt((1 - abar)/abar)
+
+and an equation can be followed either way. Here s stands at the lower level, t > s at the higher one, and a step adds noise:
+
+    (b)  x_t/sqrt(abar_t) = x_s/sqrt(abar_s) + (lambda_t - lambda_s) eps,  i.e.  x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps
+    (c)  eps and x_0 from the prediction m by (d) of `hcrot.schedulers.ddim`, with abar_s
+
+The noise found, DDIM with eta = 0 makes of it the image again, nearly: the two differ in where m is evaluated. DDIM asks
+for m(x_t, t) to go from t to s. The way back would have to ask the same, but x_t is what it is looking for; so it asks for
+m(x_s, t), an error of the second order in the step. The timesteps ascend, and `step` is called with the t it leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
+from hcrot.schedulers.config import checked_choice, register_to_config
+
+
+class DDIMInverseScheduler(NoiseScheduler):
+    """The step (b), with the arguments, defaults and numbers of diffusers' class.
+
+    Args:
+        num_train_timesteps, beta_start, beta_end, trained_betas, rescale_betas_zero_snr: as in `DDPMScheduler`.
+        beta_schedule: as in `DDPMScheduler`; diffusers' class knows "linear", "scaled_linear" and "squaredcos_cap_v2".
+        clip_sample, clip_sample_range: whether the estimate of x_0 is clipped to +-clip_sample_range.
+        set_alpha_to_one: whether abar = 1 at s = -1, where the inversion begins: the image itself; or abar_0.
+        steps_offset: as in `DDPMScheduler`.
+        prediction_type: what m is: "epsilon", "sample" or "v_prediction". With "sample" set_alpha_to_one must be False,
+            for an image without noise says nothing of its noise (diffusers divides by zero there).
+        timestep_spacing: "leading" or "trailing".
+
+    Attributes beside those of `NoiseScheduler`:
+        timesteps: the t that steps lead to, ascending.
+        initial_alpha_cumprod: abar at s = -1, a float32.
+    """
+
+    checks: ClassVar = {
+        **NoiseScheduler.checks,
+        "timestep_spacing": partial(checked_choice, choices=("leading", "trailing")),
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | Sequence[float] | None = None,
+        clip_sample: bool = True,
+        set_alpha_to_one: bool = True,
+        steps_offset: int = 0,
+        prediction_type: str = "epsilon",
+        clip_sample_range: float = 1.0,
+        timestep_spacing: str = "leading",
+        rescale_betas_zero_snr: bool = False,
+    ) -> None:
+        super().__init__()
+        self.initial_alpha_cumprod = np.float32(1) if set_alpha_to_one else self.alphas_cumprod[0]
+        self.timesteps = np.arange(len(self))
+        self.follow_timesteps = False
+
+    def set_timesteps(self, num_inference_steps: int, *, follow_timesteps: bool = False) -> None:
+        """Choose how many timesteps the inversion visits, spaced by timestep_spacing, and where each step comes from.
+
+        Args:
+            num_inference_steps: N in 1 .. T.
+            follow_timesteps: False as in diffusers: the step to t starts T // N lower. True: it starts at the entry of
+                `timesteps` before t, and the first one at the image; so it undoes DDIM with follow_timesteps=True.
+
+        Raises:
+            TypeError, ValueError: N is no integer or out of range.
+        """
+        super().set_timesteps(num_inference_steps)
+        self.timesteps = self.timesteps[::-1].copy()
+        self.follow_timesteps = follow_timesteps
+
+    def previous_timestep(self, timestep: int) -> int:
+        """s, where the step to t comes from, see `set_timesteps`; -1 is the image itself.
+
+        Raises:
+            ValueError: set_timesteps was not called, or the timestep is not among `timesteps`.
+        """
+        self._check_timesteps_are_set("previous_timestep")
+        before = self._entry_beside(timestep, -1)
+        return before if self.follow_timesteps else max(int(timestep) - len(self) // self.num_inference_steps, -1)
+
+    def step(
+        self,
+        model_output: np.ndarray,
+        timestep: int,
+        sample: np.ndarray,
+        generator: np.random.Generator | None = None,
+        *,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[np.ndarray, np.ndarray]:
+        """One step x_s -> x_t, which adds noise: estimate x_0 and eps by (c), clip x_0, return (b).
+
+        Args:
+            model_output: m(x_s, t), (B, ...) float32 or float64.
+            timestep: t, one integer out of `timesteps`.
+            sample: x_s, of the same shape and dtype.
+            generator: not touched, nothing is drawn; taken so that the scheduler fits into the loop of the others.
+            return_dict: False returns the tuple (prev_sample, pred_original_sample).
+
+        Returns:
+            x_t, which diffusers too calls prev_sample, and the (clipped) estimate of x_0, (B, ...) of the dtype and memory
+            order of sample.
+
+        Raises:
+            TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep that is not
+                one integer out of `timesteps`; prediction_type "sample" at abar_s = 1.
+        """
+        self._check_timesteps_are_set("step")
+        t = self._scalar_timestep("step", timestep)
+        s = self.previous_timestep(t)
+        self._check_arrays("step", sample=sample, model_output=model_output)
+        self._check_source_of_noise(generator)
+
+        abar_t = self.alphas_cumprod[t]
+        abar_s = self.alphas_cumprod[s] if s >= 0 else self.initial_alpha_cumprod
+        levels = np.sqrt(abar_s), np.sqrt(1 - abar_s)
+        x0 = self._limit(self._estimate_x0(model_output, sample, *levels))
+        noisier = x0 * np.sqrt(abar_t)
+        noisier += self._estimate_noise(model_output, sample, *levels) * np.sqrt(1 - abar_t)
+        return SchedulerOutput(noisier, x0).returned(return_dict)
