@@ -89,7 +89,7 @@ class NoiseScheduler(SchedulerConfig):
 
     def __init__(self) -> None:
         self.betas = self._checked_betas()
-        if self.config.get("rescale_betas_zero_snr"):
+        if self._arguments.get("rescale_betas_zero_snr"):
             if len(self) == 1:
                 raise ValueError(f"{self._name}: rescale_betas_zero_snr needs num_train_timesteps of at least 2, got 1")
             self.betas = rescaled_to_zero_snr(self.betas)
@@ -149,7 +149,6 @@ class NoiseScheduler(SchedulerConfig):
         """
         self.timesteps = self._spaced_timesteps(num_inference_steps)
         self.num_inference_steps = len(self.timesteps)
-        self._steps_taken = 0
 
     def scale_model_input(self, sample: np.ndarray, timestep: int | None = None) -> np.ndarray:
         """The sample as the model wants it: the sample itself, but for schedulers that scale it."""
@@ -171,26 +170,6 @@ class NoiseScheduler(SchedulerConfig):
             )
         beside = positions[0] + offset
         return int(self.timesteps[beside]) if 0 <= beside < len(self.timesteps) else -1
-
-    def _step_number(self, timestep: int) -> int:
-        """How many steps were taken since `set_timesteps`, for schedulers that remember them and so go in order.
-
-        Raises:
-            ValueError: set_timesteps was not called, all steps are taken, or the timestep is not the next one.
-        """
-        self._check_timesteps_are_set("step")
-        t = self._scalar_timestep("step", timestep)
-        if self._steps_taken == len(self.timesteps):
-            raise ValueError(
-                f"{self._name}.step: all {len(self.timesteps)} steps are taken, expected set_timesteps before another run"
-            )
-        expected = self.timesteps[self._steps_taken]
-        if t != expected:
-            raise ValueError(
-                f"{self._name}.step: timestep {t} is out of order, expected {expected} as step {self._steps_taken} of "
-                f"{len(self.timesteps)} since set_timesteps"
-            )
-        return self._steps_taken
 
     def _estimate_x0(
         self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
@@ -265,13 +244,13 @@ class NoiseScheduler(SchedulerConfig):
         Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3): for each image s, the
         dynamic_thresholding_ratio quantile of |x_0|, but from 1 to sample_max_value; x_0 <- clip(x_0, -s, s) / s.
         """
-        if self.config.get("thresholding"):
+        if self._arguments.get("thresholding"):
             ratio, largest = self.config["dynamic_thresholding_ratio"], self.config["sample_max_value"]
             s = np.quantile(np.abs(x0).reshape(len(x0), -1), ratio, axis=1)
             s = np.clip(s, 1, largest).astype(x0.dtype).reshape(-1, *(1,) * (x0.ndim - 1))
             np.clip(x0, -s, s, out=x0)
             x0 /= s
-        elif self.config.get("clip_sample"):
+        elif self._arguments.get("clip_sample"):
             limit = self.config["clip_sample_range"]
             np.clip(x0, -limit, limit, out=x0)
         return x0

@@ -121,8 +121,8 @@ class DDIMScheduler(NoiseScheduler):
             model_output: m(x_t, t), (B, ...) float32 or float64.
             timestep: t, one integer out of `timesteps`.
             sample: x_t, of the same shape and dtype.
-            eta: of (c), from 0, which draws nothing, to 1, DDPM. (In diffusers rounding makes the root in (b) NaN at
-                eta = 1 and abar_t = 0; here it is 0.)
+            eta: of (c), from 0, which draws nothing, to 1, DDPM. (At eta = 1 and abar_t near 0 rounding may make the
+                radicand in (b) negative: NaN in diffusers, 0 here.)
             use_clipped_model_output: whether eps is taken from the limited x_0, eps = (x_t - sqrt(abar_t) x_0) /
                 sqrt(1 - abar_t), rather than from the prediction.
             generator: draws z, the same whatever the memory order of sample; not touched where sigma = 0.

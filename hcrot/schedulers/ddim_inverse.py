@@ -17,13 +17,11 @@ m(x_s, t), an error of the second order in the step. The timesteps ascend, and `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import ClassVar
 
 import numpy as np
 
 from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
-from hcrot.schedulers.config import checked_choice, register_to_config
+from hcrot.schedulers.config import register_to_config
 
 
 class DDIMInverseScheduler(NoiseScheduler):
@@ -37,17 +35,12 @@ class DDIMInverseScheduler(NoiseScheduler):
         steps_offset: as in `DDPMScheduler`.
         prediction_type: what m is: "epsilon", "sample" or "v_prediction". With "sample" set_alpha_to_one must be False,
             for an image without noise says nothing of its noise (diffusers divides by zero there).
-        timestep_spacing: "leading" or "trailing".
+        timestep_spacing: "leading", "trailing" or "linspace", which diffusers' class does not know.
 
     Attributes beside those of `NoiseScheduler`:
         timesteps: the t that steps lead to, ascending.
         initial_alpha_cumprod: abar at s = -1, a float32.
     """
-
-    checks: ClassVar = {
-        **NoiseScheduler.checks,
-        "timestep_spacing": partial(checked_choice, choices=("leading", "trailing")),
-    }
 
     @register_to_config
     def __init__(

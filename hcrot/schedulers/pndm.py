@@ -148,11 +148,12 @@ class PNDMScheduler(NoiseScheduler):
             TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep out of order, or
                 one after the last.
         """
-        number = self._step_number(timestep)
+        self._check_timesteps_are_set("step")
+        self._check_order(self._scalar_timestep("step", timestep))
         self._check_arrays("step", sample=sample, model_output=model_output, sample_before=self._start)
         self._check_source_of_noise(generator)
 
-        skip_prk_steps = self.config["skip_prk_steps"]
+        number, skip_prk_steps = self._steps_taken, self.config["skip_prk_steps"]
         if not skip_prk_steps and number < 4 * RUNGE_KUTTA_STEPS:
             stage = number % 4
             if stage == 0:
@@ -168,6 +169,17 @@ class PNDMScheduler(NoiseScheduler):
         prev_sample = self._phi(self._start, slope, *self._moves[number])
         self._steps_taken += 1
         return SchedulerOutput(prev_sample).returned(return_dict)
+
+    def _check_order(self, t: int) -> None:
+        """The timestep is the one that comes next."""
+        number, count = self._steps_taken, len(self.timesteps)
+        if number == count:
+            raise ValueError(f"PNDMScheduler.step: all {count} steps are taken, expected set_timesteps before another run")
+        if t != self.timesteps[number]:
+            raise ValueError(
+                f"PNDMScheduler.step: timestep {t} is out of order, expected {self.timesteps[number]} as step {number} of "
+                f"{count} (from 0) since set_timesteps"
+            )
 
     def _phi(self, x: np.ndarray, slope: np.ndarray, t: int, s: int) -> np.ndarray:
         """Line (b); a new array in the memory order of x."""

@@ -1,7 +1,4 @@
-"""DDPMScheduler beside diffusers' own: betas, timesteps, every step, whole trajectories, configuration files."""
-
-import json
-import warnings
+"""DDPMScheduler beside diffusers' own: betas, timesteps, every step, whole trajectories."""
 
 import numpy as np
 import pytest
@@ -160,36 +157,3 @@ def test_add_noise_and_velocity_are_equal(schedule, dtype):
         velocity = theirs.get_velocity(torch.from_numpy(images), torch.from_numpy(noise), theirs_t)
         assert difference(ours.add_noise(images, noise, t), noisy) < 1e-6
         assert difference(ours.get_velocity(images, noise, t), velocity) < 1e-6
-
-
-OPTIONS = [
-    {},
-    {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing", "clip_sample": False},
-    {"num_train_timesteps": 3, "trained_betas": [0.1, 0.2, 0.3], "variance_type": "fixed_large", "steps_offset": 1},
-    {"prediction_type": "v_prediction", "clip_sample_range": 2.5, "beta_start": 1e-3, "beta_end": 0.03},
-]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_configurations_are_exchanged(options, tmp_path):
-    ours, theirs = both(**options)
-    ours.save_pretrained(tmp_path / "ours")
-    theirs.save_pretrained(tmp_path / "theirs")
-    our_text, their_text = ((tmp_path / name / "scheduler_config.json").read_text() for name in ("ours", "theirs"))
-    their_config = json.loads(their_text)
-    their_config["_diffusers_version"] = "0.42.1"
-    assert our_text == json.dumps(their_config, indent=2, sort_keys=True) + "\n"
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert DDPMScheduler.from_pretrained(tmp_path / "theirs").config == ours.config
-    loaded = diffusers.DDPMScheduler.from_pretrained(tmp_path / "ours")
-    assert {name: loaded.config[name] for name in ours.config} == ours.config
-    np.testing.assert_array_equal(loaded.alphas_cumprod.numpy(), ours.alphas_cumprod)
-
-
-def test_configurations_of_other_schedulers_are_read(tmp_path):
-    diffusers.DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1).save_pretrained(tmp_path)
-    with pytest.warns(UserWarning, match="set_alpha_to_one"):
-        ours = DDPMScheduler.from_pretrained(tmp_path)
-    assert ours.config["beta_schedule"] == "scaled_linear" and ours.config["steps_offset"] == 1

@@ -1,0 +1,113 @@
+"""DDIMInverseScheduler beside diffusers' own: tables, every step, whole trajectories over drawn options."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+from hcrot.schedulers import DDIMInverseScheduler  # noqa: E402
+
+SHAPE = (2, 3, 4, 5)
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+SPACINGS = ("leading", "trailing")
+CLIPS = ({}, {"clip_sample": False}, {"clip_sample_range": 2.0})
+
+
+def both(**options):
+    return DDIMInverseScheduler(**options), diffusers.DDIMInverseScheduler(**options)
+
+
+def difference(ours, theirs):
+    """Largest difference relative to the largest entry."""
+    theirs = theirs.numpy()
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+    return np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs))
+
+
+def toy_model(sample, t):
+    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
+    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
+
+
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_tables_are_equal_bit_for_bit(schedule, set_alpha_to_one):
+    ours, theirs = both(beta_schedule=schedule, set_alpha_to_one=set_alpha_to_one)
+    for name in ("betas", "alphas", "alphas_cumprod", "initial_alpha_cumprod", "timesteps"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name).numpy())
+    assert ours.init_noise_sigma == theirs.init_noise_sigma and ours.order == theirs.order and len(ours) == len(theirs)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_timesteps_are_equal(spacing, offset):
+    ours, theirs = both(timestep_spacing=spacing, steps_offset=offset)
+    for count in (1, 2, 7, 10, 50, 61, 999):  # 61 is one of those at which diffusers has -1 too
+        ours.set_timesteps(count)
+        theirs.set_timesteps(count)
+        expected = theirs.timesteps.numpy()
+        np.testing.assert_array_equal(ours.timesteps, expected[expected >= 0])
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_step_is_equal_at_every_timestep(prediction_type, clip):
+    rng = np.random.default_rng(1)
+    ours, theirs = both(prediction_type=prediction_type, set_alpha_to_one=prediction_type != "sample", **clip)
+    ours.set_timesteps(250)
+    theirs.set_timesteps(250)
+    for t in ours.timesteps:
+        sample, output = (rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(2))
+        mine = ours.step(output, t, sample)
+        yours = theirs.step(torch.from_numpy(output), int(t), torch.from_numpy(sample))
+        # sqrt(abar_s), down to 6e-3, divides in the estimate by epsilon, and PyTorch's float32 sqrt may be a bit off
+        division = np.sqrt(ours.alphas_cumprod[t]) if prediction_type == "epsilon" else 1
+        assert difference(mine.prev_sample, yours.prev_sample) < 2e-6
+        assert difference(mine.pred_original_sample, yours.pred_original_sample) * division < 2e-6
+
+
+def drawn_options(count):
+    rng = np.random.default_rng(2)
+    for _ in range(count):
+        set_alpha_to_one = bool(rng.integers(2))
+        yield {
+            "num_train_timesteps": int(rng.choice([100, 777, 1000])),
+            "beta_schedule": str(rng.choice(SCHEDULES)),
+            "beta_end": float(rng.choice([0.01, 0.02])),
+            "set_alpha_to_one": set_alpha_to_one,
+            "steps_offset": int(rng.integers(2)),
+            # from x_0 the noise in an image without noise cannot be told: diffusers divides by zero, this raises
+            "prediction_type": str(rng.choice(["epsilon", "v_prediction"] + ["sample"] * (not set_alpha_to_one))),
+            "timestep_spacing": str(rng.choice(SPACINGS)),
+            **CLIPS[rng.integers(len(CLIPS))],
+        }
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20, 50])
+@pytest.mark.parametrize("options", list(drawn_options(24)))
+def test_trajectories_are_equal(options, steps):
+    rng = np.random.default_rng(3)
+    ours, theirs = both(**options)
+    ours.set_timesteps(steps)
+    theirs.set_timesteps(steps)
+    mine = rng.standard_normal(SHAPE, dtype=np.float32)
+    yours = torch.from_numpy(mine)
+    for t, their_t in zip(ours.timesteps, theirs.timesteps, strict=True):
+        mine = ours.step(toy_model(mine, t), t, mine).prev_sample
+        yours = theirs.step(toy_model(yours, their_t), int(their_t), yours).prev_sample
+        assert difference(mine, yours) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20, 50])
+def test_trajectories_to_zero_snr_are_equal(steps):
+    rng = np.random.default_rng(4)
+    ours, theirs = both(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+    ours.set_timesteps(steps)
+    theirs.set_timesteps(steps)
+    mine = rng.standard_normal(SHAPE, dtype=np.float32)
+    yours = torch.from_numpy(mine)
+    for t in ours.timesteps:
+        mine = ours.step(toy_model(mine, t), t, mine).prev_sample
+        yours = theirs.step(toy_model(yours, t), int(t), yours).prev_sample
+        assert difference(mine, yours) < 1e-5
