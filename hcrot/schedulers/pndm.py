@@ -26,8 +26,12 @@ begins with a step that averages the slopes at both of its ends, and goes on wit
     (e)  e_1 = eps(x_t, t),  e_2 = eps(phi(x_t, e_1, t, s), s),  x_s = phi(x_t, (e_1 + e_2)/2, t, s)
     (f)  x_s = phi(x_t, (3 e - e')/2, t, s),  then  x_s = phi(x_t, (23 e - 16 e' + 5 e'')/12, t, s),  then (d)
 
-With other predictions than epsilon, diffusers combines the predictions as they are and makes eps of the combination, with
-x_t at t. That is what is done here. It converges to the same solution, but with an error of the first order in h.
+With other predictions than epsilon it is the predictions that are combined, as in diffusers, and eps is made of the
+combination by (d) of `hcrot.schedulers.ddim`, with x_t at t. That does as well for x_0, which too hardly changes in a step.
+But v turns as x and eps turn into each other, so for "v_prediction" the error is of the first order in h, like DDIM's.
+
+(b) divides by sqrt(abar_t), and no estimate of x_0 is clipped. From abar_t near 0, where the cosine schedule ends, steps of
+"epsilon" go astray, also in diffusers: sampling should start lower, with "leading" spacing.
 """
 
 from __future__ import annotations
