@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from hcrot.schedulers import DDPMScheduler
+from hcrot.schedulers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, PNDMScheduler
 
 DEFAULTS = {
     "num_train_timesteps": 1000,
@@ -102,6 +102,41 @@ def test_unknown_keys_are_ignored_with_a_warning_and_kept(tmp_path):
     assert scheduler.config == {**DEFAULTS, "steps_offset": 1, "shift_of_shifts": 3}
     scheduler.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "scheduler_config.json").read_text())["shift_of_shifts"] == 3
+
+
+def test_arguments_that_nobody_chose_take_the_next_schedulers_default():
+    ddim = DDIMScheduler(steps_offset=1, clip_sample=True)
+    pndm = PNDMScheduler.from_config(ddim.config)
+    assert ddim.config["set_alpha_to_one"] is True and pndm.config["set_alpha_to_one"] is False
+    assert pndm.config["steps_offset"] == 1
+    assert DDIMScheduler.from_config(pndm.config).config == ddim.config  # clip_sample was kept on the way
+    assert PNDMScheduler.from_config({**ddim.config}).config["set_alpha_to_one"] is True  # as after a file: all are chosen
+
+
+def test_arguments_of_other_schedulers_are_kept_without_effect():
+    ddpm = DDPMScheduler(
+        rescale_betas_zero_snr=True, thresholding=True, variance_type="learned_range", prediction_type="v_prediction"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pndm = PNDMScheduler.from_config(ddpm.config)
+        inverse = DDIMInverseScheduler.from_config(pndm.config)
+        again = DDPMScheduler.from_config(inverse.config)
+    assert pndm.config["rescale_betas_zero_snr"] and pndm.alphas_cumprod[-1] > 0
+    assert inverse.alphas_cumprod[-1] == 0
+    inverse.set_timesteps(10)
+    x0 = inverse.step(np.full((1, 9), -9.0), 900, np.zeros((1, 9))).pred_original_sample
+    assert np.all(x0 == 1)  # clipped, not thresholded
+    assert {name: again.config[name] for name in ddpm.config} == ddpm.config
+
+
+def test_the_configuration_of_a_trained_model_serves_any_scheduler(tmp_path):
+    trained = DDPMScheduler(num_train_timesteps=400, beta_schedule="laplace", prediction_type="sample")
+    trained.save_pretrained(tmp_path)
+    for other in (DDIMScheduler, DDIMInverseScheduler, PNDMScheduler):
+        scheduler = other.from_pretrained(tmp_path)
+        np.testing.assert_array_equal(scheduler.alphas_cumprod, trained.alphas_cumprod)
+        assert scheduler.config["prediction_type"] == "sample"
 
 
 def test_missing_file_is_named(tmp_path):

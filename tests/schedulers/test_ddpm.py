@@ -153,6 +153,67 @@ def test_clipping_can_be_switched_off_and_set():
             np.testing.assert_array_equal(estimate, np.full(SHAPE, np.sign(value) * limit))
 
 
+def test_thresholding_takes_the_quantile_of_each_image():
+    values = np.linspace(-4, 4, 41).reshape(1, 1, 41) * np.array([0.1, 0.5, 1.0]).reshape(3, 1, 1)
+    options = {"thresholding": True, "dynamic_thresholding_ratio": 0.5, "sample_max_value": 1.5, "prediction_type": "sample"}
+    estimate = DDPMScheduler(**options).step(values, 0, values).pred_original_sample
+    medians = np.array([0.2, 1.0, 2.0]).reshape(3, 1, 1)  # of the absolute values
+    s = np.clip(medians, 1, 1.5)
+    np.testing.assert_allclose(estimate, np.clip(values, -s, s) / s, rtol=1e-15)
+    assert np.abs(estimate[0]).max() == pytest.approx(0.4) and np.abs(estimate[2]).max() == 1
+
+
+@pytest.mark.parametrize("variance_type", ["learned", "learned_range"])
+def test_learned_variance_is_that_of_the_second_half_of_the_channels(variance_type):
+    rng = np.random.default_rng(18)
+    x, eps, z = draw(rng)
+    betas = np.linspace(0.02, 0.2, 30)
+    scheduler = DDPMScheduler(30, trained_betas=betas, variance_type=variance_type)
+    fixed = DDPMScheduler(30, trained_betas=betas)
+    abar, t = np.cumprod(1 - betas), 20
+    learned = rng.uniform(-1, 1, SHAPE)
+    small, large = (1 - abar[t - 1]) / (1 - abar[t]) * betas[t], betas[t]
+    variance = np.maximum(learned, 1e-20) if variance_type == "learned" else small ** ((1 - learned) / 2) * large ** ((1 + learned) / 2)
+    result = scheduler.step(np.concatenate([eps, learned], axis=1), t, x, noise=z).prev_sample
+    mean = fixed.step(eps, t, x, noise=np.zeros(SHAPE)).prev_sample
+    np.testing.assert_allclose(result, mean + np.sqrt(variance) * z, atol=1e-6)
+    if variance_type == "learned_range":  # its ends are the fixed variances
+        for end, name in ((-1.0, "fixed_small"), (1.0, "fixed_large")):
+            output = np.concatenate([eps, np.full(SHAPE, end)], axis=1)
+            other = DDPMScheduler(30, trained_betas=betas, variance_type=name)
+            expected = other.step(eps, t, x, noise=z).prev_sample
+            np.testing.assert_allclose(scheduler.step(output, t, x, noise=z).prev_sample, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5, 4), (3, 3, 5, 4), (3,)])
+def test_learned_variance_needs_twice_the_channels(shape):
+    scheduler = DDPMScheduler(variance_type="learned")
+    with pytest.raises(ValueError, match="DDPMScheduler.step: variance_type 'learned' needs twice the channels"):
+        scheduler.step(np.zeros(shape), 5, np.zeros(SHAPE), np.random.default_rng(0))
+
+
+def test_zero_snr_ends_in_pure_noise():
+    """Lin et al. 2023, algorithm 1: sqrt(abar) keeps its start, ends at 0, and is otherwise an affine image of what it was."""
+    plain, scheduler = DDPMScheduler(), DDPMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    assert scheduler.alphas_cumprod[-1] == 0 and scheduler.betas[-1] == 1
+    root, rescaled = np.sqrt(plain.alphas_cumprod), np.sqrt(scheduler.alphas_cumprod)
+    np.testing.assert_allclose(rescaled, (root - root[-1]) * root[0] / (root[0] - root[-1]), atol=2e-6)
+
+    x0, noise, z = draw(np.random.default_rng(19))
+    np.testing.assert_array_equal(scheduler.add_noise(x0, noise, 999), noise)
+    result = scheduler.step(-x0, 999, noise, noise=z)  # v = -x_0 at abar_t = 0
+    np.testing.assert_array_equal(result.pred_original_sample, np.clip(x0, -1, 1))
+    assert np.all(np.isfinite(result.prev_sample))
+
+
+def test_pure_noise_says_nothing_of_the_image():
+    scheduler = DDPMScheduler(rescale_betas_zero_snr=True)
+    x, eps, z = draw(np.random.default_rng(20))
+    with pytest.raises(ValueError, match="DDPMScheduler.step: prediction_type 'epsilon' says nothing of x_0"):
+        scheduler.step(eps, 999, x, noise=z)
+    assert np.all(np.isfinite(scheduler.step(eps, 998, x, noise=z).prev_sample))
+
+
 def test_no_noise_at_timestep_zero():
     x, eps, z = draw(np.random.default_rng(5))
     generator = np.random.default_rng(6)
