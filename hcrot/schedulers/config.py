@@ -114,7 +114,7 @@ def register_to_config(init: Callable[..., None]) -> Callable[..., None]:
         bound.apply_defaults()
         values = list(bound.arguments.items())[1:]  # without self
         config = {name: self.checks[name](f"{type(self).__name__}: {name}", value) for name, value in values}
-        self._arguments = config
+        self._arguments = config  # without what `config` may keep for other schedulers, which must have no effect here
         self.config = Config(config)
         self.config.not_chosen = frozenset(config.keys() - chosen)
         init(self, **config)

@@ -5,7 +5,7 @@ noise the model sees, is the slope. If eps did not change from t to s, DDIM's st
 
     (a)  phi(x, eps, t, s) = sqrt(abar_s) x_0 + sqrt(1 - abar_s) eps,  x_0 = (x - sqrt(1 - abar_t) eps) / sqrt(abar_t)
 
-The coefficient of eps is a difference of nearly equal numbers. Expanded by their sum it is one of abar alone, as in [9]:
+Its coefficient of eps is a difference of nearly equal roots. Multiplied and divided by their sum it is the form of [9]:
 
     (b)  phi(x, eps, t, s) = sqrt(abar_s/abar_t) x
                              - (abar_s - abar_t) eps / (abar_t sqrt(1 - abar_s) + sqrt(abar_t (1 - abar_t) abar_s))
@@ -19,9 +19,9 @@ phi, which keeps x at the right level of noise, is what makes them pseudo numeri
     (d)  Adams & Bashforth [12], with e, e', e'', e''' at t, t + h, t + 2h, t + 3h:
                                  x_s = phi(x_t, (55 e - 59 e' + 37 e'' - 9 e''')/24, t, s)
 
-(d) is (c)'s equal in order and takes one evaluation instead of four, but the first three steps lack the past it needs.
-So the paper's algorithm 2 begins with three steps of (c), and `step` is called four times for each. With skip_prk_steps it
-begins with a step that averages the slopes at both of its ends, and goes on with what past there is:
+Classically both are of the fourth order. (d) takes one evaluation instead of four, but the first three steps lack the past
+it needs. So the paper's algorithm 2 begins with three steps of (c), and `step` is called four times for each. With
+skip_prk_steps it begins with a step that averages the slopes at both of its ends, and goes on with what past there is:
 
     (e)  e_1 = eps(x_t, t),  e_2 = eps(phi(x_t, e_1, t, s), s),  x_s = phi(x_t, (e_1 + e_2)/2, t, s)
     (f)  x_s = phi(x_t, (3 e - e')/2, t, s),  then  x_s = phi(x_t, (23 e - 16 e' + 5 e'')/12, t, s),  then (d)
