@@ -4,6 +4,25 @@ from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
 from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
 from hcrot.schedulers.ddpm import DDPMScheduler
+from hcrot.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+from hcrot.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from hcrot.schedulers.euler_discrete import EulerDiscreteScheduler
+from hcrot.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
 from hcrot.schedulers.pndm import PNDMScheduler
+from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
 
-__all__ = ["DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "NoiseScheduler", "PNDMScheduler", "SchedulerOutput"]
+__all__ = [
+    "DDIMInverseScheduler",
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "NoiseScheduler",
+    "PNDMScheduler",
+    "SchedulerOutput",
+    "UniPCMultistepScheduler",
+]

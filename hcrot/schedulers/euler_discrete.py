@@ -1,0 +1,178 @@
+"""Euler's method for the probability flow equation, with or without churn: Karras et al. 2022, arXiv:2206.00364 (EDM).
+
+(a) .. (d) are lines of hcrot/schedulers/sigmas.py, whose notation holds: the sample is x = x_0 + sigma eps, D = D(x; sigma)
+the estimate of x_0. From sigma to sigma' < sigma, with the slope of (c) held,
+
+    (g)  x' = x + (sigma' - sigma) (x - D)/sigma = D + (sigma'/sigma) (x - D)
+
+The error of a step is of the order of its square, that of the walk of the order of a step. In the variance preserving
+form (g) is the step of DDIM with eta = 0 (Song, Meng & Ermon 2021, arXiv:2010.02502).
+
+Churn (EDM, algorithm 2) first goes up to a larger level, so that new noise corrects old errors:
+
+    (h)  sigma_hat = (1 + gamma) sigma,  gamma = min(S_churn/N, sqrt(2) - 1) if S_tmin <= sigma <= S_tmax, else 0
+         x_hat = x + sqrt(sigma_hat^2 - sigma^2) S_noise z,  z ~ N(0, I)
+
+and takes (g) from there. In algorithm 2 the model sees x_hat at sigma_hat; here, as in diffusers, it has been called
+before, with x at sigma, and D comes of that output: x_hat - sigma_hat m for "epsilon", a^2 x_hat - b m (a and b those of
+sigma) for "v_prediction". What this leaves too much of the noise vanishes with the step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from hcrot.schedulers.base import SchedulerOutput
+from hcrot.schedulers.config import checked_choice, register_to_config
+from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, timesteps_of_sigmas
+
+
+class EulerDiscreteScheduler(VarianceExplodingScheduler):
+    """The step (g) and its churn (h), with the arguments, defaults and numbers of diffusers' class.
+
+    Args:
+        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the levels that
+            the model is trained on, see `DDPMScheduler`.
+        prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d).
+        interpolation_type: "linear". In diffusers "log_linear" makes one sigma too many and timesteps of other levels;
+            here it raises NotImplementedError, and use_exponential_sigmas does what it means.
+        use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas: at most one, how the sigmas are spaced in place of
+            those of the timesteps, see hcrot/schedulers/sigmas.py.
+        sigma_min, sigma_max: ends of such a spacing; None takes those of the timesteps.
+        timestep_spacing, steps_offset: the timesteps `set_timesteps` visits. "linspace" does not round them.
+        timestep_type: "continuous" gives a model of type "v_prediction" log(sigma)/4 for a timestep, EDM's c_noise;
+            with other types it does nothing.
+        final_sigmas_type: where the walk ends, at "zero" or at "sigma_min", the smallest level of training.
+
+    Attributes, errors: those of `VarianceExplodingScheduler`.
+    """
+
+    checks: ClassVar = {
+        **VarianceExplodingScheduler.checks,
+        "interpolation_type": partial(checked_left_out, default="linear"),
+        "timestep_type": partial(checked_choice, choices=("discrete", "continuous")),
+    }
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        beta_start: float = 0.0001,
+        beta_end: float = 0.02,
+        beta_schedule: str = "linear",
+        trained_betas: np.ndarray | Sequence[float] | None = None,
+        prediction_type: str = "epsilon",
+        interpolation_type: str = "linear",
+        use_karras_sigmas: bool | None = False,
+        use_exponential_sigmas: bool | None = False,
+        use_beta_sigmas: bool | None = False,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        timestep_spacing: str = "linspace",
+        timestep_type: str = "discrete",
+        steps_offset: int = 0,
+        rescale_betas_zero_snr: bool = False,
+        final_sigmas_type: str = "zero",
+    ) -> None:
+        super().__init__()
+        if self._continuous:
+            self.timesteps = _noise_conditioning(self.sigmas[:-1])
+
+    @property
+    def _continuous(self) -> bool:
+        return self.config["timestep_type"] == "continuous" and self.config["prediction_type"] == "v_prediction"
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+    ) -> None:
+        """Choose the levels that sampling visits: a number of them, or a list of timesteps, or of sigmas.
+
+        Args:
+            num_inference_steps: N in 1 .. T, spaced as the scheduler's arguments say.
+            timesteps: instead, strictly descending numbers within 0 .. T-1.
+            sigmas: instead, strictly descending numbers >= 0, the last where the walk ends, so one more than steps.
+
+        Raises:
+            TypeError, ValueError: not exactly one given, N out of range, a list that is not as described, or a list
+                where the scheduler's arguments fix the spacing.
+        """
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        if sigmas is not None:
+            levels = self._checked_list("sigmas", sigmas, highest=np.inf).astype(np.float32)
+            if len(levels) < 2:
+                raise ValueError(f"{self._name}.set_timesteps: sigmas {sigmas} is one number, expected two or more")
+            chosen, levels, last = timesteps_of_sigmas(levels[:-1], self._training_sigmas), levels[:-1], levels[-1]
+        else:
+            if timesteps is None:
+                visited = self._timesteps_by_spacing(num_inference_steps)
+            elif self._continuous:
+                raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with timestep_type 'continuous'")
+            else:
+                visited = self._checked_list("timesteps", timesteps, highest=len(self) - 1).astype(np.float32)
+            chosen, levels = self._spaced_levels(visited)
+            last = 0.0 if self.config["final_sigmas_type"] == "zero" else self._training_sigmas[0]
+        self._set_levels(chosen.astype(np.float32), levels, last)
+        if self._continuous:
+            self.timesteps = _noise_conditioning(self.sigmas[:-1])
+
+    def step(
+        self,
+        model_output: np.ndarray,
+        timestep: float,
+        sample: np.ndarray,
+        s_churn: float = 0.0,
+        s_tmin: float = 0.0,
+        s_tmax: float = math.inf,
+        s_noise: float = 1.0,
+        generator: np.random.Generator | None = None,
+        *,
+        noise: np.ndarray | None = None,
+        return_dict: bool = True,
+    ) -> SchedulerOutput | tuple[np.ndarray, ...]:
+        """One step of (g), after the churn (h) if s_churn > 0.
+
+        Args:
+            model_output: m, of the model at `scale_model_input(sample, timestep)`; (B, ...) float32 or float64.
+            timestep: the one of `timesteps` that is due.
+            sample: x, of the same shape and dtype.
+            s_churn, s_tmin, s_tmax, s_noise: S_churn, S_tmin, S_tmax and S_noise of (h).
+            generator: draws z; not touched where gamma = 0.
+            noise: instead of a generator z itself, of the shape and dtype of sample.
+            return_dict: False returns the tuple (prev_sample, pred_original_sample).
+
+        Returns:
+            x' and D, (B, ...) of the dtype and memory order of sample.
+
+        Raises:
+            TypeError, ValueError: an array of another dtype or shape; set_timesteps not called or a timestep that is not
+                due; generator and noise both given, or neither where gamma > 0.
+        """
+        index = self._step_index("step", timestep)
+        self._check_arrays("step", sample=sample, model_output=model_output, noise=noise)
+        self._check_source_of_noise(generator, noise)
+        sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
+        gamma = min(s_churn / len(self.timesteps), math.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
+        sigma_hat = (1 + gamma) * sigma
+        if gamma > 0:
+            z = self._drawn_noise(timestep, sample, generator, noise)
+            sample = sample + z * (s_noise * math.sqrt(sigma_hat**2 - sigma**2))
+        x0 = self._denoised(model_output, sample, sigma if self.config["prediction_type"] == "v_prediction" else sigma_hat)
+        prev_sample = sample - x0
+        prev_sample *= sigma_next / sigma_hat
+        prev_sample += x0
+        self._advance(index)
+        return SchedulerOutput(prev_sample, x0).returned(return_dict)
+
+
+def _noise_conditioning(sigmas: np.ndarray) -> np.ndarray:
+    """c_noise = log(sigma)/4 (EDM, table 1), float32."""
+    return (0.25 * np.log(sigmas)).astype(np.float32)

@@ -1,0 +1,125 @@
+"""What the multistep solvers share: the probability flow equation solved but for one integral, and its weights.
+
+(a) .. (d) are lines of hcrot/schedulers/sigmas.py. Here the sample is x = a x_0 + b eps with a^2 + b^2 = 1, as in DDPM.
+
+In lambda = log(a/b) = -log sigma the equation (c) is linear but for the model: d(x/b)/dlambda = e^lambda x_0, and the
+other way round d(x/a)/dlambda = -e^{-lambda} eps. So a step from s to t, with h = lambda_t - lambda_s and tau the way
+since s, is known but for an integral of what the model says of the image or of the noise (Lu et al. 2022: DPM-Solver++,
+arXiv:2211.01095, proposition 4.1, and DPM-Solver, arXiv:2206.00927, proposition 3.1):
+
+    (e)  x_t = (b_t/b_s) x_s + a_t int_0^h e^{-(h - tau)} x_0(tau) dtau
+         x_t = (a_t/a_s) x_s - b_t int_0^h e^{h - tau} eps(tau) dtau
+
+The estimates m_0, m_1, .. made at s and at the steps before give a polynomial in tau/h to integrate. Its weights are
+
+    (f)  W_k(h) = int_0^h e^{-(h - tau)} (tau/h)^k dtau,  and for the noise  int_0^h e^{h - tau} (tau/h)^k dtau = -W_k(-h)
+         W_0(h) = 1 - e^{-h},  W_k(h) = 1 - k W_{k-1}(h)/h  by parts
+
+The constant alone is exact to first order, and the step of DDIM; with e^{-h} = sigma_t/sigma_s it needs no exponential:
+
+    (g)  a_t W_0(h) = a_t (1 - sigma_t/sigma_s),  b_t W_0(-h) = a_t (sigma_t - sigma_s)
+
+which holds at sigma_t = 0 too, where h is infinite, b_t = 0 and x_t the estimate of x_0.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.special import hyp1f1
+
+from hcrot.schedulers.base import PREDICTION_TYPES
+from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, checked_positive
+from hcrot.schedulers.schedules import spaced_timesteps
+from hcrot.schedulers.sigmas import SigmaScheduler, checked_left_out, signal_and_noise, timesteps_of_sigmas
+
+
+def exponential_weight(power: int, h: float) -> float:
+    """W_k(h) of line (f) for k = power and h of either sign, by Kummer's function: h/(k + 1) M(1, k + 2, -h).
+
+    The recursion of (f) says the same, and at small h loses every digit: at h = 1e-4 W_3 has an error of 1e-4.
+    """
+    return h / (power + 1) * float(hyp1f1(1, power + 2, -h))
+
+
+def _checked_prediction_type(what: str, value: Any) -> str:
+    if value == "flow_prediction":
+        raise NotImplementedError(f"{what}={value!r} is not implemented")
+    return checked_choice(what, value, PREDICTION_TYPES)
+
+
+class MultistepScheduler(SigmaScheduler):
+    """A walk with samples x = a x_0 + b eps, whose steps remember what the model said in the steps before."""
+
+    checks: ClassVar = {
+        **SigmaScheduler.checks,
+        "solver_order": partial(checked_integer, minimum=1),
+        "prediction_type": _checked_prediction_type,
+        "lower_order_final": checked_boolean,
+        "use_flow_sigmas": partial(checked_left_out, default=False),
+        "flow_shift": checked_positive,
+        "use_dynamic_shifting": partial(checked_left_out, default=False),
+        "time_shift_type": partial(checked_choice, choices=("exponential",)),
+    }
+
+    def _set_by_number(self, num_inference_steps: int, highest: int, rounded: bool) -> None:
+        """Walk N levels, spaced as the scheduler's arguments say; of timesteps those up to highest.
+
+        Spaced sigmas lie between timesteps, of which the model gets the nearest one (rounded) or the one below.
+        """
+        count = self._checked_count(num_inference_steps)
+        sigmas = self._spaced_sigmas(self._training_sigmas[::-1], count)
+        if sigmas is None:
+            self._set_by_timesteps(self._solver_timesteps(count, highest))
+            return
+        timesteps = timesteps_of_sigmas(sigmas, self._training_sigmas)
+        timesteps = (timesteps.round() if rounded else timesteps).astype(np.int64)
+        self._set_levels(timesteps, sigmas, 0.0 if self._ends_at_zero else sigmas[-1])
+
+    def _set_by_timesteps(self, timesteps: np.ndarray) -> None:
+        last = 0.0 if self._ends_at_zero else self._training_sigmas[0]
+        self._set_levels(timesteps, self._training_sigmas[timesteps], last)
+
+    @property
+    def _ends_at_zero(self) -> bool:
+        return self.config["final_sigmas_type"] == "zero"
+
+    def _solver_timesteps(self, count: int, highest: int) -> np.ndarray:
+        """The N of N + 1 timesteps from highest to 0 that come before 0; (N,) int64, strictly descending.
+
+        "trailing", which does not visit 0, has strides of T/N from highest.
+        """
+        spacing = self.config["timestep_spacing"]
+        if spacing == "trailing":
+            timesteps = np.round(np.arange(highest + 1, 0, -len(self) / count)) - 1
+            return timesteps[timesteps >= 0].astype(np.int64)
+        if count > highest:
+            raise ValueError(
+                f"{self._name}.set_timesteps: num_inference_steps {count} is more than the {highest} timesteps that "
+                f"timestep_spacing {spacing!r} has to choose from"
+            )
+        return spaced_timesteps(spacing, highest + 1, count + 1, self.config["steps_offset"])[:-1]
+
+    def _converted(self, model_output: np.ndarray, sample: np.ndarray, sigma: float, to_image: bool) -> np.ndarray:
+        """The estimate of x_0 by line (d), thresholded if asked for, or of the noise that goes with it; a new array."""
+        signal, noise = signal_and_noise(sigma)
+        if to_image:
+            return self._limit(self._estimate_x0(model_output, sample, signal, noise))
+        if self.config["thresholding"]:
+            x0 = self._limit(self._estimate_x0(model_output, sample, signal, noise))
+            return self._noise_behind(x0, sample, signal, noise)
+        return np.array(self._estimate_noise(model_output, sample, signal, noise))
+
+    def _remember(self, sigma: float, estimate: np.ndarray) -> None:
+        """Put (lambda, estimate) in front of `_history`, which has as many as the order, the latest first."""
+        self._history = [(-np.log(sigma), estimate), *self._history][: self.config["solver_order"]]
+
+    @staticmethod
+    def _first_order(sigma: float, sigma_next: float, to_image: bool) -> tuple[float, float, float]:
+        """What (e) and (g) multiply x_s with, m_0 with, and W_k(h) or W_k(-h) of the further terms with."""
+        (a_s, b_s), (a_t, b_t) = signal_and_noise(sigma), signal_and_noise(sigma_next)
+        if to_image:
+            return b_t / b_s, a_t * (1 - sigma_next / sigma), a_t
+        return a_t / a_s, a_t * (sigma_next - sigma), b_t
