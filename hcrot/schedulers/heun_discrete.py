@@ -6,7 +6,8 @@ the estimate of x_0. The slope of (c) is taken at both ends of a step from sigma
     (g)  d = (x - D(x; sigma))/sigma,  x~ = x + (sigma' - sigma) d                               the Euler step
     (h)  d~ = (x~ - D(x~; sigma'))/sigma',  x' = x + (sigma' - sigma) (d + d~)/2
 
-(the trapezium rule). The error of a step is of the order of its cube, that of the walk of its square, for two evaluations
+(the trapezium rule), here as x~ = D + (sigma'/sigma)(x - D) and x' = x~ + (sigma' - sigma) (d~ - d)/2, which lose fewer
+digits where sigma falls far. The error of a step is of the order of its cube, that of the walk of its square, for two evaluations
 of the model. At sigma' = 0 there is no second slope, and the last step is (g).
 
 So each level but the first is visited twice, by (h) of the step that comes and by (g) of the one that leaves, and
@@ -111,16 +112,19 @@ class HeunDiscreteScheduler(VarianceExplodingScheduler):
         sigma = float(self.sigmas[index])
         x0 = self._limit(self._denoised(model_output, sample, sigma))
         slope = sample - x0
-        slope /= sigma
         if not self._history:
-            start, stride = sample, float(self.sigmas[index + 1]) - sigma
-            self._history = [np.array(sample), slope, stride]
+            sigma_next = float(self.sigmas[index + 1])
+            prev_sample = slope * (sigma_next / sigma)
+            prev_sample += x0
+            slope /= sigma
+            self._history = [np.array(prev_sample), slope, sigma_next - sigma]
         else:
-            start, first_slope, stride = self._history
-            self._check_arrays("step", sample=sample, **{"sample of the step before": start})
-            slope = (first_slope + slope) / 2
+            predicted, first_slope, stride = self._history
+            self._check_arrays("step", sample=sample, **{"sample of the step before": predicted})
+            slope /= sigma
+            prev_sample = slope - first_slope
+            prev_sample *= stride / 2
+            prev_sample += predicted
             self._history = []
-        prev_sample = slope * stride
-        prev_sample += start
         self._advance(index)
         return SchedulerOutput(prev_sample, x0).returned(return_dict)

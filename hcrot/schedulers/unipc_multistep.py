@@ -21,8 +21,8 @@ there and only there:
 
     (j)  bh1: q = H/2,  bh2: q = W_0(H)/2
 
-A step that ends at sigma = 0 is of order 1 (in diffusers it is NaN unless lower_order_final), and with predict_x0=False is
-taken by (g) (in diffusers NaN).
+A step that ends at sigma = 0 is of order 1 and taken by (g). In diffusers it is NaN with bh1, with predict_x0=False, and
+without lower_order_final.
 """
 
 from __future__ import annotations
