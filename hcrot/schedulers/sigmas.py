@@ -228,8 +228,7 @@ class SigmaScheduler(NoiseScheduler):
             ValueError: set_timesteps was not called; the timestep is not one number, or not the one whose turn it is.
         """
         where = f"{self._name}.{method}"
-        if self.num_inference_steps is None:
-            raise ValueError(f"{where}: set_timesteps has not been called")
+        self._check_timesteps_are_set(method)
         if np.ndim(timestep) > 0:
             raise ValueError(
                 f"{where}: timestep has shape {np.shape(timestep)}, expected one number: a batch is denoised as a whole"

@@ -103,8 +103,8 @@ def toy_model(sample, t):
     return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
 
 
-def assert_same_walk(ours, theirs, monkeypatch, tolerance, step_by_step=False, **churn):
-    """From the same noise to the end, each by its own steps, or step by step from the same sample."""
+def assert_same_walk(ours, theirs, monkeypatch, tolerance, **churn):
+    """From the same noise to the end, each by its own steps."""
     rng = np.random.default_rng(0)
     theirs.set_begin_index(0)  # else it skips a step where the first timestep occurs twice, and runs out of sigmas
     module = importlib.import_module(type(theirs).__module__)
@@ -115,8 +115,6 @@ def assert_same_walk(ours, theirs, monkeypatch, tolerance, step_by_step=False, *
         noise = rng.standard_normal(SHAPE, dtype=np.float32)
         if injectable:
             monkeypatch.setattr(module, "randn_tensor", lambda *_, _noise=noise, **__: torch.from_numpy(_noise))
-        if step_by_step:
-            yours = torch.from_numpy(mine)
         before = float(np.max(np.abs(mine)))
         model_sample = theirs.scale_model_input(yours, their_t) if hasattr(theirs, "scale_model_input") else yours
         output = toy_model(ours.scale_model_input(mine, t), t)
@@ -202,9 +200,9 @@ def test_trajectories_are_equal(name, options, betas, monkeypatch):
         ours, theirs = both(name, **options, **({} if name == FLOW else betas))
         ours.set_timesteps(steps)
         theirs.set_timesteps(steps)
-        # five long steps of the noise's form amplify roundings a hundredfold
+        # five long steps with the polynomial of the noise amplify float32's roundings a thousandfold, here and there
         amplified = steps == 5 and not options.get("predict_x0", True)
-        assert_same_walk(ours, theirs, monkeypatch, 1e-5, step_by_step=amplified)
+        assert_same_walk(ours, theirs, monkeypatch, 2e-4 if amplified else 1e-5)
 
 
 @pytest.mark.parametrize(
