@@ -15,17 +15,17 @@ and integrated as in (e), (f):
 
 At order 2 solver_type "heun" is (i); "midpoint" (algorithm 2 of DPM-Solver++) takes W_0/2 for W_1, as good to that order.
 
-The reverse process can be solved in the same way with its noise (DPM-Solver++, section 5). It contracts twice as fast:
+The reverse process can be solved in the same way with its noise (SDE-DPM-Solver++ there). It contracts twice as fast:
 
     (j)  x_t = (b_t/b_s) e^{-h} x_s + a_t (W_0(2h) m_0 + W_1(2h) D_1 + W_2(2h) D_2)
                + b_t sqrt(1 - e^{-2h}) z,  z ~ N(0, I)                                               "sde-dpmsolver++"
          x_t = (a_t/a_s) x_s + 2 b_t (W_0(-h) m_0 + W_1(-h) D_1 + W_2(-h) D_2)
                + b_t sqrt(e^{2h} - 1) z                                                                "sde-dpmsolver"
 
-Order 3 in diffusers, and in the authors' code, takes W_2/2 for W_2. With it the walk converges with order 2, not 3; what
-is kept of h^3 is half. It is kept here too, so that pictures agree; `UniPCMultistepScheduler` is of order 3. For
-"sde-dpmsolver++" diffusers has a wrong sign besides, and a weight that tends to -1 instead of to 0 with h; here it is
-W_2(2h)/2. For "sde-dpmsolver", where diffusers has no order 3, (j) holds likewise.
+Order 3 in diffusers takes W_2/2 for W_2, so that its walks converge with order 2 and not 3, if with a third of order 2's
+error. That is kept here, for the pictures to agree; `UniPCMultistepScheduler` has the true order 3. In "sde-dpmsolver++"
+diffusers' weight has a wrong sign besides, and tends to -1 with h instead of to 0; here it is W_2(2h)/2. For
+"sde-dpmsolver", which has no order 3 in diffusers, it is W_2(-h)/2 likewise.
 """
 
 from __future__ import annotations
@@ -200,8 +200,10 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
                 due; generator and noise both given, or neither where (j) adds noise.
         """
         index = self._step_index("step", timestep)
-        if self.config["variance_type"] in ("learned", "learned_range"):
-            model_output = model_output[:, : sample.shape[1]]
+        channels = np.shape(sample)[1:2]
+        learned = self.config["variance_type"] in ("learned", "learned_range")
+        if learned and channels and np.shape(model_output)[1:2] == (2 * channels[0],):
+            model_output = model_output[:, : channels[0]]
         kept = self._history[0][1] if self._history else None
         self._check_arrays("step", sample=sample, model_output=model_output, noise=noise, **{"an earlier sample": kept})
         self._check_source_of_noise(generator, noise)

@@ -18,6 +18,10 @@ or, with stochastic_sampling, the image that m points to, and noise anew:
 
     (d)  x' = (1 - sigma') x_0 + sigma' z,  x_0 = x - sigma m,  z ~ N(0, I)
 
+which is for models distilled to point to an image of their own (Song et al. 2023, arXiv:2303.01469, algorithm 1). One that
+has learned (b) points to the mean of all images that x may come from, and samples of (d) spread too little, however many
+the steps.
+
 Where in between the sigmas lie is a matter of the images' size, since noise of one level hides less of a larger image
 (Esser et al., section 5.3.2). A shift s of equally spaced ones, with dynamic shifting chosen for every image by mu:
 

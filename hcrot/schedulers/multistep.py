@@ -39,7 +39,7 @@ from hcrot.schedulers.sigmas import SigmaScheduler, checked_left_out, signal_and
 def exponential_weight(power: int, h: float) -> float:
     """W_k(h) of line (f) for k = power and h of either sign, by Kummer's function: h/(k + 1) M(1, k + 2, -h).
 
-    The recursion of (f) says the same, and at small h loses every digit: at h = 1e-4 W_3 has an error of 1e-4.
+    The recursion of (f) says the same and loses its digits at small h: W_3(1e-3) is off by 2e-6, W_3(1e-4) by 2e-3.
     """
     return h / (power + 1) * float(hyp1f1(1, power + 2, -h))
 
