@@ -115,6 +115,12 @@ def test_walks_converge_to_the_exact_solution_with_their_order(name):
     assert np.all(np.abs(orders(found)[1:] - order) < 0.15), (found, orders(found))
 
 
+@pytest.mark.parametrize("algorithm", ["dpmsolver", "dpmsolver++"])
+def test_order_3_is_closer_than_order_2(algorithm):
+    second, third = (errors(dpm(algorithm_type=algorithm, solver_order=order)) for order in (2, 3))
+    assert np.all(third < 0.51 * second) and np.all(third[1:] < 0.4 * second[1:])
+
+
 @pytest.mark.parametrize("predict_x0", [True, False])
 def test_unipc_3_converges_with_order_4(predict_x0):
     found = errors(unipc(solver_order=3, predict_x0=predict_x0), (100, 200, 400))

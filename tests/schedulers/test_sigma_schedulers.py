@@ -199,6 +199,17 @@ def test_a_walk_may_start_inside(cls):
     np.testing.assert_array_equal(*ends)
 
 
+def test_a_walk_begins_at_the_beginning_where_its_first_timestep_comes_twice():
+    """diffusers begins with the second, and runs out of sigmas at the end."""
+    scheduler = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True)
+    scheduler.set_timesteps(5)
+    assert scheduler.timesteps[0] == scheduler.timesteps[1]
+    x = walk(scheduler, np.random.default_rng(16).standard_normal(SHAPE))
+    assert np.all(np.isfinite(x))
+    x0 = scheduler.add_noise(x, np.zeros_like(x), scheduler.timesteps[0]) / x
+    np.testing.assert_allclose(x0, 1 / np.hypot(1, float(scheduler.sigmas[0])), rtol=1e-6)
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_a_step_out_of_turn_is_refused_and_changes_nothing(cls):
     x = np.random.default_rng(8).standard_normal(SHAPE)
