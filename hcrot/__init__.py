@@ -31,7 +31,13 @@ from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
 from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
 from hcrot.schedulers.ddpm import DDPMScheduler
+from hcrot.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+from hcrot.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from hcrot.schedulers.euler_discrete import EulerDiscreteScheduler
+from hcrot.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
 from hcrot.schedulers.pndm import PNDMScheduler
+from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
 from hcrot.variational_bound import bits_per_dimension, hybrid_loss
 
 __version__ = "0.1.0"
@@ -46,10 +52,12 @@ def __getattr__(name: str) -> ModuleType:
 
 __all__ = [
     "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "DDIMInverseScheduler", "DDIMScheduler",
-    "DDPMScheduler", "DigitClassifier", "Downsample", "Dropout", "Embedding", "Flatten", "GaussianFourierProjection", "GradientError",
-    "GroupNorm", "GroupNormSiLU", "Identity", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "PNDMScheduler",
-    "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps",
-    "UNet2dModel", "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "flow_matching_loss",
-    "get_num_threads", "get_scheduler", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss",
-    "p2_weights", "save_checkpoint", "save_model", "set_num_threads", "smooth_l1_loss",
+    "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout", "Embedding",
+    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection",
+    "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d",
+    "Mish", "Module", "PNDMScheduler", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh",
+    "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
+    "clip_grad_norm", "col2im", "cross_entropy", "flow_matching_loss", "get_num_threads", "get_scheduler", "hybrid_loss", "im2col",
+    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "p2_weights", "save_checkpoint", "save_model",
+    "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip
