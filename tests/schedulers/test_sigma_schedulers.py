@@ -261,13 +261,14 @@ def test_dtype_and_memory_order_are_kept_and_arguments_left_alone(cls, options, 
         output, noise = (rng.standard_normal(SHAPE).astype(dtype) for _ in range(2))
         kept = [array.copy() for array in (output, x, noise)]
         injected = {"noise": noise} if "noise" in inspect.signature(plain.step).parameters else {}
-        arrays = plain.step(output, t, x, **injected, return_dict=False)
+        arrays = plain.step(channels_last(output), t, x, **injected, return_dict=False)
         for array, before in zip((output, x, noise), kept, strict=True):
             np.testing.assert_array_equal(array, before)
         for array in arrays:
-            assert array.dtype == dtype and not any(np.shares_memory(array, one) for one in (output, x, noise))
+            assert array.dtype == dtype and array.flags.c_contiguous
+            assert not any(np.shares_memory(array, one) for one in (output, x, noise))
         x = arrays[0]
-        y = strided.step(channels_last(output), t, y, **injected).prev_sample
+        y = strided.step(output, t, y, **injected).prev_sample
         assert y.dtype == dtype and y.transpose(0, 2, 3, 1).flags.c_contiguous
         np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-5 * np.max(np.abs(x)))
 
