@@ -1,0 +1,79 @@
+"""The schedulers that go by sigma: what their constructors and set_timesteps refuse, and what they read of other solvers."""
+
+import pytest
+
+from hcrot.schedulers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "error", "message"),
+    [
+        (EulerDiscreteScheduler, {"use_karras_sigmas": True, "use_beta_sigmas": True}, ValueError, "expected at most one of"),
+        (EulerDiscreteScheduler, {"interpolation_type": "log_linear"}, NotImplementedError, "interpolation_type='log_linear'"),
+        (EulerDiscreteScheduler, {"timestep_type": "other"}, ValueError, "timestep_type 'other' is unknown"),
+        (EulerDiscreteScheduler, {"sigma_min": -1.0}, ValueError, "sigma_min is -1.0"),
+        (EulerDiscreteScheduler, {"final_sigmas_type": "one"}, ValueError, "final_sigmas_type 'one' is unknown"),
+        (HeunDiscreteScheduler, {"beta_schedule": "exp"}, NotImplementedError, "beta_schedule='exp' is not implemented"),
+        (DPMSolverMultistepScheduler, {"solver_order": 4}, ValueError, "solver_order is 4, expected 1, 2 or 3"),
+        (DPMSolverMultistepScheduler, {"solver_order": 0}, ValueError, "solver_order is 0"),
+        (DPMSolverMultistepScheduler, {"algorithm_type": "dpm"}, ValueError, "algorithm_type 'dpm' is unknown"),
+        (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver"}, ValueError, "'dpmsolver' cannot end at final_sigmas_type"),
+        (DPMSolverMultistepScheduler, {"solver_type": "bh3"}, ValueError, "solver_type 'bh3' is unknown"),
+        (DPMSolverMultistepScheduler, {"use_flow_sigmas": True}, NotImplementedError, "use_flow_sigmas=True"),
+        (DPMSolverMultistepScheduler, {"use_dynamic_shifting": True}, NotImplementedError, "use_dynamic_shifting=True"),
+        (DPMSolverMultistepScheduler, {"prediction_type": "flow_prediction"}, NotImplementedError, "flow_prediction"),
+        (DPMSolverMultistepScheduler, {"lambda_min_clipped": float("nan")}, ValueError, "lambda_min_clipped is nan"),
+        (DPMSolverMultistepScheduler, {"lambda_min_clipped": "low"}, TypeError, "lambda_min_clipped is 'low'"),
+        (UniPCMultistepScheduler, {"solver_p": 1}, NotImplementedError, "solver_p=1"),
+        (UniPCMultistepScheduler, {"shift_terminal": 0.1}, NotImplementedError, "shift_terminal=0.1"),
+        (UniPCMultistepScheduler, {"disable_corrector": 3}, TypeError, "disable_corrector is 3"),
+        (UniPCMultistepScheduler, {"disable_corrector": [-1]}, ValueError, "disable_corrector is -1"),
+        (FlowMatchEulerDiscreteScheduler, {"shift": 0.0}, ValueError, "shift is 0.0"),
+        (FlowMatchEulerDiscreteScheduler, {"time_shift_type": "cubic"}, ValueError, "time_shift_type 'cubic'"),
+        (FlowMatchEulerDiscreteScheduler, {"invert_sigmas": True, "stochastic_sampling": True}, ValueError, "stochastic_sampling"),
+    ],
+)
+def test_bad_constructor_arguments(cls, options, error, message):
+    with pytest.raises(error, match=message) as raised:
+        cls(**options)
+    assert str(raised.value).startswith(cls.__name__)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "arguments", "message"),
+    [
+        (EulerDiscreteScheduler(), {}, "expected one of num_inference_steps, timesteps, sigmas, got none"),
+        (EulerDiscreteScheduler(), {"num_inference_steps": 3, "sigmas": [1.0, 0.0]}, "got num_inference_steps and sigmas"),
+        (EulerDiscreteScheduler(), {"num_inference_steps": 1001}, "1001 is more than the 1000"),
+        (EulerDiscreteScheduler(), {"timesteps": [1, 2]}, "not a strictly descending list"),
+        (EulerDiscreteScheduler(), {"timesteps": [1000, 2]}, "range from 2 to 1000, expected 0 .. 999"),
+        (EulerDiscreteScheduler(), {"sigmas": [1.0]}, "expected two or more"),
+        (EulerDiscreteScheduler(use_karras_sigmas=True), {"timesteps": [2, 1]}, "cannot be chosen with use_karras_sigmas=True"),
+        (EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"), {"timesteps": [2, 1]}, "continuous"),
+        (EulerAncestralDiscreteScheduler(), {"num_inference_steps": 0}, "num_inference_steps is 0"),
+        (HeunDiscreteScheduler(), {"timesteps": []}, "not a strictly descending list"),
+        (DPMSolverMultistepScheduler(), {"timesteps": [3, 3]}, "not a strictly descending list"),
+        (DPMSolverMultistepScheduler(lambda_min_clipped=9.0), {"num_inference_steps": 3}, "9.0 leaves no timestep"),
+        (DPMSolverMultistepScheduler(lambda_min_clipped=4.0), {"num_inference_steps": 30}, "30 is more than the"),
+        (FlowMatchEulerDiscreteScheduler(), {"sigmas": [1.0, 0.0]}, "end with 0"),
+        (FlowMatchEulerDiscreteScheduler(), {"num_inference_steps": 3, "mu": 1.0}, "mu is 1.0 with use_dynamic_shifting=False"),
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), {"num_inference_steps": 3}, "mu is None with"),
+        (FlowMatchEulerDiscreteScheduler(shift_terminal=0.1), {"num_inference_steps": 1}, "expected sigmas that end below 1"),
+    ],
+)  # fmt: skip
+def test_bad_choices_of_timesteps(scheduler, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        scheduler.set_timesteps(**arguments)
+    assert scheduler.num_inference_steps is None
+
+
+def test_solver_types_of_other_solvers_are_read():
+    assert DPMSolverMultistepScheduler(solver_type="bh2", algorithm_type="deis").config["solver_type"] == "midpoint"
+    assert UniPCMultistepScheduler(solver_type="heun").config["solver_type"] == "bh2"
