@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hcrot.files import replacing
+from hcrot.files import DIFFUSERS_VERSION, replacing
 
 CONFIG_NAME = "scheduler_config.json"
-DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
 
 Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
 
