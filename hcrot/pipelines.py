@@ -4,8 +4,8 @@
     x_s = step(model(x_t, t, class_labels), t, x_t)    for each t of the scheduler's timesteps
     images = clip(x_0, -1, 1)
 
-One loop, :func:`sample`, serves every scheduler; :func:`ddpm` and :func:`ddim` are that loop with the scheduler that their name says, whatever
-scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
+One loop, :func:`sample`, serves every scheduler; :func:`ddpm` and :func:`ddim` are that loop with the scheduler that their name
+says, whatever scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
 
 A pipeline's folder holds ``model_index.json``, which says what there is, ``unet/`` and ``scheduler/``; diffusers opens it with
 ``DDPMPipeline.from_pretrained`` or ``DDIMPipeline.from_pretrained``.
@@ -101,21 +101,22 @@ def ddpm(model: UNet2dModel, scheduler: SchedulerConfig, **options: Any) -> np.n
     return sample(model, scheduler, **options)
 
 
-class GeneratorPerImage:
-    """Draws a batch, each image from a generator of its own: what `sample` and the schedulers ask of a numpy.random.Generator."""
+class GeneratorPerImage(np.random.Generator):
+    """Draws a batch of normal numbers, each image's from a generator of its own."""
 
     def __init__(self, generators: Sequence[np.random.Generator]):
         if not isinstance(generators, Sequence) or not generators or not all(isinstance(g, np.random.Generator) for g in generators):
             raise TypeError(f"sample: generator must be a numpy.random.Generator or a list of them, got {generators!r:.60}")
         if len({id(generator) for generator in generators}) < len(generators):
             raise ValueError("sample: the list of generators has one of them twice, expected one for each image")
+        super().__init__(generators[0].bit_generator)
         self.generators = generators
 
     def standard_normal(self, size: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
         return np.stack([generator.standard_normal(size[1:], dtype=dtype) for generator in self.generators])
 
 
-def _batch_size(batch_size: int | None, class_labels: int | np.ndarray | None, noise: np.random.Generator | GeneratorPerImage) -> int:
+def _batch_size(batch_size: int | None, class_labels: int | np.ndarray | None, noise: np.random.Generator) -> int:
     sizes = {"batch_size": batch_size} if batch_size is not None else {}
     if np.ndim(class_labels):
         sizes["class_labels"] = len(class_labels)

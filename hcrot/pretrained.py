@@ -128,11 +128,11 @@ class Blank(np.random.Generator):
     def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
         return self._zeros(size, np.float64)
 
-    def standard_normal(self, size: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    def standard_normal(self, size: int | tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
         return self._zeros(size, dtype)
 
-    def _zeros(self, size: tuple[int, ...], dtype: type) -> np.ndarray:
-        self.left -= math.prod(size)
+    def _zeros(self, size: int | tuple[int, ...], dtype: type) -> np.ndarray:
+        self.left -= size if isinstance(size, int) else math.prod(size)
         if self.left < 0:
             raise TooLarge(self.limit)
         return np.zeros(size, dtype)

@@ -24,7 +24,7 @@ from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.unet_2d_arguments import check_arguments, parts_of
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
-from hcrot.module import Identity, Module, check_gradient
+from hcrot.module import Identity, check_gradient
 from hcrot.pretrained import Pretrained
 
 
