@@ -101,7 +101,8 @@ def test_when_the_block_raises_the_folder_is_as_it_was(tmp_path, error):
 def test_what_a_folder_would_lose(tmp_path):
     for name in ("a", "a.txt", "ab", ".git"):
         (tmp_path / name).write_text("")
-    with pytest.raises(FileExistsError, match=r"test: .* holds \.git, a\.txt, ab, which would be lost"), replacing_folder("test", tmp_path, "a"):
+    refused = pytest.raises(FileExistsError, match=r"test: .* holds \.git, a\.txt, ab, which would be lost")
+    with refused, replacing_folder("test", tmp_path, "a"):
         pass
     with pytest.raises(NotADirectoryError, match="a.txt is a file"), replacing_folder("test", tmp_path / "a.txt", "a"):
         pass
