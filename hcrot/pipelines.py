@@ -11,7 +11,6 @@ A pipeline's folder holds ``model_index.json``, which says what there is, ``unet
 ``DDPMPipeline.from_pretrained`` or ``DDIMPipeline.from_pretrained``.
 """
 
-import inspect
 import os
 import re
 from collections.abc import Sequence
@@ -27,7 +26,6 @@ from hcrot.models.unet_2d import UNet2dModel
 from hcrot.pretrained import MODEL_FILES, PIPELINE_NAME, size_in_bytes, write_model
 from hcrot.schedulers.config import CONFIG_NAME as SCHEDULER_NAME
 from hcrot.schedulers.config import SchedulerConfig
-from hcrot.schedulers.ddpm import DDPMScheduler
 
 # ---------------------------------------------------------------- sampling
 
@@ -76,15 +74,13 @@ def sample(
 
     if num_inference_steps is not None:
         scheduler.set_timesteps(num_inference_steps)
-    if "generator" in inspect.signature(scheduler.step).parameters:
-        step_options["generator"] = noise
     x = noise.standard_normal(shape, dtype=model.parameters()[0].data.dtype)
     x *= scheduler.init_noise_sigma
     steps = [x]
     for t in tqdm(scheduler.timesteps, desc="sampling", disable=not progress):
         with model.inference():
             prediction = model(scheduler.scale_model_input(x, t), t, class_labels)
-        x = scheduler.step(prediction, t, x, **step_options).prev_sample
+        x = scheduler.step(prediction, t, x, generator=noise, **step_options).prev_sample
         if trajectory:
             steps.append(x)
     images = np.clip(x, -1, 1)
@@ -96,9 +92,25 @@ def ddpm(model: UNet2dModel, scheduler: SchedulerConfig, **options: Any) -> np.n
 
     Further arguments, results and errors are those of `sample`.
     """
-    if not isinstance(scheduler, DDPMScheduler):
-        scheduler = DDPMScheduler.from_config(scheduler.config)
-    return sample(model, scheduler, **options)
+    return sample(model, _as_kind(hcrot.schedulers.DDPMScheduler, scheduler), **options)
+
+
+def ddim(
+    model: UNet2dModel, scheduler: SchedulerConfig, *, eta: float = 0.0, num_inference_steps: int = 50, **options: Any
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """:func:`sample` with a DDIMScheduler: ``scheduler`` itself, or one of its configuration (Song et al. 2021, eq. 12).
+
+    Args:
+        eta: how much noise each step adds: 0, none, the images depend on the first noise alone; 1, as much as DDPM.
+
+    Further arguments, results and errors are those of `sample`; `use_clipped_model_output` is another option of the steps.
+    """
+    scheduler = _as_kind(hcrot.schedulers.DDIMScheduler, scheduler)
+    return sample(model, scheduler, num_inference_steps=num_inference_steps, eta=eta, **options)
+
+
+def _as_kind(kind: type[SchedulerConfig], scheduler: SchedulerConfig) -> SchedulerConfig:
+    return scheduler if isinstance(scheduler, kind) else kind.from_config(scheduler.config)
 
 
 class GeneratorPerImage(np.random.Generator):

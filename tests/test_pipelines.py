@@ -39,6 +39,7 @@ def generators(*seeds):
 
 
 LABELS = np.array([2, 0, 1])
+SCHEDULERS = [name for name in hcrot.schedulers.__all__ if name.endswith("Scheduler") and name != "NoiseScheduler"]
 
 
 # ---------------------------------------------------------------- sampling
@@ -90,6 +91,40 @@ def test_an_image_is_the_same_whatever_the_batch():
     for which in ([0], [3], [4, 1], [2, 0, 3]):
         np.testing.assert_allclose(draw(which), everything[which], rtol=0, atol=2e-6)
     assert np.abs(draw([1], seeds=(9,) * 5) - everything[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_one_loop_serves_every_scheduler(name):
+    """Each starts from the configuration of the DDPM that the model was trained with, and keeps images apart."""
+    model, kind = tiny_model(), getattr(hcrot.schedulers, name)
+
+    def draw(labels, seeds):
+        ours = kind.from_config(scheduler().config)
+        return pipelines.sample(
+            model, ours, class_labels=labels, num_inference_steps=5, generator=generators(*seeds), progress=False, trajectory=True
+        )
+
+    images, steps = draw(LABELS, (3, 1, 4))
+    assert images.dtype == np.float32 and steps.shape[0] >= 6 and np.isfinite(steps).all()
+    assert min(np.abs(a - b).max() for k, a in enumerate(images) for b in images[:k]) > 0.05
+    alone, its_steps = draw(LABELS[1:2], (1,))
+    np.testing.assert_allclose(its_steps, steps[:, 1:2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(alone, images[1:2], rtol=0, atol=1e-5)
+
+
+def test_names_settle_the_scheduler():
+    model, options = tiny_model(), {"class_labels": LABELS, "num_inference_steps": 5, "progress": False}
+    ours = scheduler()
+    theirs = hcrot.schedulers.DDIMScheduler.from_config(ours.config)
+
+    def draw(pipeline, which, **more):
+        return pipeline(model, which, generator=np.random.default_rng(2), **options, **more)
+
+    np.testing.assert_array_equal(draw(pipelines.ddpm, theirs), draw(pipelines.ddpm, ours))
+    np.testing.assert_array_equal(draw(pipelines.ddim, ours, eta=0.5), draw(pipelines.ddim, theirs, eta=0.5))
+    np.testing.assert_array_equal(draw(pipelines.ddim, ours), draw(pipelines.sample, theirs))
+    assert np.abs(draw(pipelines.ddim, ours) - draw(pipelines.ddim, ours, eta=0.5)).max() > 0.01
+    assert np.abs(draw(pipelines.ddim, ours) - draw(pipelines.ddpm, ours)).max() > 0.01
 
 
 def test_one_generator_in_a_list_is_as_itself():

@@ -8,7 +8,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from hcrot import pipelines  # noqa: E402
 from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
-from hcrot.schedulers import DDPMScheduler  # noqa: E402
+from hcrot.schedulers import DDIMScheduler, DDPMScheduler  # noqa: E402
 
 ARGUMENTS = {
     "sample_size": (8, 12),
@@ -68,4 +68,37 @@ def test_ddpm(models, same_noise, options, listed):
         ours, DDPMScheduler(**SCHEDULE | options), batch_size=3, generator=generators(listed), num_inference_steps=20, progress=False
     )
     assert images.std() > 0.2
+    np.testing.assert_allclose(images / 2 + 0.5, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize(
+    ("options", "eta", "clipped"),
+    [
+        ({}, 0.0, None),
+        ({"timestep_spacing": "trailing"}, 1.0, True),
+        ({"prediction_type": "v_prediction", "clip_sample": False}, 0.4, None),
+    ],
+)
+def test_ddim(models, same_noise, options, eta, clipped, listed):
+    """Both are handed the scheduler that the model was trained with, a DDPM, and make a DDIM of it."""
+    ours, theirs = models
+    pipeline = diffusers.DDIMPipeline(theirs, diffusers.DDPMScheduler(**SCHEDULE | options))
+    pipeline.set_progress_bar_config(disable=True)
+    more = {"eta": eta, "num_inference_steps": 20, "batch_size": 3}
+    expected = pipeline(**more, use_clipped_model_output=clipped, generator=generators(listed), output_type="pt").images.numpy()
+    more |= {} if clipped is None else {"use_clipped_model_output": clipped}
+    images = pipelines.ddim(ours, DDPMScheduler(**SCHEDULE | options), **more, generator=generators(listed), progress=False)
+    assert images.std() > 0.2
+    np.testing.assert_allclose(images / 2 + 0.5, expected, rtol=0, atol=1e-4)
+
+
+def test_ddim_of_a_saved_pipeline(models, same_noise, tmp_path):
+    ours, theirs = models
+    pipelines.save(tmp_path / "p", ours, DDIMScheduler(**SCHEDULE))
+    pipeline = diffusers.DDIMPipeline.from_pretrained(tmp_path / "p")
+    assert isinstance(pipeline.scheduler, diffusers.DDIMScheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(batch_size=2, generator=generators(False), num_inference_steps=10, output_type="pt").images.numpy()
+    images = pipelines.ddim(*pipelines.load(tmp_path / "p"), batch_size=2, generator=generators(False), num_inference_steps=10)
     np.testing.assert_allclose(images / 2 + 0.5, expected, rtol=0, atol=1e-4)
