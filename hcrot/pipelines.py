@@ -14,7 +14,6 @@ A pipeline's folder holds ``model_index.json``, which says what there is, ``unet
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,12 +187,9 @@ def load(folder: str | os.PathLike) -> tuple[UNet2dModel, SchedulerConfig]:
     if parts["unet"][1] != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, SchedulerConfig)):
         raise NotImplementedError(f"pipelines.load: {path} asks for {parts['unet'][1]} with {parts['scheduler'][1]}, hcrot has no such two")
     model = UNet2dModel.from_pretrained(folder)
-    place = _part(folder, "scheduler")
+    place = (folder / "scheduler" if (folder / "scheduler").is_dir() else folder) / SCHEDULER_NAME
+    config = read_json(place)
     try:
-        return model, kind.from_pretrained(place)
+        return model, kind.from_config(config)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"pipelines.load: {place / SCHEDULER_NAME}: {error}") from error
-
-
-def _part(folder: Path, name: str) -> Path:
-    return folder / name if (folder / name).is_dir() else folder
+        raise ValueError(f"pipelines.load: {place}: {error}") from error
