@@ -1,6 +1,7 @@
 """hcrot: deep learning without autograd. Every layer has an explicit forward and backward, and the CPU is used well.
 
-The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.plotting`` the pictures.
+The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.pipelines`` whole sampling
+loops, ``hcrot.plotting`` the pictures.
 """
 
 import importlib
@@ -44,8 +45,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> ModuleType:
-    """``hcrot.data``, ``hcrot.metrics`` and ``hcrot.plotting``, imported when first used so that ``import hcrot`` stays fast."""
-    if name in ("data", "metrics", "plotting"):
+    """``hcrot.data``, ``.metrics``, ``.pipelines`` and ``.plotting``, imported when first used so that ``import hcrot`` stays fast."""
+    if name in ("data", "metrics", "pipelines", "plotting"):
         return importlib.import_module(f"hcrot.{name}")
     raise AttributeError(f"module 'hcrot' has no attribute {name!r}")
 

@@ -1,9 +1,17 @@
-"""Files of JSON and of arrays, and writing so that nobody ever meets half of one."""
+"""Files of JSON and of arrays, and writing so that nobody ever meets half a file or half a folder.
+
+A folder is written whole beside its target and flushed to the disk; then the old one is moved aside and the new one moved
+in. A process killed between these two moves leaves no folder under the name, but the old one, whole, under the other name,
+where :func:`find_folder` looks for it. So at any moment there is one folder, with all its files of one and the same save.
+"""
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +19,18 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
+
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+NEVER_OPENED = "is a pickle, which can run any code and is never opened"
+
+DTYPES = {  # safetensors' names, and how the numbers lie in the file; those of bfloat16 are the upper halves of float32
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "?",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1",
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- a file
 
 
 @contextmanager
@@ -43,40 +62,158 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> N
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays in a safetensors file, by name.
+    """The arrays in a safetensors file, by name, each of the dtype it has there; bfloat16, which NumPy lacks, becomes float32.
 
     Raises:
         FileNotFoundError: there is no such file; the message says so if there are weights in the form of a pickle.
-        ValueError: the file is damaged, no safetensors file, or has numbers of a kind that NumPy does not (bfloat16).
+        ValueError: the file is damaged, no safetensors file, or has numbers of a kind that is not known (8-bit floats).
     """
     path = Path(path)
     if path.suffix in PICKLES:
-        raise ValueError(f"{path} is a pickle, which can run any code and is never opened: save as safetensors instead")
+        raise ValueError(f"{path} {NEVER_OPENED}: save as safetensors instead")
     if not path.is_file():
         pickles = sorted(file.name for file in path.parent.glob("*") if file.suffix in PICKLES)
-        hint = f"; {', '.join(pickles)} is a pickle, which can run any code and is never opened" if pickles else ""
-        raise FileNotFoundError(f"there is no file {path}{hint}")
+        raise FileNotFoundError(f"there is no file {path}" + (f"; {', '.join(pickles)} {NEVER_OPENED}" if pickles else ""))
+    content = path.read_bytes()
     try:
-        return safetensors.numpy.load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    except KeyError as error:
-        raise ValueError(f"{path} has numbers of the type {error}, which NumPy does not have: save as float32") from error
+        tensors = safetensors.deserialize(content)  # takes no more memory than the file has bytes, whatever its header says
+        parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")])  # it lets names pass that come twice
+        return {name: _array(name, tensor["dtype"], tensor["shape"], tensor["data"]) for name, tensor in tensors}
+    except (safetensors.SafetensorError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file that hcrot reads: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    if dtype not in DTYPES:
+        raise ValueError(f"{name} has numbers of type {dtype}, expected one of {', '.join(DTYPES)}")
+    array = np.frombuffer(data, DTYPES[dtype]).reshape(shape)
+    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array
+
+
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write an object as diffusers formats it: two spaces, keys sorted; NumPy's numbers and arrays as plain ones. Not in one move.
+
+    Raises:
+        TypeError: something that JSON cannot hold.
+    """
+    text = json.dumps(content, indent=2, sort_keys=True, default=plain)
+    Path(path).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def plain(value: Any) -> Any:
+    """An array or number of NumPy's as JSON can hold it."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{value!r:.60} of type {type(value).__name__} cannot be kept in JSON")
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged or holds something else.
+        ValueError: it is damaged, holds something else, or has a key twice.
     """
+    path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} is no such checkpoint: it has no {path.name}")
+        raise FileNotFoundError(f"there is no file {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged or no JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object but {content!r:.60}")
     return content
+
+
+def parse_json(text: bytes) -> Any:
+    """What the text, in UTF-8, says; a ValueError if that is not clear: a key twice in an object, or brackets nested thousands deep."""
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return content
+
+
+# ---------------------------------------------------------------- a folder
+
+
+@contextmanager
+def replacing_folder(owner: str, folder: str | os.PathLike, files: str) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``folder`` when all went well; else everything is as it was.
+
+    Args:
+        owner: whom an error message names.
+        folder: made with its parents if need be.
+        files: regular expression of the files, by their paths in the folder, that an earlier save may have left and that may go.
+
+    Raises:
+        FileExistsError: the folder holds another file, which would be lost.
+        OSError: the folder cannot be written.
+    """
+    target = Path(folder).resolve()
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{owner}: {folder} is a file, expected a folder")
+    names = (path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
+    others = sorted(islice((name for name in names if not re.fullmatch(files, name)), 5))
+    if others:
+        raise FileExistsError(f"{owner}: {folder} holds {', '.join(others)}, which would be lost: choose another folder")
+
+    new, aside = target.with_name(f".{target.name}.new"), _aside(target)
+    shutil.rmtree(new, ignore_errors=True)  # left by a process that was killed
+    new.mkdir(parents=True)
+    try:
+        yield new
+        for path in [*new.rglob("*"), new]:
+            _flush(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if target.exists():
+        if aside.exists():
+            shutil.rmtree(aside)  # left by a process that was killed when the target was in place already
+        os.rename(target, aside)
+    os.rename(new, target)
+    _flush(target.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def find_folder(owner: str, folder: str | os.PathLike) -> Path:
+    """The folder, or the place where a process that was killed while replacing it has left it.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: it is a file.
+    """
+    path = Path(folder)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        kind = NEVER_OPENED if path.suffix in PICKLES else "is a file"
+        raise ValueError(f"{owner}: {path} {kind}, expected a folder")
+    aside = _aside(path.resolve())
+    if not aside.is_dir():
+        raise FileNotFoundError(f"{owner}: there is no folder {path}")
+    return aside
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
+def _flush(path: Path) -> None:
+    """Wait until the file, or the names in the folder, have reached the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows neither can nor needs to
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

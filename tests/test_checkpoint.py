@@ -6,7 +6,6 @@ kills itself while saving after STEP, when it is about to open (or to rename som
 
 import json
 import os
-import pickle
 import signal
 import struct
 import subprocess
@@ -18,10 +17,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hcrot import checkpoint
+from hcrot import checkpoint, pipelines
 from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
 from hcrot.data import Batches
 from hcrot.ema import EMA
+from hcrot.files import read_arrays, write_arrays
 from hcrot.losses import mse_loss
 from hcrot.lr_schedules import get_scheduler
 from hcrot.models.unet_2d import UNet2dModel
@@ -145,8 +145,8 @@ def test_files(tmp_path):
 
 def test_memory_order_does_not_matter(tmp_path):
     array = np.arange(24.0).reshape(2, 3, 4)
-    checkpoint.write_arrays(tmp_path / "a.safetensors", {"t": array.transpose(2, 0, 1), "s": array[:, ::2], "0": np.float32(3)})
-    loaded = checkpoint.read_arrays(tmp_path / "a.safetensors")
+    write_arrays(tmp_path / "a.safetensors", {"t": array.transpose(2, 0, 1), "s": array[:, ::2], "0": np.float32(3)})
+    loaded = read_arrays(tmp_path / "a.safetensors")
     np.testing.assert_array_equal(loaded["t"], array.transpose(2, 0, 1))
     np.testing.assert_array_equal(loaded["s"], array[:, ::2])
     assert loaded["0"].shape == () and loaded["0"].dtype == np.float32
@@ -160,33 +160,8 @@ def test_model_for_sampling_only(tmp_path):
     assert loaded.config == model.config
     x, t, labels = np.random.default_rng(0).normal(size=(2, 1, 5, 6)).astype(np.float32), np.array([3, 9]), np.array([2, 0])
     np.testing.assert_array_equal(loaded(x, t, labels), model(x, t, labels))
-    with pytest.raises(FileNotFoundError, match="no training_state.json"):
+    with pytest.raises(FileNotFoundError, match="there is no file .*training_state.json"):
         load_checkpoint(tmp_path / "model", model, state={})
-
-
-def test_numpy_integers_in_the_configuration(tmp_path):
-    model = tiny_model(norm_num_groups=np.int64(2))
-    save_checkpoint(tmp_path / "model", model)
-    assert load_model(tmp_path / "model").config["norm_num_groups"] == 2
-
-
-def test_old_keys_missing_arguments_and_unknown_ones(tmp_path):
-    model = tiny_model(1)
-    save_checkpoint(tmp_path / "model", model)
-    weights, config = tmp_path / "model" / FILES[1], tmp_path / "model" / "config.json"
-    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    arrays = model.state_dict()
-    for new, name in old.items():
-        arrays = {key.replace(f".{new}.", f".{name}."): array for key, array in arrays.items()}
-    assert sum(".query." in key for key in arrays) == 8
-    checkpoint.write_arrays(weights, arrays)
-    arguments = json.loads(config.read_text())
-    del arguments["_class_name"], arguments["freq_shift"]
-    config.write_text(json.dumps(arguments | {"of_the_future": 1, "_name_or_path": "x"}))
-    with pytest.warns(UserWarning, match="of_the_future"):
-        loaded = load_model(tmp_path / "model")
-    for key, array in model.state_dict().items():
-        np.testing.assert_array_equal(loaded.state_dict()[key], array)
 
 
 # ---------------------------------------------------------------- resuming
@@ -225,7 +200,7 @@ def damage_arrays(name, change):
     def damage(folder):
         arrays = safetensors.numpy.load_file(folder / name)
         change(arrays)
-        checkpoint.write_arrays(folder / name, arrays)
+        write_arrays(folder / name, arrays)
 
     return damage
 
@@ -270,83 +245,12 @@ def test_without_the_average_it_had(tmp_path):
 # ---------------------------------------------------------------- bad input
 
 
-def safetensors_bytes(header, data=b""):
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-WEIGHTS_DAMAGE = {
-    "missing tensor": damage_arrays(FILES[1], lambda a: a.pop("conv_out.bias")),
-    "unexpected tensor": damage_arrays(FILES[1], lambda a: a.update(more=np.zeros(1, np.float32))),
-    "misshaped tensor": damage_arrays(FILES[1], lambda a: a.update({"conv_out.bias": np.zeros(2, np.float32)})),
-    "tensor of integers": damage_arrays(FILES[1], lambda a: a.update({"conv_out.bias": np.zeros(1, np.int64)})),
-    "empty": lambda folder: os.truncate(folder / FILES[1], 0),
-    "truncated": lambda folder: os.truncate(folder / FILES[1], (folder / FILES[1]).stat().st_size - 1),
-    "longer than it says": lambda folder: (folder / FILES[1]).open("ab").write(b"0"),
-    "header of 2^60 bytes": lambda folder: (folder / FILES[1]).write_bytes(struct.pack("<Q", 2**60) + b"{}"),
-    "header that is no JSON": lambda folder: (folder / FILES[1]).write_bytes(struct.pack("<Q", 5) + b"hello"),
-    "a pickle under this name": lambda folder: (folder / FILES[1]).write_bytes(pickle.dumps({"conv_in.bias": [0.0] * 9})),
-    "bfloat16": lambda folder: (folder / FILES[1]).write_bytes(
-        safetensors_bytes({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}, b"\0\0")
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", WEIGHTS_DAMAGE)
-def test_damaged_weights(tmp_path, kind):
-    save_checkpoint(tmp_path / "c", tiny_model())
-    WEIGHTS_DAMAGE[kind](tmp_path / "c")
-    with pytest.raises(ValueError, match="diffusion_pytorch_model.safetensors"):
-        load_model(tmp_path / "c")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "config.json is damaged or no JSON"),
-        ("\udcff", "config.json is damaged or no JSON"),
-        ("3", "config.json holds no JSON object but 3"),
-        ('{"_class_name": "UNet2DConditionModel"}', "config.json describes a UNet2DConditionModel, expected a UNet2DModel"),
-        ('{"norm_num_groups": 5}', "config.json: .*is not divisible by norm_num_groups 5"),
-        ('{"block_out_channels": 8}', "config.json: "),
-    ],
-)
-def test_bad_configuration(tmp_path, text, message):
-    save_checkpoint(tmp_path / "c", tiny_model())
-    (tmp_path / "c" / "config.json").write_text(text, errors="surrogateescape")
-    with pytest.raises(ValueError, match=message):
-        load_model(tmp_path / "c")
-
-
-def test_configuration_that_hcrot_does_not_have_yet(tmp_path):
-    save_checkpoint(tmp_path / "c", tiny_model())
-    (tmp_path / "c" / "config.json").write_text(json.dumps({"down_block_types": ["SkipDownBlock2D"] * 4}))
-    with pytest.raises(NotImplementedError, match="SkipDownBlock2D"):
-        load_model(tmp_path / "c")
-
-
 def test_no_checkpoint(tmp_path):
-    with pytest.raises(FileNotFoundError, match="load_model: there is no folder .*nowhere"):
-        load_model(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="it has no config.json"):
-        load_model(tmp_path)
-    (tmp_path / "model.ckpt").write_bytes(pickle.dumps(print))
-    with pytest.raises(ValueError, match="model.ckpt is a file, expected a checkpoint's folder"):
-        load_model(tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="model.ckpt is a pickle"):
-        checkpoint.read_arrays(tmp_path / "model.ckpt")
-
-
-def test_pickled_weights_are_not_opened(tmp_path):
-    save_checkpoint(tmp_path / "c", tiny_model())
-    os.remove(tmp_path / "c" / FILES[1])
-    trap = tmp_path / "trapped"
-    (tmp_path / "c" / "diffusion_pytorch_model.bin").write_bytes(b"cos\nmkdir\n(S'" + str(trap).encode() + b"'\ntR.")
-    with pytest.raises(FileNotFoundError, match=r"diffusion_pytorch_model.safetensors; diffusion_pytorch_model.bin is a pickle"):
-        load_model(tmp_path / "c")
-    assert not trap.exists()
-    pickle.loads((tmp_path / "c" / "diffusion_pytorch_model.bin").read_bytes())
-    assert trap.exists()  # the trap works
+    with pytest.raises(FileNotFoundError, match="load_checkpoint: there is no folder .*nowhere"):
+        load_checkpoint(tmp_path / "nowhere", tiny_model(), state={})
+    (tmp_path / "run.ckpt").write_bytes(b"")
+    with pytest.raises(ValueError, match="load_checkpoint: .*run.ckpt is a pickle, .* never opened, expected a folder"):
+        load_checkpoint(tmp_path / "run.ckpt", tiny_model(), state={})
 
 
 def test_other_peoples_files_are_safe(tmp_path):
@@ -453,23 +357,36 @@ def whole_step(folder):
     return steps.pop()
 
 
+def save_pipeline(run, folder):
+    pipelines.save(folder, run.model, run.scheduler, max_shard_size="10KB")
+
+
+def whole_pipeline(folder):
+    """The one step that every shard of the pipeline is of."""
+    model, scheduler = pipelines.load(folder)
+    (step,) = {value for array in model.state_dict().values() for value in np.unique(array).tolist()}
+    assert len(scheduler) == 20
+    return step
+
+
 @KILLABLE
-def test_killed_before_any_operation_of_a_save(tmp_path):
+@pytest.mark.parametrize(("save", "whole"), [(Run.save, whole_step), (save_pipeline, whole_pipeline)])
+def test_killed_before_any_operation_of_a_save(tmp_path, save, whole):
     folder, run = tmp_path / "c", Run()
     fill(run, 1)
-    run.save(folder)
+    save(run, folder)
     outcomes = []
     for event_number in range(1, 500):
         fill(run, event_number + 1)
 
         def killed_while_saving(event_number=event_number):
             kill_myself_at(event_number)
-            run.save(folder)
+            save(run, folder)
 
-        last = whole_step(folder)
+        last = whole(folder)
         status = in_a_fork(killed_while_saving)
         assert status in (0, -9)
-        found = whole_step(folder)
+        found = whole(folder)
         assert found in (last, event_number + 1)
         outcomes.append(found == last)
         if status == 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hcrot import init
-from hcrot.files import read_arrays, replacing, write_arrays
+from hcrot.files import read_arrays, read_json, replacing, write_arrays
 from hcrot.layers.activation import ReLU
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.linear import Linear
@@ -128,13 +128,8 @@ class DigitClassifier(Module):
             ValueError: a file is damaged or of another network, or the two do not fit; the message names it.
         """
         path = Path(folder) / CONFIG_NAME
-        if not path.is_file():
-            raise FileNotFoundError(f"{cls.__name__}.from_pretrained: there is no file {path}")
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{cls.__name__}.from_pretrained: {path} is damaged or no JSON: {error}") from error
-        name = config.pop("_class_name", None) if isinstance(config, dict) else None
+        config = read_json(path)
+        name = config.pop("_class_name", None)
         if name != cls.__name__:
             raise ValueError(f"{cls.__name__}.from_pretrained: {path} does not describe a {cls.__name__}: its _class_name is {name!r}")
         weights = read_arrays(Path(folder) / WEIGHTS_NAME)

@@ -24,10 +24,11 @@ from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.unet_2d_arguments import check_arguments, parts_of
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
-from hcrot.module import Identity, Module, check_gradient
+from hcrot.module import Identity, check_gradient
+from hcrot.pretrained import Pretrained
 
 
-class UNet2dModel(Module):
+class UNet2dModel(Pretrained):
     """diffusers' ``UNet2DModel``: same arguments, same parameter keys, same numbers; ``forward`` returns the array itself.
 
         temb = act(time_embedding(time_proj(timesteps)) + class_embedding(class_labels))
@@ -51,6 +52,8 @@ class UNet2dModel(Module):
             labels that do not fit. TypeError: labels or "learned" timesteps that must be integers and are not.
         NotImplementedError: a block of diffusers' that hcrot does not have: those with FIR filters, k-diffusion's, and other networks'.
     """
+
+    class_name = "UNet2DModel"
 
     def __init__(
         self,

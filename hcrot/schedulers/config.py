@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,10 +13,9 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from hcrot.files import replacing
+from hcrot.files import DIFFUSERS_VERSION, read_json, replacing, write_json
 
 CONFIG_NAME = "scheduler_config.json"
-DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
 
 Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
 Check = Callable[[str, Any], Any]
@@ -46,9 +44,8 @@ class SchedulerConfig:
         A file that is there is replaced in one move, so a reader meets the old one or the new one, whole.
         """
         names = {"_class_name": type(self).__name__, "_diffusers_version": DIFFUSERS_VERSION}
-        text = json.dumps({**names, **self.config}, indent=2, sort_keys=True) + "\n"
         with replacing(Path(folder) / CONFIG_NAME) as unfinished:
-            unfinished.write_text(text, encoding="utf-8", newline="\n")
+            write_json(unfinished, {**names, **self.config})
 
     @classmethod
     def from_pretrained(cls: type[Scheduler], folder: str | os.PathLike[str]) -> Scheduler:
@@ -58,16 +55,7 @@ class SchedulerConfig:
             FileNotFoundError: there is no such file.
             ValueError: the file is not JSON, or JSON but not an object; further what `from_config` raises.
         """
-        path = Path(folder) / CONFIG_NAME
-        if not path.is_file():
-            raise FileNotFoundError(f"{cls.__name__}.from_pretrained: there is no file {path}")
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{cls.__name__}.from_pretrained: {path} is not valid JSON: {error}") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{cls.__name__}.from_pretrained: {path} holds no object of arguments but {config!r:.60}")
-        return cls.from_config(config)
+        return cls.from_config(read_json(Path(folder) / CONFIG_NAME))
 
     @classmethod
     def from_config(cls: type[Scheduler], config: Mapping[str, Any]) -> Scheduler:

@@ -117,7 +117,7 @@ def rewrite(folder, **changes):
         (lambda f: (f / "config.json").unlink(), FileNotFoundError, "there is no file .*config.json"),
         (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "there is no file .*model.safetensors"),
         (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json is damaged or no JSON"),
-        (lambda f: (f / "config.json").write_text("[]"), ValueError, "config.json does not describe a DigitClassifier"),
+        (lambda f: (f / "config.json").write_text("[]"), ValueError, "config.json holds no JSON object but \\[\\]"),
         (lambda f: rewrite(f, _class_name="UNet2DModel"), ValueError, "its _class_name is 'UNet2DModel'"),
         (lambda f: rewrite(f, image_size=14), ValueError, "body.[0-9]+.weight has shape"),
         (lambda f: rewrite(f, image_size=-1), ValueError, "image_size must be an int of at least 1"),

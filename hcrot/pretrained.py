@@ -1,0 +1,217 @@
+"""Networks in folders of diffusers' format: what either library writes, the other opens. No pickle, so loading runs no code.
+
+    config.json                                             the constructor's arguments
+    diffusion_pytorch_model.safetensors                     the weights, or, when they are split into shards:
+    diffusion_pytorch_model.safetensors.index.json              which array is in which shard
+    diffusion_pytorch_model-00001-of-00003.safetensors          ...
+
+Loading is stricter than diffusers', which only warns: exactly the arrays that config.json asks for, each of its shape, or an error and no
+network. It takes a small multiple of the file's size in memory, whatever config.json and headers claim.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from hcrot import init
+from hcrot.files import DIFFUSERS_VERSION, find_folder, read_arrays, read_json, replacing_folder, write_arrays, write_json
+from hcrot.module import Module
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"
+PIPELINE_NAME = "model_index.json"
+MODEL_FILES = rf"{re.escape(CONFIG_NAME)}|{re.escape(WEIGHTS_NAME)}|{re.escape(INDEX_NAME)}|diffusion_pytorch_model-\d+-of-\d+\.safetensors"
+
+RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention's keys before diffusers 0.15
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+Model = TypeVar("Model", bound="Pretrained")
+
+
+class Pretrained(Module):
+    """A network that folders hold: a Module with a ``config`` that JSON can hold and with ``from_config``.
+
+    Attributes:
+        class_name: what config.json calls it, as diffusers does.
+        config: the constructor's arguments by name.
+    """
+
+    class_name: str
+    config: dict[str, Any]
+
+    def save_pretrained(self, folder: str | os.PathLike, *, max_shard_size: int | str = "10GB") -> None:
+        """Write the network into a folder, in the place of the one that is there, in one move.
+
+        Args:
+            folder: made with its parents if need be. An earlier network in it is replaced.
+            max_shard_size: of a file of weights, in bytes or such as "200MB" (1 MB is 10^6 bytes); an array is never split. What
+                fits into one file is one, without an index.
+
+        Raises:
+            FileExistsError: the folder holds a file that is no part of a network and that would be lost.
+            ValueError: a max_shard_size that is no size.
+            OSError: the folder cannot be written; what was there is as it was.
+        """
+        limit = size_in_bytes(max_shard_size)
+        with replacing_folder(f"{type(self).__name__}.save_pretrained", folder, MODEL_FILES) as new:
+            write_model(new, self, limit)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model],
+        folder: str | os.PathLike,
+        *,
+        subfolder: str | None = None,
+        generator: np.random.Generator | None = None,
+    ) -> Model:
+        """The network in a folder that hcrot or diffusers wrote, float32 whatever the file has, in training mode.
+
+        Args:
+            folder: of a network, of a checkpoint (:mod:`hcrot.checkpoint`), or of a whole pipeline.
+            subfolder: where in it the network is. None: in ``unet`` if the folder is a pipeline's that has one, else in itself.
+            generator: for the network's own noise, dropout; None: a new one, seeded by the operating system.
+
+        Raises:
+            FileNotFoundError: no such folder, or one of the files is missing.
+            ValueError: a file that is damaged or of another network, weights that do not fit; the message names the file.
+            NotImplementedError: the network uses what hcrot does not have.
+        """
+        owner, generator = f"{cls.__name__}.from_pretrained", init.default_generator(generator)
+        folder = find_folder(owner, folder)
+        if subfolder is None and (folder / PIPELINE_NAME).is_file() and (folder / "unet").is_dir():
+            subfolder = "unet"
+        path = folder / (subfolder or "") / CONFIG_NAME
+        config = read_json(path)
+        if config.get("_class_name", cls.class_name) != cls.class_name:
+            raise ValueError(f"{owner}: {path} describes a {config['_class_name']!r:.60}, expected a {cls.class_name}")
+        source, weights = read_weights(path.parent)
+        numbers = sum(array.size for array in weights.values())
+        blank = Blank(2 * numbers)  # so that where something is missing, load_state_dict can say what
+        try:
+            model = cls.from_config(config, generator=blank)
+        except NotImplementedError as error:
+            raise NotImplementedError(f"{owner}: {path}: {error}") from error
+        except TooLarge as error:
+            raise ValueError(f"{owner}: {path} describes a network of over {error} numbers, {source} holds {numbers}") from error
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"{owner}: {path}: {error}") from error
+        for module in model.modules():
+            if getattr(module, "generator", None) is blank:
+                module.generator = generator
+        try:
+            model.load_state_dict(weights)
+        except ValueError as error:
+            raise ValueError(f"{owner}: {source} does not fit {CONFIG_NAME}: {error}") from error
+        return model
+
+
+class TooLarge(Exception):
+    """A network has asked for more initial values than it may have; the argument is how many it may."""
+
+
+class Blank(np.random.Generator):
+    """Zeros for the initial values of a network whose weights will be loaded, and not more of them than ``limit``.
+
+    It is quicker than drawing numbers that nobody will see, and the network's arrays cannot outgrow the file they are loaded from.
+    """
+
+    def __init__(self, limit: int):
+        super().__init__(np.random.PCG64(0))
+        self.limit = self.left = limit
+
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
+        return self._zeros(size, np.float64)
+
+    def standard_normal(self, size: int | tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+        return self._zeros(size, dtype)
+
+    def _zeros(self, size: int | tuple[int, ...], dtype: type) -> np.ndarray:
+        self.left -= size if isinstance(size, int) else math.prod(size)
+        if self.left < 0:
+            raise TooLarge(self.limit)
+        return np.zeros(size, dtype)
+
+
+# ---------------------------------------------------------------- the files
+
+
+def write_model(folder: Path, model: Pretrained, max_shard_size: int = 10 * UNITS["GB"]) -> None:
+    """Write config.json and the weights, in shards of at most so many bytes, into a new folder."""
+    write_json(folder / CONFIG_NAME, {"_class_name": model.class_name, "_diffusers_version": DIFFUSERS_VERSION, **model.config})
+    weights = model.state_dict()
+    shards: list[dict[str, np.ndarray]] = [{}]
+    size = 0
+    for name, array in weights.items():
+        size += array.nbytes
+        if shards[-1] and size > max_shard_size:
+            shards.append({})
+            size = array.nbytes
+        shards[-1][name] = array
+    if len(shards) == 1:
+        write_arrays(folder / WEIGHTS_NAME, weights)
+        return
+    places = {}
+    for number, shard in enumerate(shards, start=1):
+        file = WEIGHTS_NAME.replace(".", f"-{number:05}-of-{len(shards):05}.")
+        write_arrays(folder / file, shard)
+        places |= dict.fromkeys(shard, file)
+    total = sum(array.nbytes for array in weights.values())
+    write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """The arrays of a network by their present names, and the file to name when they do not fit: the weights, or their index.
+
+    Raises:
+        FileNotFoundError: there are no weights, or a shard is missing.
+        ValueError: a damaged file; shards that do not hold what their index says; an array under its old and its new name.
+    """
+    path, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
+    if not index.is_file():
+        return path, renamed(path, read_arrays(path))
+    if path.is_file():
+        raise ValueError(f"{folder} holds both {WEIGHTS_NAME} and {INDEX_NAME}: one of them is out of date and has to go")
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise ValueError(f"{index} holds no weight_map that says in which file each array is")
+    weights: dict[str, np.ndarray] = {}
+    for file in sorted(set(places.values())):
+        if "/" in file or "\\" in file:
+            raise ValueError(f"{index} names the file {file!r}, expected one in the same folder")
+        shard, expected = read_arrays(folder / file), {name for name, place in places.items() if place == file}
+        if shard.keys() != expected:
+            wrong = ", ".join(sorted(shard.keys() ^ expected)[:5])
+            raise ValueError(f"{folder / file} does not hold what {INDEX_NAME} says: they differ in {wrong}")
+        weights |= shard
+    return index, renamed(index, weights)
+
+
+def renamed(path: Path, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays by the names that diffusers gives them today; a ValueError, which names the file, if two get the same."""
+    result = {}
+    for name, array in weights.items():
+        today = ".".join(RENAMED.get(part, part) for part in name.split("."))
+        if today in result:
+            raise ValueError(f"{path} holds {today} twice, once under an old name")
+        result[today] = array
+    return result
+
+
+def size_in_bytes(size: int | str) -> int:
+    """200_000_000 of "200MB".
+
+    Raises:
+        ValueError: it is neither a positive int nor a number followed by KB, MB, GB or TB.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B)", size) if isinstance(size, str) else None
+    if not match or not float(match[1]):
+        raise ValueError(f"max_shard_size must be a positive number of bytes or such as '200MB', got {size!r}")
+    return int(float(match[1]) * UNITS[match[2]])

@@ -1,0 +1,269 @@
+"""Sampling in one call, against the loop written out; images that do not depend on their neighbours; pipelines' folders."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+import hcrot
+from hcrot import pipelines
+from hcrot.schedulers import DDPMScheduler
+
+
+def tiny_model(**options):
+    arguments = {
+        "sample_size": (5, 6),
+        "in_channels": 2,
+        "out_channels": 2,
+        "block_out_channels": (4, 8),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+        "attention_head_dim": 4,
+        "num_class_embeds": 3,
+    }
+    model = hcrot.UNet2dModel(**arguments | options, generator=np.random.default_rng(0))
+    for parameter in model.parameters():
+        parameter.data += 0.05 * np.random.default_rng(1).standard_normal(parameter.shape, np.float32)
+    return model
+
+
+def scheduler(**options):
+    return DDPMScheduler(num_train_timesteps=40, beta_schedule="squaredcos_cap_v2", **options)
+
+
+def generators(*seeds):
+    return [np.random.default_rng(seed) for seed in seeds]
+
+
+LABELS = np.array([2, 0, 1])
+SCHEDULERS = [name for name in hcrot.schedulers.__all__ if name.endswith("Scheduler") and name != "NoiseScheduler"]
+
+
+# ---------------------------------------------------------------- sampling
+
+
+def test_the_loop_written_out():
+    model, ours = tiny_model(), scheduler(clip_sample=False)
+    images, steps = pipelines.ddpm(
+        model, ours, class_labels=LABELS, num_inference_steps=6, generator=np.random.default_rng(5), progress=False, trajectory=True
+    )
+    theirs, rng = scheduler(clip_sample=False), np.random.default_rng(5)
+    theirs.set_timesteps(6)
+    expected = [rng.standard_normal((3, 2, 5, 6), dtype=np.float32)]
+    with model.inference():
+        for t in theirs.timesteps:
+            expected.append(theirs.step(model(expected[-1], t, LABELS), t, expected[-1], generator=rng).prev_sample)
+    assert steps.shape == (7, 3, 2, 5, 6) and steps.dtype == images.dtype == np.float32
+    np.testing.assert_array_equal(steps, expected)
+    assert np.abs(expected[-1]).max() > 1.01  # so that clipping shows
+    np.testing.assert_array_equal(images, np.clip(expected[-1], -1, 1))
+    assert model.training and not any(parameter.grad.any() for parameter in model.parameters())
+
+
+def test_labels_matter_and_one_may_serve_all():
+    model = tiny_model()
+
+    def draw(labels, **options):
+        return pipelines.sample(
+            model, scheduler(), class_labels=labels, num_inference_steps=4, generator=np.random.default_rng(0), progress=False, **options
+        )
+
+    assert np.abs(draw(LABELS) - draw(LABELS[::-1]))[[0, 2]].max() > 1e-3
+    np.testing.assert_array_equal(draw(1, batch_size=3), draw(np.array([1, 1, 1])))
+    assert draw(1).shape == (1, 2, 5, 6)
+
+
+def test_an_image_is_the_same_whatever_the_batch():
+    model, seeds = tiny_model(), (3, 1, 4, 1_000_000, 5)
+    labels = np.array([2, 0, 1, 1, 0])
+
+    def draw(which, seeds=seeds):
+        chosen = [seeds[k] for k in which]
+        return pipelines.ddpm(
+            model, scheduler(), class_labels=labels[which], num_inference_steps=8, generator=generators(*chosen), progress=False
+        )
+
+    everything = draw([0, 1, 2, 3, 4])
+    assert min(np.abs(a - b).max() for k, a in enumerate(everything) for b in everything[:k]) > 0.1
+    for which in ([0], [3], [4, 1], [2, 0, 3]):
+        np.testing.assert_allclose(draw(which), everything[which], rtol=0, atol=2e-6)
+    assert np.abs(draw([1], seeds=(9,) * 5) - everything[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_one_loop_serves_every_scheduler(name):
+    """Each starts from the configuration of the DDPM that the model was trained with, and keeps images apart."""
+    model, kind = tiny_model(), getattr(hcrot.schedulers, name)
+
+    def draw(labels, seeds):
+        ours = kind.from_config(scheduler().config)
+        return pipelines.sample(
+            model, ours, class_labels=labels, num_inference_steps=5, generator=generators(*seeds), progress=False, trajectory=True
+        )
+
+    images, steps = draw(LABELS, (3, 1, 4))
+    assert images.dtype == np.float32 and steps.shape[0] >= 6 and np.isfinite(steps).all()
+    assert min(np.abs(a - b).max() for k, a in enumerate(images) for b in images[:k]) > 0.05
+    alone, its_steps = draw(LABELS[1:2], (1,))
+    np.testing.assert_allclose(its_steps, steps[:, 1:2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(alone, images[1:2], rtol=0, atol=1e-5)
+
+
+def test_names_settle_the_scheduler():
+    model, options = tiny_model(), {"class_labels": LABELS, "num_inference_steps": 5, "progress": False}
+    ours = scheduler()
+    theirs = hcrot.schedulers.DDIMScheduler.from_config(ours.config)
+
+    def draw(pipeline, which, **more):
+        return pipeline(model, which, generator=np.random.default_rng(2), **options, **more)
+
+    np.testing.assert_array_equal(draw(pipelines.ddpm, theirs), draw(pipelines.ddpm, ours))
+    np.testing.assert_array_equal(draw(pipelines.ddim, ours, eta=0.5), draw(pipelines.ddim, theirs, eta=0.5))
+    np.testing.assert_array_equal(draw(pipelines.ddim, ours), draw(pipelines.sample, theirs))
+    assert np.abs(draw(pipelines.ddim, ours) - draw(pipelines.ddim, ours, eta=0.5)).max() > 0.01
+    assert np.abs(draw(pipelines.ddim, ours) - draw(pipelines.ddpm, ours)).max() > 0.01
+
+
+def test_one_generator_in_a_list_is_as_itself():
+    model = tiny_model(num_class_embeds=None)
+    alone = pipelines.sample(model, scheduler(), num_inference_steps=3, generator=np.random.default_rng(7), progress=False)
+    listed = pipelines.sample(model, scheduler(), num_inference_steps=3, generator=generators(7), progress=False)
+    np.testing.assert_array_equal(alone, listed)
+
+
+def test_timesteps_as_they_are():
+    model, options = tiny_model(num_class_embeds=None), {"progress": False, "trajectory": True}
+    assert pipelines.ddpm(model, scheduler(), generator=np.random.default_rng(0), **options)[1].shape[0] == 41
+    ours = scheduler()
+    ours.set_timesteps(timesteps=[30, 7, 2])
+    assert pipelines.ddpm(model, ours, generator=np.random.default_rng(0), **options)[1].shape[0] == 4
+
+
+def test_float64():
+    model = tiny_model(num_class_embeds=None).astype(np.float64)
+    images = pipelines.sample(model, scheduler(), num_inference_steps=3, generator=np.random.default_rng(7), progress=False)
+    assert images.dtype == np.float64
+
+
+def test_square_images_and_the_bar(capsys):
+    model = tiny_model(sample_size=4, num_class_embeds=None)
+    for progress in (False, True):
+        images = pipelines.sample(model, scheduler(), num_inference_steps=3, generator=generators(0, 1), progress=progress)
+        assert images.shape == (2, 2, 4, 4)
+        assert ("3/3" in capsys.readouterr().err) == progress
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"generator": 3}, TypeError, "generator must be a numpy.random.Generator or a list of them, got 3"),
+        ({"generator": []}, TypeError, r"or a list of them, got \[\]"),
+        ({"generator": [1, 2, 3]}, TypeError, r"or a list of them, got \[1, 2, 3\]"),
+        ({"generator": [np.random.default_rng(0)] * 3}, ValueError, "has one of them twice"),
+        ({"generator": generators(1, 2)}, ValueError, "number of images, .* got class_labels of 3, generator of 2"),
+        ({"batch_size": 4}, ValueError, "got batch_size of 4, class_labels of 3"),
+        ({"batch_size": 0, "class_labels": 1}, ValueError, "at least 1, got batch_size of 0"),
+        ({"batch_size": 2.0, "class_labels": 1}, ValueError, "got batch_size of 2.0"),
+        ({"class_labels": np.array([], int)}, ValueError, "got class_labels of 0"),
+        ({"class_labels": None}, ValueError, "class_labels missing"),
+        ({"class_labels": np.array([0, 3, 1])}, ValueError, "index 3 is not from 0 to 2"),
+        ({"num_inference_steps": 41}, ValueError, "num_inference_steps 41 is more than the 40"),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    options = {"generator": np.random.default_rng(0), "class_labels": LABELS, "progress": False} | options
+    with pytest.raises(error, match=message):
+        pipelines.sample(tiny_model(), scheduler(), **options)
+
+
+def test_a_model_without_a_size():
+    with pytest.raises(ValueError, match=r"sample_size None, expected an int or \(height, width\)"):
+        pipelines.sample(tiny_model(sample_size=None), scheduler(), generator=np.random.default_rng(0))
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_a_folder_and_back(tmp_path):
+    model, ours = tiny_model(), scheduler(variance_type="fixed_large")
+    for size in (10_000, "10GB"):  # the second takes the place of the first
+        pipelines.save(tmp_path / "p", model, ours, max_shard_size=size)
+        assert os.listdir(tmp_path) == ["p"]
+        loaded, its_scheduler = pipelines.load(tmp_path / "p")
+        assert loaded.config == model.config
+        assert type(its_scheduler) is DDPMScheduler and its_scheduler.config == ours.config
+        np.testing.assert_array_equal(loaded.conv_in.weight.data, model.conv_in.weight.data)
+    files = sorted(path.relative_to(tmp_path / "p").as_posix() for path in (tmp_path / "p").rglob("*") if path.is_file())
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert files == ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", weights]
+    index = json.loads((tmp_path / "p" / "model_index.json").read_text())
+    assert index == {
+        "_class_name": "DDPMPipeline",
+        "_diffusers_version": "0.42.1",
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+
+
+def test_all_in_one_folder_as_the_first_published_ones(tmp_path):
+    pipelines.save(tmp_path / "p", tiny_model(), scheduler())
+    for path in [*(tmp_path / "p" / "unet").iterdir(), *(tmp_path / "p" / "scheduler").iterdir()]:
+        path.rename(tmp_path / "p" / path.name)
+    for name in ("unet", "scheduler"):
+        (tmp_path / "p" / name).rmdir()
+    model, its_scheduler = pipelines.load(tmp_path / "p")
+    np.testing.assert_array_equal(model.conv_in.weight.data, tiny_model().conv_in.weight.data)
+    assert its_scheduler.config == scheduler().config
+
+
+def rewrite(name, **changes):
+    def damage(folder):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return damage
+
+
+INDEX, CONFIG = "model_index.json", "scheduler/scheduler_config.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: (f / INDEX).unlink(), FileNotFoundError, "there is no file .*model_index.json"),
+        (lambda f: (f / INDEX).write_text("{"), ValueError, "model_index.json is damaged or no JSON"),
+        (rewrite(INDEX, scheduler=None), ValueError, "model_index.json says of scheduler None, expected a library and a class"),
+        (rewrite(INDEX, unet=["diffusers", 3]), ValueError, "model_index.json says of unet"),
+        (rewrite(INDEX, unet=["diffusers", "UNet1DModel"]), NotImplementedError, "model_index.json asks for UNet1DModel with"),
+        (rewrite(INDEX, scheduler=["diffusers", "KarrasVeScheduler"]), NotImplementedError, "asks for UNet2DModel with KarrasVeScheduler"),
+        (rewrite(INDEX, scheduler=["diffusers", "np"]), NotImplementedError, "asks for UNet2DModel with np"),
+        (rewrite(CONFIG, beta_start=-1), ValueError, "scheduler_config.json: .*beta_start"),
+        (rewrite(CONFIG, num_train_timesteps="x"), ValueError, "scheduler_config.json: .*num_train_timesteps"),
+        (lambda f: (f / CONFIG).unlink(), FileNotFoundError, "scheduler_config.json"),
+        (lambda f: (f / "unet" / "config.json").unlink(), FileNotFoundError, "unet.config.json"),
+        (lambda f: (f / "unet" / "config.json").write_text("[]"), ValueError, "unet.config.json holds no JSON object"),
+    ],
+)
+def test_damaged_folders(tmp_path, damage, error, message):
+    pipelines.save(tmp_path, tiny_model(), scheduler())
+    damage(tmp_path)
+    with pytest.raises(error, match=message):
+        pipelines.load(tmp_path)
+
+
+def test_other_peoples_files_are_safe(tmp_path):
+    pipelines.save(tmp_path / "p", tiny_model(), scheduler())
+    (tmp_path / "p" / "scheduler" / "notes.txt").write_text("years")
+    with pytest.raises(FileExistsError, match="pipelines.save: .* holds scheduler/notes.txt, which would be lost"):
+        pipelines.save(tmp_path / "p", tiny_model(), scheduler())
+    with pytest.raises(ValueError, match="max_shard_size"):
+        pipelines.save(tmp_path / "q", tiny_model(), scheduler(), max_shard_size="big")
+    assert os.listdir(tmp_path) == ["p"]
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="pipelines.load: there is no folder"):
+        pipelines.load(tmp_path / "nowhere")

@@ -1,0 +1,396 @@
+"""Folders of networks: what is written, what is read, and that each kind of damage ends in one clear error and no network."""
+
+import json
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import hcrot
+from hcrot import pipelines
+from hcrot.files import write_arrays
+from hcrot.models.unet_2d import UNet2dModel
+from hcrot.pretrained import Blank, size_in_bytes
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+INDEX = WEIGHTS + ".index.json"
+OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def tiny_model(seed=0, **options):
+    arguments = {
+        "sample_size": (5, 6),
+        "in_channels": 1,
+        "out_channels": 1,
+        "block_out_channels": (4, 8),
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+        "attention_head_dim": 4,
+        "num_class_embeds": 3,
+    }
+    return UNet2dModel(**arguments | options, generator=np.random.default_rng(seed))
+
+
+def assert_same(model, other):
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, array in ours.items():
+        assert array.dtype == theirs[name].dtype and array.tobytes() == theirs[name].tobytes(), name
+
+
+def old_names(arrays):
+    for new, old in OLD.items():
+        arrays = {name.replace(f".{new}.", f".{old}."): array for name, array in arrays.items()}
+    return arrays
+
+
+# ---------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("size", [2_000, "0.02MB", "10GB"])
+def test_round_trip(tmp_path, size):
+    model = tiny_model(1)
+    model.save_pretrained(tmp_path / "new" / "m", max_shard_size=size)
+    loaded = UNet2dModel.from_pretrained(tmp_path / "new" / "m")
+    assert loaded.config == model.config and loaded.training
+    assert_same(loaded, model)
+    x, t, labels = np.random.default_rng(0).normal(size=(2, 1, 5, 6)).astype(np.float32), np.array([3, 9]), np.array([2, 0])
+    np.testing.assert_array_equal(loaded(x, t, labels), model(x, t, labels))
+    assert not any(parameter.grad.any() for parameter in loaded.parameters())
+
+
+def test_shards(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "m", max_shard_size="10 KB")
+    index = json.loads((tmp_path / "m" / INDEX).read_text())
+    files = sorted(set(index["weight_map"].values()))
+    count = len(files)
+    assert count > 3 and files == [f"diffusion_pytorch_model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+    assert sorted(os.listdir(tmp_path / "m")) == sorted([CONFIG, INDEX, *files])
+    state, found = model.state_dict(), {}
+    assert index["metadata"] == {"total_size": sum(array.nbytes for array in state.values())}
+    for file in files:
+        arrays = safetensors.numpy.load_file(tmp_path / "m" / file)
+        assert len(arrays) == 1 or sum(array.nbytes for array in arrays.values()) <= 10_000
+        assert all(index["weight_map"][name] == file for name in arrays)
+        found |= arrays
+    assert found.keys() == state.keys()
+
+    model.save_pretrained(tmp_path / "m")
+    assert sorted(os.listdir(tmp_path / "m")) == [CONFIG, WEIGHTS]  # nothing is left of the shards
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.5, "", "10", "MB", "10 PB", "0KB", "-1MB", None])
+def test_sizes_that_are_none(tmp_path, size):
+    with pytest.raises(ValueError, match="max_shard_size must be a positive number of bytes or such as '200MB', got"):
+        tiny_model().save_pretrained(tmp_path / "m", max_shard_size=size)
+    assert os.listdir(tmp_path) == []
+
+
+def test_sizes():
+    assert [size_in_bytes(size) for size in (7, "3KB", "1.5 MB", "2GB", "1TB")] == [7, 3000, 1_500_000, 2 * 10**9, 10**12]
+
+
+def bfloat16(array):
+    """The upper halves of float32 numbers, rounded towards zero."""
+    return (array.view(np.uint32) >> 16).astype("<u2")
+
+
+def safetensors_bytes(tensors):
+    """A safetensors file of ``{name: (dtype, shape, bytes)}``, written by hand."""
+    header, data = {}, b""
+    for name, (dtype, shape, content) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize("kind", ["F16", "BF16", "F64", "mixed"])
+def test_other_floats_become_float32(tmp_path, kind):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    kinds, tensors, expected = ["F16", "BF16", "F64", "F32"], {}, {}
+    for number, (name, array) in enumerate(model.state_dict().items()):
+        array = np.ascontiguousarray(array)
+        dtype = kinds[number % 4] if kind == "mixed" else kind
+        content = bfloat16(array) if dtype == "BF16" else array.astype({"F16": "<f2", "F64": "<f8", "F32": "<f4"}[dtype])
+        expected[name] = (content.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else content.astype(np.float32)
+        tensors[name] = (dtype, array.shape, content.tobytes())
+    (tmp_path / WEIGHTS).write_bytes(safetensors_bytes(tensors))
+    loaded = UNet2dModel.from_pretrained(tmp_path).state_dict()
+    assert loaded.keys() == expected.keys()
+    for name, array in loaded.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+
+
+def test_what_is_not_finite_survives_bfloat16(tmp_path):
+    bits = np.array([0x7F80, 0xFF80, 0x7FC0, 0x8000, 0x0001], "<u2")
+    (tmp_path / "a.safetensors").write_bytes(safetensors_bytes({"a": ("BF16", (5,), bits.tobytes())}))
+    array = hcrot.files.read_arrays(tmp_path / "a.safetensors")["a"]
+    assert array.tolist()[:2] == [np.inf, -np.inf] and np.isnan(array[2]) and np.signbit(array[3]) and array[4] == 2.0**-133
+
+
+@pytest.mark.parametrize("shards", ["10GB", "10KB"])
+def test_old_names_and_missing_arguments(tmp_path, shards):
+    model = tiny_model(1)
+    model.save_pretrained(tmp_path, max_shard_size=shards)
+    for path in tmp_path.glob("*.safetensors"):
+        write_arrays(path, old_names(safetensors.numpy.load_file(path)))
+    if (tmp_path / INDEX).exists():
+        index = json.loads((tmp_path / INDEX).read_text())
+        index["weight_map"] = old_names(index["weight_map"])
+        (tmp_path / INDEX).write_text(json.dumps(index))
+    assert sum(".query." in name for name in old_names(model.state_dict())) == 8
+    arguments = json.loads((tmp_path / CONFIG).read_text())
+    del arguments["_class_name"], arguments["freq_shift"]
+    (tmp_path / CONFIG).write_text(json.dumps(arguments | {"_name_or_path": "x"}))
+    assert_same(UNet2dModel.from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"time_embedding_type": "fourier", "class_embed_type": "timestep", "num_class_embeds": None},
+        {"time_embedding_type": "learned", "num_train_timesteps": 7},
+        {"downsample_type": "resnet", "upsample_type": "resnet", "resnet_time_scale_shift": "scale_shift", "mid_block_type": None},
+    ],
+)
+def test_networks_of_other_kinds(tmp_path, options):
+    model = tiny_model(**options)
+    model.save_pretrained(tmp_path / "m")
+    loaded = UNet2dModel.from_pretrained(tmp_path / "m")
+    assert loaded.config == model.config
+    assert_same(loaded, model)
+
+
+def test_numpy_integers_in_the_configuration(tmp_path):
+    tiny_model(norm_num_groups=np.int64(2)).save_pretrained(tmp_path / "m")
+    assert UNet2dModel.from_pretrained(tmp_path / "m").config["norm_num_groups"] == 2
+
+
+def test_subfolders(tmp_path):
+    model, other = tiny_model(1), tiny_model(2)
+    pipelines.save(tmp_path / "p", model, hcrot.DDPMScheduler())
+    for options in ({}, {"subfolder": "unet"}):
+        assert_same(UNet2dModel.from_pretrained(tmp_path / "p", **options), model)
+    other.save_pretrained(tmp_path / "p" / "ema")
+    assert_same(UNet2dModel.from_pretrained(tmp_path / "p", subfolder="ema"), other)
+    assert_same(UNet2dModel.from_pretrained(str(tmp_path / "p" / "unet")), model)
+    with pytest.raises(FileNotFoundError, match="there is no file .*nowhere.config.json"):
+        UNet2dModel.from_pretrained(tmp_path / "p", subfolder="nowhere")
+
+
+def test_dropout_of_a_loaded_network(tmp_path):
+    model, x = tiny_model(dropout=0.5), np.ones((2, 1, 5, 6), np.float32)
+    model.save_pretrained(tmp_path / "m")
+    first, again, other, unseeded = (
+        UNet2dModel.from_pretrained(tmp_path / "m", generator=generator)
+        for generator in (np.random.default_rng(0), np.random.default_rng(0), np.random.default_rng(1), None)
+    )
+    outputs = [loaded(x, 3, 1) for loaded in (first, again, other, unseeded)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    assert not np.array_equal(outputs[0], outputs[2]) and not np.array_equal(outputs[0], outputs[3])
+    for loaded in (first, unseeded):
+        assert not any(isinstance(value, Blank) for module in loaded.modules() for value in vars(module).values())
+    with pytest.raises(TypeError, match="generator must be a numpy.random.Generator or None, got int"):
+        UNet2dModel.from_pretrained(tmp_path / "m", generator=0)
+
+
+def test_other_peoples_files_are_safe(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "thesis.tex").write_text("years")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileExistsError, match=r"UNet2dModel.save_pretrained: .* holds unet/thesis.tex, which would be lost"):
+        tiny_model().save_pretrained(tmp_path)
+    assert (tmp_path / "unet" / "thesis.tex").read_text() == "years"
+    with pytest.raises(NotADirectoryError, match="thesis.tex is a file, expected a folder"):
+        tiny_model().save_pretrained(tmp_path / "unet" / "thesis.tex")
+    assert (tmp_path / "unet" / "thesis.tex").read_text() == "years"
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    tiny_model(1).save_pretrained(tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    written = []
+
+    def full(path, arrays):
+        written.append(path)
+        if len(written) == 2:
+            Path(path).write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+        write_arrays(path, arrays)
+
+    monkeypatch.setattr(hcrot.pretrained, "write_arrays", full)
+    with pytest.raises(OSError, match="No space left"):
+        tiny_model(2).save_pretrained(tmp_path / "m", max_shard_size=3000)
+    assert len(written) == 2
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
+    assert os.listdir(tmp_path) == ["m"]
+
+
+# ---------------------------------------------------------------- damage, one kind at a time
+
+
+def damage_arrays(change):
+    def damage(folder):
+        arrays = safetensors.numpy.load_file(folder / WEIGHTS)
+        change(arrays)
+        write_arrays(folder / WEIGHTS, arrays)
+
+    return damage
+
+
+def header_of(text):
+    return struct.pack("<Q", len(text)) + text
+
+
+TWICE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+
+WEIGHTS_DAMAGE = {
+    "missing tensor": (damage_arrays(lambda a: a.pop("conv_out.bias")), "missing conv_out.bias"),
+    "unexpected tensor": (damage_arrays(lambda a: a.update(more=np.zeros(1, np.float32))), "unexpected more"),
+    "misshaped tensor": (
+        damage_arrays(lambda a: a.update({"conv_out.bias": np.zeros(2, np.float32)})),
+        r"conv_out.bias has shape \(2,\), expected \(1,\)",
+    ),
+    "tensor of integers": (damage_arrays(lambda a: a.update({"conv_out.bias": np.zeros(1, np.int64)})), "conv_out.bias has dtype int64"),
+    "an old and a new name": (
+        damage_arrays(lambda a: a.update({"mid_block.attentions.0.query.bias": np.zeros(8, np.float32)})),
+        "holds mid_block.attentions.0.to_q.bias twice, once under an old name",
+    ),
+    "empty": (lambda folder: os.truncate(folder / WEIGHTS, 0), "is damaged"),
+    "truncated": (lambda folder: os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 1), "is damaged"),
+    "longer than it says": (lambda folder: (folder / WEIGHTS).open("ab").write(b"0"), "is damaged"),
+    "header of 2^60 bytes": (lambda folder: (folder / WEIGHTS).write_bytes(struct.pack("<Q", 2**60) + b"{}"), "is damaged"),
+    "header that is no JSON": (lambda folder: (folder / WEIGHTS).write_bytes(header_of(b"hello")), "is damaged"),
+    "nested header": (lambda folder: (folder / WEIGHTS).write_bytes(header_of(b'{"a":' + b"[" * 10**5)), "is damaged"),
+    "a name twice": (lambda folder: (folder / WEIGHTS).write_bytes(header_of(TWICE) + b"\0" * 4), "the key 'a' comes twice"),
+    "a pickle under this name": (lambda folder: (folder / WEIGHTS).write_bytes(pickle.dumps({"conv_in.bias": [0.0] * 9})), "is damaged"),
+    "8-bit floats": (
+        lambda folder: (folder / WEIGHTS).write_bytes(safetensors_bytes({"a": ("F8_E4M3", (1,), b"0")})),
+        "a has numbers of type F8_E4M3, expected one of F64, F32, F16, BF16",
+    ),
+    "no numbers in an unheard-of shape": (
+        lambda folder: (folder / WEIGHTS).write_bytes(safetensors_bytes({"a": ("F32", (0, 2**63), b"")})),
+        "is damaged",
+    ),
+    "no tensors": (lambda folder: (folder / WEIGHTS).write_bytes(header_of(b"{}")), "holds 0"),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS_DAMAGE)
+def test_damaged_weights(tmp_path, kind):
+    damage, message = WEIGHTS_DAMAGE[kind]
+    tiny_model().save_pretrained(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=rf"diffusion_pytorch_model\.safetensors .*{message}"):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+def rewrite_index(**changes):
+    def rewrite(folder):
+        index = json.loads((folder / INDEX).read_text())
+        (folder / INDEX).write_text(json.dumps({**index, **{k: v(index[k]) if callable(v) else v for k, v in changes.items()}}))
+
+    return rewrite
+
+
+FIRST = "diffusion_pytorch_model-00001-of-00003.safetensors"
+INDEX_DAMAGE = {
+    "no map": (rewrite_index(weight_map=None), "index.json holds no weight_map"),
+    "a map to numbers": (rewrite_index(weight_map=lambda places: dict.fromkeys(places, 3)), "index.json holds no weight_map"),
+    "an array that is not there": (rewrite_index(weight_map=lambda places: places | {"more": FIRST}), f"{FIRST} does not hold .* more"),
+    "an array that it does not know": (
+        rewrite_index(weight_map=lambda places: {name: file for name, file in places.items() if name != "conv_in.bias"}),
+        f"{FIRST} does not hold what .* they differ in conv_in.bias",
+    ),
+    "a file elsewhere": (rewrite_index(weight_map=lambda places: places | {"more": "../secret.safetensors"}), "index.json names the file"),
+    "a pickle": (rewrite_index(weight_map=lambda places: places | {"more": "pytorch_model.bin"}), "pytorch_model.bin is a pickle"),
+    "a truncated shard": (lambda folder: os.truncate(folder / FIRST, 900), f"{FIRST} is damaged"),
+    "a whole file as well": (lambda folder: (folder / WEIGHTS).write_bytes(b""), f"holds both {WEIGHTS} and {INDEX}"),
+    "no JSON": (lambda folder: (folder / INDEX).write_text("{"), "index.json is damaged or no JSON"),
+    "no argument": (lambda folder: (folder / CONFIG).write_text('{"layers": 2}'), "config.json: .*layers: no such argument"),
+    "another network": (
+        lambda folder: (folder / CONFIG).write_text(json.dumps(tiny_model(num_class_embeds=4).config)),
+        r"index.json does not fit config.json: .*class_embedding.weight has shape",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", INDEX_DAMAGE)
+def test_damaged_shards(tmp_path, kind):
+    damage, message = INDEX_DAMAGE[kind]
+    tiny_model().save_pretrained(tmp_path, max_shard_size=18_000)
+    assert (tmp_path / FIRST).exists()
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+def test_a_missing_shard(tmp_path):
+    tiny_model().save_pretrained(tmp_path, max_shard_size=18_000)
+    (tmp_path / FIRST).unlink()
+    with pytest.raises(FileNotFoundError, match=f"there is no file .*{FIRST}"):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config.json is damaged or no JSON"),
+        ("\udcff", "config.json is damaged or no JSON"),
+        ('{"a":' + "[" * 10**5, "config.json is damaged or no JSON: nested too deeply"),
+        ('{"in_channels": 1, "in_channels": 3}', "config.json is damaged or no JSON: the key 'in_channels' comes twice"),
+        ("3", "config.json holds no JSON object but 3"),
+        ('{"_class_name": "UNet2DConditionModel"}', "config.json describes a 'UNet2DConditionModel', expected a UNet2DModel"),
+        ('{"norm_num_groups": 5}', "config.json: .*is not divisible by norm_num_groups 5"),
+        ('{"block_out_channels": 8}', "config.json: "),
+        ('{"of_the_future": 1}', "config.json: .*of_the_future: no such argument"),
+        ("{}", r"config.json describes a network of over \d+ numbers, .*diffusion_pytorch_model.safetensors holds \d+"),
+        ('{"block_out_channels": [1000000, 1000000, 64, 64], "norm_num_groups": 2}', "config.json describes a network of over"),
+        ('{"layers_per_block": 1000000000, "norm_num_groups": 2, "block_out_channels": [8, 8, 8, 8]}', "config.json describes a network"),
+        ('{"in_channels": 1' + "0" * 400 + "}", "config.json: "),
+    ],
+)
+def test_bad_configuration(tmp_path, text, message):
+    tiny_model().save_pretrained(tmp_path)
+    (tmp_path / CONFIG).write_text(text, errors="surrogateescape")
+    with pytest.raises(ValueError, match=message):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+def test_configuration_that_hcrot_does_not_have(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    (tmp_path / CONFIG).write_text(json.dumps(tiny_model().config | {"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}))
+    with pytest.raises(NotImplementedError, match="config.json: UNet2dModel: down_block_types: there is no SkipDownBlock2D"):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+def test_no_network(tmp_path):
+    with pytest.raises(FileNotFoundError, match="UNet2dModel.from_pretrained: there is no folder .*nowhere"):
+        UNet2dModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="there is no file .*config.json"):
+        UNet2dModel.from_pretrained(tmp_path)
+    (tmp_path / "model.ckpt").write_bytes(pickle.dumps(print))
+    with pytest.raises(ValueError, match="model.ckpt is a pickle, .* never opened, expected a folder"):
+        UNet2dModel.from_pretrained(tmp_path / "model.ckpt")
+
+
+def test_pickled_weights_are_not_opened(tmp_path):
+    tiny_model().save_pretrained(tmp_path / "m")
+    os.remove(tmp_path / "m" / WEIGHTS)
+    trap, bait = tmp_path / "trapped", tmp_path / "m" / "diffusion_pytorch_model.bin"
+    bait.write_bytes(b"cos\nmkdir\n(S'" + str(trap).encode() + b"'\ntR.")
+    with pytest.raises(FileNotFoundError, match=r"diffusion_pytorch_model.safetensors; diffusion_pytorch_model.bin is a pickle"):
+        UNet2dModel.from_pretrained(tmp_path / "m")
+    assert not trap.exists()
+    pickle.loads(bait.read_bytes())
+    assert trap.exists()  # the trap works
