@@ -30,12 +30,12 @@ PAUSE = 0.01
 
 COLOURS = {
     "hcrot": "#14507f",
-    "auto": "#14507f",
     "Winograd": "#3f8fc4",
     "im2col": "#9ec3e6",
     "PyTorch": "#b3541e",
     "torch.compile": "#e3aa84",
     "before": "#c9c9c9",
+    "now": "#14507f",
 }
 
 
@@ -262,5 +262,5 @@ def draw_bars(axis: Any, labels: Sequence[str], series: Mapping[str, Sequence[fl
         for place, (_, value) in zip(places, known, strict=True):
             axis.annotate(form(value), (value, place), (4, 0), textcoords="offset points", va="center", size=8)
     axis.set_yticks(range(len(labels)), labels)
-    axis.invert_yaxis()
+    axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.grid(axis="x", color="#dddddd", linewidth=0.6)

@@ -37,7 +37,13 @@ import hcrot
 AIM = 0.60
 """Of a convolution forward and with both gradients, hcrot / PyTorch, that is aimed at."""
 
+LARGE = 2048
+"""Rows and columns of the matrices whose product is the ceiling."""
+
 ALGORITHMS = ("im2col", "winograd", "auto")
+
+PASSES = {"forward": 1, "with gradients": 3}
+"""What is timed, and how often it does a forward pass's direct arithmetic."""
 
 
 class Shape(NamedTuple):
@@ -108,11 +114,11 @@ def torch_passes(shape: Shape, x: np.ndarray, dy: np.ndarray, weight: np.ndarray
 
 
 def ceiling(threads: int, seconds: float) -> float:
-    """10^9 operations a second of a (2048, 2048) by (2048, 2048) float32 product of NumPy's."""
-    a, b, out = np.random.default_rng(0).standard_normal((3, 2048, 2048), dtype=np.float32)
+    """10^9 operations a second of NumPy's product of two float32 matrices of LARGE x LARGE."""
+    a, b, out = np.random.default_rng(0).standard_normal((3, LARGE, LARGE), dtype=np.float32)
     with threadpoolctl.threadpool_limits(threads, user_api="blas"):
-        spent = alternate({"product": lambda: np.matmul(a, b, out=out)}, seconds)["product"]
-    return 2 * 2048**3 / spent / 1e9
+        spent = alternate({"product": lambda: np.matmul(a, b, out=out)}, seconds, rounds=3)["product"]
+    return 2 * LARGE**3 / spent / 1e9
 
 
 def measure(shape: Shape, batch: int, seconds: float) -> dict[str, dict[str, float]]:
@@ -127,10 +133,12 @@ def measure(shape: Shape, batch: int, seconds: float) -> dict[str, dict[str, flo
     if has_torch():
         passes["PyTorch"] = torch_passes(shape, x, dy, weight)
     times = {}
-    for name, expected in ((name, work()) for name, work in passes["im2col"].items()):
-        for algorithm, works in passes.items():
-            check_close(f"{algorithm}, {name}, {shape}", expected, works[name](), 1e-4)
-        times[name] = alternate({algorithm: works[name] for algorithm, works in passes.items()}, seconds)
+    for name in PASSES:
+        works = {algorithm: passes[algorithm][name] for algorithm in passes}
+        expected = works["im2col"]()
+        for algorithm, work in works.items():
+            check_close(f"{algorithm}, {name}, {shape}", expected, work(), 1e-4)
+        times[name] = alternate(works, seconds)
     return times
 
 
@@ -139,7 +147,7 @@ def rows_of(shape: Shape, uses: int, batch: int, times: dict[str, dict[str, floa
     operations = 2 * 9 * batch * shape.height * shape.width * shape.channels * shape.outputs
     return [
         {"shape": str(shape), "uses": uses, "pass": name, "operations": operations * factor, "seconds": times[name]}
-        for name, factor in (("forward", 1), ("with gradients", 3))
+        for name, factor in PASSES.items()
     ]
 
 
@@ -167,13 +175,14 @@ def print_row(table: Table, row: dict, limit: float) -> None:
 def draw(options: argparse.Namespace, rows: list[dict], limit: float) -> None:
     names = {"im2col": "im2col", "winograd": "Winograd", "PyTorch": "PyTorch"}
     with picture(options.output / "kernels.png", (13, 1.6 + 0.34 * len(rows)), columns=2) as axes:
-        for axis, name in zip(axes[0], ("forward", "with gradients"), strict=True):
+        for axis, name in zip(axes[0], PASSES, strict=True):
             chosen = [row for row in rows if row["pass"] == name]
             series = {label: [rate(row, key) for row in chosen] for key, label in names.items() if key in chosen[0]["seconds"]}
             draw_bars(axis, [row["shape"] for row in chosen], series, "{:.0f}".format)
             axis.axvline(limit, color="black", linewidth=1.2, linestyle="--", label="large matrix product")
             axis.set_title(f"3x3 convolution, {name}, batch {options.batch}", loc="left", size=11)
             axis.set_xlabel("GFLOP/s of direct arithmetic (more is better)")
+            axis.margins(x=0.08)
         axes[0, 1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
@@ -204,8 +213,9 @@ def main(arguments: list[str] | None = None) -> None:
         for row in found:
             print_row(table, row, limit)
         rows += found
-    for name in ("forward", "with gradients"):
-        print_row(table, total(rows, name), limit)
+    rows += [total(rows, name) for name in PASSES]
+    for row in rows[-len(PASSES) :]:
+        print_row(table, row, limit)
     again = ceiling(options.threads, options.seconds)
     print(f"\nRates in GFLOP/s. A large matrix product: {limit:.0f} before, {again:.0f} after.")
     write_results(options, "kernels", ceiling=[limit, again], rows=rows)

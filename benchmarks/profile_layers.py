@@ -23,6 +23,8 @@ from networks import NETWORKS, make_batch
 import hcrot
 from hcrot.files import read_json
 
+OTHERS = "everything else"
+
 
 class Clock:
     """Seconds by name, in which time spent in something timed inside counts for that alone."""
@@ -96,19 +98,24 @@ def profile(config: dict, batch: int, seconds: float) -> tuple[dict[str, dict[st
 
 
 def draw(options: argparse.Namespace, parts: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> None:
-    names = list(dict.fromkeys([*before, *parts])) if before else list(parts)
-    with picture(options.output / "profile_layers.png", (9, 1.4 + (0.5 if before else 0.36) * len(names))) as axes:
-        series = {"before": [milliseconds(before, name) for name in names]} if before else {}
-        series["hcrot"] = [milliseconds(parts, name) for name in names]
-        draw_bars(axes[0, 0], names, series, "{:.1f}".format)
+    """Bars for every kind that takes a hundredth of the step; one for all others together."""
+    series = {"before": summary(before)} if before else {}
+    series["now"] = summary(parts)
+    names = {name: max(part.get(name, 0) for part in series.values()) for part in series.values() for name in part}
+    names = sorted(names.keys() - {OTHERS}, key=lambda name: -names[name]) + [OTHERS]
+    with picture(options.output / "profile_layers.png", (9, 1.2 + (0.5 if before else 0.36) * len(names))) as axes:
+        draw_bars(axes[0, 0], names, {label: [part.get(name) for name in names] for label, part in series.items()}, "{:.1f}".format)
         axes[0, 0].set_title(f"Where a training step's time goes: {options.network}, batch {options.batch}", loc="left", size=11)
         axes[0, 0].set_xlabel("ms of a step, forward and backward")
         if before:
             axes[0, 0].legend(frameon=False, loc="lower right")
 
 
-def milliseconds(parts: dict[str, dict[str, float]], name: str) -> float | None:
-    return 1000 * sum(parts[name].values()) if name in parts else None
+def summary(parts: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Milliseconds by kind, those that take less than a hundredth of the whole in one."""
+    spent = {name: 1000 * sum(part.values()) for name, part in parts.items()}
+    large = {name: value for name, value in spent.items() if value >= 0.01 * sum(spent.values())}
+    return large | {OTHERS: sum(spent.values()) - sum(large.values())}
 
 
 def main(arguments: list[str] | None = None) -> None:

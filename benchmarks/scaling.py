@@ -66,6 +66,8 @@ def worker(library: str, threads: int) -> str:
 
 
 def draw(options: argparse.Namespace, rows: list[dict]) -> None:
+    from matplotlib.ticker import LogLocator
+
     with picture(options.output / "scaling.png", (4.2 * len(options.only), 7), rows=2, columns=len(options.only)) as axes:
         for column, sweep in enumerate(options.only):
             chosen = [row for row in rows if row["sweep"] == sweep]
@@ -80,7 +82,9 @@ def draw(options: argparse.Namespace, rows: list[dict]) -> None:
                 axis.set_xscale("log", base=2)
                 axis.set_yscale("log")
                 axis.set_xticks(values, values)
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_formatter("")
                 axis.grid(color="#dddddd", linewidth=0.6)
                 axis.set_xlabel(TITLES[sweep])
         axes[0, 0].set_ylabel("ms of a training step")
