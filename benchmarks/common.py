@@ -231,14 +231,15 @@ def write_results(options: argparse.Namespace, name: str, **figures: Any) -> Non
 
 
 @contextmanager
-def picture(path: Path, size: tuple[float, float], rows: int = 1, columns: int = 1) -> Iterator[np.ndarray]:
-    """Axes (rows, columns) to draw on; when done they are tidied up and written as a PNG. ``size`` is in inches."""
+def picture(path: Path, width: float, heights: Sequence[float], columns: int = 1) -> Iterator[np.ndarray]:
+    """Axes (rows, columns) to draw on, a row for each height; when done they are tidied up and written as a PNG. Sizes are in inches."""
     from matplotlib.figure import Figure
     from matplotlib.style import context
 
     with context("default"), replacing(path) as unfinished:
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
+        figure = Figure(figsize=(width, sum(heights)), dpi=150, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+        axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
         yield axes
         for axis in axes.flat:
             axis.spines[["top", "right"]].set_visible(False)
@@ -263,4 +264,5 @@ def draw_bars(axis: Any, labels: Sequence[str], series: Mapping[str, Sequence[fl
             axis.annotate(form(value), (value, place), (4, 0), textcoords="offset points", va="center", size=8)
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.margins(x=0.1)
     axis.grid(axis="x", color="#dddddd", linewidth=0.6)

@@ -9,8 +9,8 @@ all; the figure to quote is the ratio of the medians. A training step is forward
 is one denoising forward. Before it is timed, the first step's loss or output is compared.
 
 Memory is the peak of a process that does nothing but two training steps, less what the process held just before. ``start-up`` times new
-processes: the import, and from launch to the end of the first training step, with kernels to be compiled and with cached ones. ``steady``
-watches the memory of a training run of many steps.
+processes: the import, less what Python itself takes to start, and from launch to the end of the first training step, with kernels to be
+compiled and with cached ones. ``steady`` watches the memory of a training run of many steps.
 
 Needs PyTorch and diffusers (``pip install -e ".[parity]"``), except for start-up and steady.
 """
@@ -98,7 +98,7 @@ def run_case(name: str, options: argparse.Namespace, table: Table) -> dict:
     config, failure = NETWORKS[network], ""
     if task == "memory":
         figures = {library: in_own_process(peak_memory, library, config, batch, options.threads) for library in ("hcrot", "PyTorch")}
-        form: Callable[[float | None], str] = megabytes
+        form: Callable[[float | None], str] = in_megabytes
     else:
         figures, failure = compare(config, task, batch, options.threads, options.seconds, options.compile)
         form = duration
@@ -115,7 +115,7 @@ def run_case(name: str, options: argparse.Namespace, table: Table) -> dict:
     return {"name": name, "label": label, "unit": unit, **figures, "ratio": ratio, "at most": aim, "failure": failure}
 
 
-def megabytes(value: float | None) -> str:
+def in_megabytes(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} MB"
 
 
@@ -130,14 +130,14 @@ def seconds_of(code: str, **environment: str) -> float:
     folders = [str(Path(__file__).parent), str(Path(hcrot.__file__).parents[1])]
     environment["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True)
     return time.perf_counter() - start
 
 
 def start_up(options: argparse.Namespace) -> list[dict]:
     """Print how long a user waits before anything happens, and return it."""
     rows = []
-    table = Table(["in a new process", "hcrot", "at most", *(["PyTorch"] if has_torch() else [])], options.markdown, width=46)
+    table = Table(["in a new process", "hcrot", "at most", *(["PyTorch"] if has_torch() else [])], options.markdown, width=36)
 
     def row(name: str, seconds: float, aim: float, theirs: float | None) -> None:
         table.row(name, duration(seconds), duration(aim), *([duration(theirs)] if has_torch() else []))
@@ -152,8 +152,8 @@ def start_up(options: argparse.Namespace) -> list[dict]:
     theirs = seconds_of(FIRST_STEP.format("torch")) if has_torch() else None
     with tempfile.TemporaryDirectory() as folder:
         first, *later = (seconds_of(FIRST_STEP.format("hcrot"), NUMBA_CACHE_DIR=folder) for _ in range(4))
-    row("launch to first training step, empty cache", first, 20, theirs)
-    row("launch to first training step, kernels cached", statistics.median(later), 2, theirs)
+    row("first training step, empty cache", first, 20, theirs)
+    row("first training step, kernels cached", statistics.median(later), 2, theirs)
     return rows
 
 
@@ -170,25 +170,18 @@ def steady(options: argparse.Namespace) -> list[tuple[int, float]]:
 # ---------------------------------------------------------------- picture
 
 
-def draw(options: argparse.Namespace, rows: list[dict], held: list[tuple[int, float]]) -> None:
-    """Ratios as bars, with the aims as marks; below them, if watched, the memory of a long run."""
-    heights = [(1.2 + 0.55 * len(rows))] * bool(rows) + [2.4] * bool(held)
-    if not heights:
-        return
-    with picture(options.output / "compare_pytorch.png", (8.5, sum(heights)), rows=len(heights)) as axes:
-        axes[0, 0].figure.get_layout_engine().set(h_pad=0.08)
-        axes[0, 0].get_gridspec().set_height_ratios(heights)
-        if rows:
-            draw_ratios(axes[0, 0], rows)
-        if held:
-            axis = axes[-1, 0]
-            axis.plot(*zip(*held, strict=True), color=COLOURS["hcrot"], linewidth=1.8)
-            axis.set_ylim(0, 1.25 * max(megabyte for _, megabyte in held))
-            axis.set_xlim(0)
-            axis.set_title("Memory held by hcrot's process while it trains", loc="left", size=11)
-            axis.set_xlabel("training step")
-            axis.set_ylabel("MB")
-            axis.grid(color="#dddddd", linewidth=0.6)
+def draw(options: argparse.Namespace, rows: list[dict], starts: list[dict], held: list[tuple[int, float]]) -> None:
+    """A panel for whatever was measured: ratios, waiting times, the memory of a long run."""
+    panels: list[tuple[float, Callable]] = []
+    if rows:
+        panels.append((1.2 + 0.5 * len(rows), lambda axis: draw_ratios(axis, rows)))
+    if starts:
+        panels.append((1.2 + 0.5 * len(starts), lambda axis: draw_starts(axis, starts)))
+    if held:
+        panels.append((2.4, lambda axis: draw_memory(axis, held)))
+    with picture(options.output / "compare_pytorch.png", 9.5, [height for height, _ in panels]) as axes:
+        for axis, (_, draw_panel) in zip(axes[:, 0], panels, strict=True):
+            draw_panel(axis)
 
 
 def draw_ratios(axis, rows: list[dict]) -> None:
@@ -202,6 +195,24 @@ def draw_ratios(axis, rows: list[dict]) -> None:
     axis.set_title("Time or memory of a step as a fraction of PyTorch's (less is better)", loc="left", size=11)
     axis.set_xlabel("ratio of the medians")
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def draw_starts(axis, starts: list[dict]) -> None:
+    libraries = [library for library in ("hcrot", "PyTorch") if starts[0][library] is not None]
+    draw_bars(axis, [row["name"] for row in starts], {library: [row[library] for row in starts] for library in libraries}, duration)
+    axis.set_title("Waiting in a new process, from its launch (less is better)", loc="left", size=11)
+    axis.set_xlabel("seconds")
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def draw_memory(axis, held: list[tuple[int, float]]) -> None:
+    axis.plot(*zip(*held, strict=True), color=COLOURS["hcrot"], linewidth=1.8)
+    axis.set_ylim(0, 1.25 * max(megabytes for _, megabytes in held))
+    axis.set_xlim(0)
+    axis.set_title("Memory held by hcrot's process while it trains", loc="left", size=11)
+    axis.set_xlabel("training step")
+    axis.set_ylabel("MB")
+    axis.grid(color="#dddddd", linewidth=0.6)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -221,7 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
         if chosen and not has_torch():
             raise ValueError('needs PyTorch and diffusers, pip install -e ".[parity]"; without them there are --only start-up steady')
         set_threads(options.threads)
-        resident()
+        if {"seed-memory-512", "steady"} & set(options.only):
+            resident()
         options.output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -239,7 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "steady" in options.only:
         held = steady(options)
     write_results(options, "compare_pytorch", rows=rows, start_up=starts, steady=held)
-    draw(options, rows, held)
+    draw(options, rows, starts, held)
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def print_row(table: Table, row: dict, limit: float) -> None:
 
 def draw(options: argparse.Namespace, rows: list[dict], limit: float) -> None:
     names = {"im2col": "im2col", "winograd": "Winograd", "PyTorch": "PyTorch"}
-    with picture(options.output / "kernels.png", (13, 1.6 + 0.34 * len(rows)), columns=2) as axes:
+    with picture(options.output / "kernels.png", 13, [1.2 + 0.3 * len(rows)], columns=2) as axes:
         for axis, name in zip(axes[0], PASSES, strict=True):
             chosen = [row for row in rows if row["pass"] == name]
             series = {label: [rate(row, key) for row in chosen] for key, label in names.items() if key in chosen[0]["seconds"]}
@@ -182,7 +182,6 @@ def draw(options: argparse.Namespace, rows: list[dict], limit: float) -> None:
             axis.axvline(limit, color="black", linewidth=1.2, linestyle="--", label="large matrix product")
             axis.set_title(f"3x3 convolution, {name}, batch {options.batch}", loc="left", size=11)
             axis.set_xlabel("GFLOP/s of direct arithmetic (more is better)")
-            axis.margins(x=0.08)
         axes[0, 1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 

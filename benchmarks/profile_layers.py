@@ -103,7 +103,7 @@ def draw(options: argparse.Namespace, parts: dict[str, dict[str, float]], before
     series["now"] = summary(parts)
     names = {name: max(part.get(name, 0) for part in series.values()) for part in series.values() for name in part}
     names = sorted(names.keys() - {OTHERS}, key=lambda name: -names[name]) + [OTHERS]
-    with picture(options.output / "profile_layers.png", (9, 1.2 + (0.5 if before else 0.36) * len(names))) as axes:
+    with picture(options.output / "profile_layers.png", 9, [1.2 + (0.5 if before else 0.36) * len(names)]) as axes:
         draw_bars(axes[0, 0], names, {label: [part.get(name) for name in names] for label, part in series.items()}, "{:.1f}".format)
         axes[0, 0].set_title(f"Where a training step's time goes: {options.network}, batch {options.batch}", loc="left", size=11)
         axes[0, 0].set_xlabel("ms of a step, forward and backward")

@@ -68,7 +68,7 @@ def worker(library: str, threads: int) -> str:
 def draw(options: argparse.Namespace, rows: list[dict]) -> None:
     from matplotlib.ticker import LogLocator
 
-    with picture(options.output / "scaling.png", (4.2 * len(options.only), 7), rows=2, columns=len(options.only)) as axes:
+    with picture(options.output / "scaling.png", 4.4 * len(options.only), (3.6, 3.6), columns=len(options.only)) as axes:
         for column, sweep in enumerate(options.only):
             chosen = [row for row in rows if row["sweep"] == sweep]
             values = [row["value"] for row in chosen]
