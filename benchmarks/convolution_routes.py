@@ -159,6 +159,8 @@ def with_algorithm(layer: hcrot.Conv2d, algorithm: str) -> hcrot.Conv2d:
     return route
 
 
+WINOGRAD = "fused kernel, Winograd"
+
 ROUTES: dict[str, Callable[[hcrot.Conv2d], hcrot.Module]] = {
     "seven Python loops": lambda layer: Correlated(layer, by_scalars),
     "a NumPy patch for each number": lambda layer: Correlated(layer, by_patches),
@@ -166,6 +168,6 @@ ROUTES: dict[str, Callable[[hcrot.Conv2d], hcrot.Module]] = {
     "NumPy im2col, fancy index": lambda layer: Unfolded(layer, im2col_by_indices, col2im_by_indices),
     "NumPy im2col, slices": lambda layer: Unfolded(layer, im2col_by_slices, col2im_by_slices),
     "fused kernel, im2col": lambda layer: with_algorithm(layer, "im2col"),
-    "fused kernel, Winograd": lambda layer: with_algorithm(layer, "winograd"),
+    WINOGRAD: lambda layer: with_algorithm(layer, "winograd"),
 }
 """From a layer to one that shares its parameters and computes the same in another way."""

@@ -87,8 +87,8 @@ def draw(options: argparse.Namespace, rows: list[dict]) -> None:
                 axis.yaxis.set_minor_formatter("")
                 axis.grid(color="#dddddd", linewidth=0.6)
                 axis.set_xlabel(TITLES[sweep])
-        axes[0, 0].set_ylabel("ms of a training step")
-        axes[1, 0].set_ylabel("MB of a training step, at its peak")
+        axes[0, 0].set_ylabel("ms of a training step (logarithmic)")
+        axes[1, 0].set_ylabel("MB of a training step (logarithmic)")
         for axis in axes[:, 0]:
             axis.legend(frameon=False, loc="upper left")
 
