@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         folder = Path("runs/benchmarks")
         self.add_argument("--output", type=Path, default=folder, help="folder for the JSON and the plot (default: %(default)s)")
         self.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-        self.add_argument("--quick", action="store_true", help="half a minute only, to see that it runs; its figures mean little")
+        self.add_argument("--quick", action="store_true", help="a minute at most, to see that it runs; its figures mean little")
         if seconds is not None:
             self.add_argument("--seconds", type=positive, default=seconds, help="how long each line is timed (default: %(default)s)")
 

@@ -60,7 +60,7 @@ CASES = {
 """Network, task, batch and the ratio hcrot / PyTorch that is aimed at."""
 
 QUICK = ("seed-train-64", "rgb32-train-16", "seed-forward-1", "seed-forward-10", "seed-memory-512", "steady")
-QUICK_BATCH = 8
+QUICK_BATCH = 4
 
 
 # ---------------------------------------------------------------- beside PyTorch

@@ -82,12 +82,16 @@ def profile(config: dict, batch: int, seconds: float) -> tuple[dict[str, dict[st
     bare = alternate({"step": step}, seconds)["step"]
     for module in model.modules():
         clock.watch(module)
-    records, start = [], time.perf_counter()
-    while len(records) < 5 or time.perf_counter() - start < seconds:
+    records = []
+
+    def watched_step() -> None:
         clock.spent.clear()
         with clock.timing("loss|step"):
             step()
         records.append(dict(clock.spent))
+
+    alternate({"step": watched_step}, seconds)
+    del records[0]  # the call that does not count
     medians = {name: statistics.median(record[name] for record in records) for name in records[0]}
     whole = statistics.median(sum(record.values()) for record in records)
     parts: dict[str, dict[str, float]] = {}

@@ -114,7 +114,7 @@ def test_the_profile_adds_up_and_can_be_compared(script, tmp_path):
 def test_comparing_watches_the_memory_of_a_long_run(script, capsys):
     figures = script("compare_pytorch", "--only", "steady", "--steps", "20")
     assert [step for step, _ in figures["steady"]] == list(range(1, 21)) and numbers(megabytes for _, megabytes in figures["steady"])
-    assert "steady memory, seed, batch 8: " in capsys.readouterr().out
+    assert "steady memory, seed, batch 4: " in capsys.readouterr().out
 
 
 def test_comparing_with_pytorch(script, capsys):
