@@ -261,7 +261,8 @@ def draw_bars(axis: Any, labels: Sequence[str], series: Mapping[str, Sequence[fl
         places = [place + (index - (len(series) - 1) / 2) * height for place, _ in known]
         axis.barh(places, [value for _, value in known], height * 0.92, color=COLOURS[name], label=name)
         for place, (_, value) in zip(places, known, strict=True):
-            axis.annotate(form(value), (value, place), (4, 0), textcoords="offset points", va="center", size=8)
+            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            axis.annotate(form(value), (value, place), (4, 0), textcoords="offset points", va="center", size=8, bbox=ground)
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.margins(x=0.1)
