@@ -1,184 +1,257 @@
-"""Train the same network with the same weights in hcrot and in PyTorch, in turn, and print how their times compare.
+"""Train the same networks with the same weights in hcrot and in PyTorch, in turn, and print how their times compare.
 
-    python benchmarks/compare_pytorch.py                       every line of the table (some minutes)
-    python benchmarks/compare_pytorch.py --only seed-train-64  one line
+    python benchmarks/compare_pytorch.py                             every line but torch.compile's (a quarter of an hour)
+    python benchmarks/compare_pytorch.py --compile                   torch.compile beside them; compiling takes minutes
+    python benchmarks/compare_pytorch.py --only seed-train-64        one line
 
-Both use the same number of threads. Steps alternate, one of hcrot's, one of PyTorch's, so that whatever else the machine does falls on
-both; the figure to quote is the ratio of the medians. A training step is forward, backward, clipping to norm 1 and AdamW. Memory is the
-peak of a process that does nothing but two training steps, less what the process held just before.
+All use the same number of threads. Steps alternate, one of hcrot's, one of PyTorch's, so that whatever else the machine does falls on
+all; the figure to quote is the ratio of the medians. A training step is forward, backward, clipping to norm 1 and AdamW; a forward step
+is one denoising forward. Before it is timed, the first step's loss or output is compared.
 
-Needs PyTorch and diffusers: ``pip install -e ".[parity]"``.
+Memory is the peak of a process that does nothing but two training steps, less what the process held just before. ``start-up`` times new
+processes: the import, less what Python itself takes to start, and from launch to the end of the first training step, with kernels to be
+compiled and with cached ones. ``steady`` watches the memory of a training run of many steps.
+
+Needs PyTorch and diffusers (``pip install -e ".[parity]"``), except for start-up and steady.
 """
 
 import argparse
-import json
+import copy
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 
-import numpy as np
+from common import (
+    COLOURS,
+    Parser,
+    Table,
+    alternate,
+    check_close,
+    draw_bars,
+    duration,
+    has_torch,
+    headline,
+    in_own_process,
+    picture,
+    resident,
+    set_threads,
+    whole_number,
+    write_results,
+)
+from networks import NETWORKS, SEED, hcrot_step, memory_over_steps, peak_memory, torch_model, torch_step
 
-SEED = dict(sample_size=14, in_channels=1, out_channels=1, block_out_channels=(32, 64, 32), norm_num_groups=32, num_class_embeds=10,
-            down_block_types=("DownBlock2D",) * 3, up_block_types=("UpBlock2D",) * 3)  # fmt: skip
-MNIST28 = dict(sample_size=28, in_channels=1, out_channels=1, block_out_channels=(32, 64, 64), norm_num_groups=8, num_class_embeds=10,
-               down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-               up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"))  # fmt: skip
+import hcrot
 
 CASES = {
-    "seed-train-64": (SEED, "train", 64),
-    "seed-train-512": (SEED, "train", 512),
-    "mnist28-train-64": (MNIST28, "train", 64),
-    "seed-forward-1": (SEED, "forward", 1),
-    "seed-forward-10": (SEED, "forward", 10),
-    "seed-memory-512": (SEED, "memory", 512),
+    "seed-train-64": ("seed", "train", 64, 0.50),
+    "seed-train-512": ("seed", "train", 512, 0.50),
+    "mnist28-train-64": ("mnist28", "train", 64, 0.50),
+    "rgb32-train-16": ("rgb32", "train", 16, 0.60),
+    "seed-forward-1": ("seed", "forward", 1, 0.35),
+    "seed-forward-10": ("seed", "forward", 10, 0.45),
+    "seed-forward-100": ("seed", "forward", 100, 0.50),
+    "seed-memory-512": ("seed", "memory", 512, 0.60),
 }
+"""Network, task, batch and the ratio hcrot / PyTorch that is aimed at."""
+
+QUICK = ("seed-train-64", "rgb32-train-16", "seed-forward-1", "seed-forward-10", "seed-memory-512", "steady")
+QUICK_BATCH = 4
 
 
-def make_batch(config: dict, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Noisy images (batch, C, S, S), noise of the same shape, timesteps and class labels (batch,)."""
-    rng = np.random.default_rng(0)
-    shape = (batch, config["in_channels"], config["sample_size"], config["sample_size"])
-    images, noise = rng.standard_normal((2, *shape), dtype=np.float32)
-    return images, noise, rng.integers(0, 1000, batch), rng.integers(0, 10, batch)
+# ---------------------------------------------------------------- beside PyTorch
 
 
-def hcrot_worker(config: dict, task: str, batch: int, threads: int, weights: dict | None = None):
-    """A function that does one step in hcrot."""
-    import hcrot
-
-    hcrot.set_num_threads(threads)
-    model = hcrot.UNet2dModel(**config, generator=np.random.default_rng(0))
-    if weights:
-        model.load_state_dict(weights)
-    images, noise, timesteps, labels = make_batch(config, batch)
-    optimizer = hcrot.AdamW(model.parameters(), lr=1e-4)
-
-    def train():
-        optimizer.zero_grad()
-        loss, dout = hcrot.mse_loss(model(images, timesteps, labels), noise)
-        model.backward(dout)
-        hcrot.clip_grad_norm(model.parameters(), 1.0)
-        optimizer.step()
-        return loss
-
-    def forward():
-        with model.inference():
-            return model(images, 500, labels)
-
-    return forward if task == "forward" else train
-
-
-def torch_model(config: dict):
-    """diffusers' network; on sizes that diffusers cannot halve and double back (14x14 on three levels) its way up is told the size."""
-    import diffusers
-    import torch
-
-    torch.manual_seed(0)
-    model = diffusers.UNet2DModel(**config)
-    levels = len(config["block_out_channels"])
-    if config["sample_size"] % 2 ** (levels - 1):
-        size = config["sample_size"]
-        for level, block in enumerate(model.up_blocks[:-1]):
-            target = -(-size // 2 ** (levels - 2 - level))
-            upsample = block.upsamplers[0]
-            upsample.forward = lambda x, output_size=None, up=upsample, to=target: up.conv(
-                torch.nn.functional.interpolate(x, size=(to, to), mode="nearest")
-            )
-    return model
-
-
-def torch_worker(config: dict, task: str, batch: int, threads: int, model=None):
-    """A function that does one step in PyTorch."""
-    import torch
-
-    torch.set_num_threads(threads)
-    model = model or torch_model(config)
-    images, noise, timesteps, labels = map(torch.from_numpy, make_batch(config, batch))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-    def train():
-        optimizer.zero_grad()
-        loss = torch.nn.functional.mse_loss(model(images, timesteps, labels).sample, noise)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return loss.item()
-
-    def forward():
-        with torch.no_grad():
-            return model(images, 500, labels).sample.numpy()
-
-    return forward if task == "forward" else train
-
-
-def compare(config: dict, task: str, batch: int, threads: int, seconds: float) -> tuple[float, float]:
-    """Medians of hcrot's and PyTorch's times for one step, in seconds; the steps alternate for about ``seconds``."""
+def compare(config: dict, task: str, batch: int, threads: int, seconds: float, compiled: bool) -> tuple[dict[str, float], str]:
+    """Medians of the time of one step by library, in seconds, and why torch.compile is not among them, if it should and failed."""
     model = torch_model(config)
+    set_threads(threads)
     weights = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-    workers = [hcrot_worker(config, task, batch, threads, weights), torch_worker(config, task, batch, threads, model)]
-    first = [np.asarray(work()) for work in workers]
-    assert np.allclose(first[0], first[1], rtol=1e-4, atol=1e-4), "the two do not compute the same thing"
-    times = [[], []]
-    for work in workers:
-        work()
-    start = time.perf_counter()
-    while time.perf_counter() - start < seconds or len(times[0]) < 5:
-        for spent, work in zip(times, workers, strict=True):
-            time.sleep(0.01)  # lets the other's idle threads stop spinning
-            begin = time.perf_counter()
-            work()
-            spent.append(time.perf_counter() - begin)
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def peak_memory(library: str, config: dict, batch: int, threads: int) -> float:
-    """MB by which two training steps raise the peak of the process that runs this."""
-    worker = {"hcrot": hcrot_worker, "torch": torch_worker}[library]
-    worker(config, "train", 2, threads)()  # whatever is loaded or compiled on first use does not count
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # sets the peak back to what is held now, as compiling may have held more
-    before = peak_resident()
-    work = worker(config, "train", batch, threads)
-    work()
-    work()
-    return peak_resident() - before
-
-
-def peak_resident() -> float:
-    """The most memory that this process has held, in MB."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=CASES, nargs="+", default=list(CASES), help="which lines of the table")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each library (default 2)")
-    parser.add_argument("--seconds", type=float, default=20, help="how long to time each line (default 20)")
-    parser.add_argument("--json", help="also write the figures into this file")
-    parser.add_argument("--peak-memory-of", choices=("hcrot", "torch"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.peak_memory_of:
-        config, _, batch = CASES[options.only[0]]
-        print(peak_memory(options.peak_memory_of, config, batch, options.threads))
-        return
-    figures = {}
-    print(f"{'case':20} {'hcrot':>12} {'PyTorch':>12} {'ratio':>7}", flush=True)
-    for name in options.only:
-        config, task, batch = CASES[name]
-        if task == "memory":
-            command = [sys.executable, __file__, "--only", name, "--threads", str(options.threads), "--peak-memory-of"]
-            ours, theirs = (float(subprocess.check_output([*command, library])) for library in ("hcrot", "torch"))
-            unit = "MB"
+    steps = {"hcrot": hcrot_step(config, task, batch, weights), "PyTorch": torch_step(config, task, batch, copy.deepcopy(model))}
+    expected = steps["PyTorch"]()
+    check_close(f"hcrot, {task} at batch {batch}", expected, steps["hcrot"](), 1e-4)
+    failure = ""
+    if compiled:
+        step = torch_step(config, task, batch, model, compiled=True)
+        try:
+            found = step()
+        except Exception as error:  # of whatever compiler torch.compile needs and does not find
+            failure = f"torch.compile fails on this machine: {first_line(error)}"
         else:
-            ours, theirs = (1000 * t for t in compare(config, task, batch, options.threads, options.seconds))
-            unit = "ms"
-        figures[name] = {"hcrot": ours, "torch": theirs, "unit": unit, "ratio": ours / theirs}
-        print(f"{name:20} {ours:9.1f} {unit} {theirs:9.1f} {unit} {ours / theirs:7.2f}", flush=True)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(figures, file, indent=2)
+            check_close(f"torch.compile, {task} at batch {batch}", expected, found, 1e-4)
+            steps["torch.compile"] = step
+    return alternate(steps, seconds), failure
+
+
+def first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def run_case(name: str, options: argparse.Namespace, table: Table) -> dict:
+    """Measure one line of the table, print it, and return its figures."""
+    network, task, batch, aim = CASES[name]
+    batch = min(batch, QUICK_BATCH) if options.quick else batch
+    config, failure = NETWORKS[network], ""
+    if task == "memory":
+        figures = {library: in_own_process(peak_memory, library, config, batch, options.threads) for library in ("hcrot", "PyTorch")}
+        form: Callable[[float | None], str] = in_megabytes
+    else:
+        figures, failure = compare(config, task, batch, options.threads, options.seconds, options.compile)
+        form = duration
+    ratio = figures["hcrot"] / figures["PyTorch"]
+    ratio_compiled = figures["hcrot"] / figures["torch.compile"] if "torch.compile" in figures else None
+    label = f"{network}, {task}, batch {batch}"
+    cells = [label, form(figures["hcrot"]), form(figures["PyTorch"]), f"{ratio:.2f}", f"{aim:.2f}"]
+    if options.compile:
+        cells += [form(figures.get("torch.compile")), "-" if ratio_compiled is None else f"{ratio_compiled:.2f}"]
+    table.row(*cells)
+    if failure:
+        print(f"  {failure}", flush=True)
+    unit = "MB" if task == "memory" else "s"
+    return {"name": name, "label": label, "unit": unit, **figures, "ratio": ratio, "at most": aim, "failure": failure}
+
+
+def in_megabytes(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} MB"
+
+
+# ---------------------------------------------------------------- hcrot alone
+
+
+FIRST_STEP = "from networks import SEED, {0}_step as make; make(SEED, 'train', 64)()"
+
+
+def seconds_of(code: str, **environment: str) -> float:
+    """Seconds from the launch of a new Python process to its end, when all it does is ``code``."""
+    folders = [str(Path(__file__).parent), str(Path(hcrot.__file__).parents[1])]
+    environment["PYTHONPATH"] = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], env=os.environ | environment, check=True)
+    return time.perf_counter() - start
+
+
+def start_up(options: argparse.Namespace) -> list[dict]:
+    """Print how long a user waits before anything happens, and return it."""
+    rows = []
+    table = Table(["in a new process", "hcrot", "at most", *(["PyTorch"] if has_torch() else [])], options.markdown, width=36)
+
+    def row(name: str, seconds: float, aim: float, theirs: float | None) -> None:
+        table.row(name, duration(seconds), duration(aim), *([duration(theirs)] if has_torch() else []))
+        rows.append({"name": name, "hcrot": seconds, "at most": aim, "PyTorch": theirs})
+
+    bare = statistics.median(seconds_of("") for _ in range(5))
+
+    def to_import(name: str) -> float:
+        return statistics.median(seconds_of(f"import {name}") for _ in range(5)) - bare
+
+    row("import", to_import("hcrot"), 0.4, to_import("torch") if has_torch() else None)
+    theirs = seconds_of(FIRST_STEP.format("torch")) if has_torch() else None
+    with tempfile.TemporaryDirectory() as folder:
+        first, *later = (seconds_of(FIRST_STEP.format("hcrot"), NUMBA_CACHE_DIR=folder) for _ in range(4))
+    row("first training step, empty cache", first, 20, theirs)
+    row("first training step, kernels cached", statistics.median(later), 2, theirs)
+    return rows
+
+
+def steady(options: argparse.Namespace) -> list[tuple[int, float]]:
+    """Watch the memory of a training run; print how much it grows after its first tenth, and return ``(step, MB)``."""
+    batch = QUICK_BATCH if options.quick else 64
+    held = in_own_process(memory_over_steps, SEED, batch, options.steps, options.threads)
+    late = [megabyte for step, megabyte in held if step > options.steps / 10]
+    print(f"steady memory, seed, batch {batch}: {late[0]:.1f} MB after a tenth of {options.steps:,} steps, "
+          f"{late[-1]:.1f} MB at the end, between them {min(late):.1f} to {max(late):.1f} MB", flush=True)  # fmt: skip
+    return held
+
+
+# ---------------------------------------------------------------- picture
+
+
+def draw(options: argparse.Namespace, rows: list[dict], starts: list[dict], held: list[tuple[int, float]]) -> None:
+    """A panel for whatever was measured: ratios, waiting times, the memory of a long run."""
+    panels: list[tuple[float, Callable]] = []
+    if rows:
+        panels.append((1.2 + 0.5 * len(rows), lambda axis: draw_ratios(axis, rows)))
+    if starts:
+        panels.append((1.2 + 0.5 * len(starts), lambda axis: draw_starts(axis, starts)))
+    if held:
+        panels.append((2.4, lambda axis: draw_memory(axis, held)))
+    with picture(options.output / "compare_pytorch.png", 9.5, [height for height, _ in panels]) as axes:
+        for axis, (_, draw_panel) in zip(axes[:, 0], panels, strict=True):
+            draw_panel(axis)
+
+
+def draw_ratios(axis, rows: list[dict]) -> None:
+    series = {"hcrot": [row["ratio"] for row in rows]}
+    if any("torch.compile" in row for row in rows):
+        series["torch.compile"] = [row["torch.compile"] / row["PyTorch"] if "torch.compile" in row else None for row in rows]
+    draw_bars(axis, [row["label"] for row in rows], series, "{:.2f}".format)
+    places = [place - 0.2 * (len(series) - 1) for place in range(len(rows))]
+    axis.plot([row["at most"] for row in rows], places, "D", color="white", markeredgecolor="black", markersize=7, label="aim of hcrot")
+    axis.axvline(1, color=COLOURS["PyTorch"], linewidth=1.4, label="PyTorch, eager")
+    axis.set_title("Time or memory of a step as a fraction of PyTorch's (less is better)", loc="left", size=11)
+    axis.set_xlabel("ratio of the medians")
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def draw_starts(axis, starts: list[dict]) -> None:
+    libraries = [library for library in ("hcrot", "PyTorch") if starts[0][library] is not None]
+    draw_bars(axis, [row["name"] for row in starts], {library: [row[library] for row in starts] for library in libraries}, duration)
+    axis.set_title("Waiting in a new process, from its launch (less is better)", loc="left", size=11)
+    axis.set_xlabel("seconds")
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def draw_memory(axis, held: list[tuple[int, float]]) -> None:
+    axis.plot(*zip(*held, strict=True), color=COLOURS["hcrot"], linewidth=1.8)
+    axis.set_ylim(0, 1.25 * max(megabytes for _, megabytes in held))
+    axis.set_xlim(0)
+    axis.set_title("Memory held by hcrot's process while it trains", loc="left", size=11)
+    axis.set_xlabel("training step")
+    axis.set_ylabel("MB")
+    axis.grid(color="#dddddd", linewidth=0.6)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = Parser(__doc__, seconds=20)
+    parser.add_threads()
+    names = [*CASES, "start-up", "steady"]
+    parser.add_argument("--only", choices=names, nargs="+", help="which lines (default: all)")
+    parser.add_argument("--compile", action="store_true", help="also time torch.compile")
+    parser.add_argument("--steps", type=whole_number, help="training steps of the steady run (default: 2000, with --quick 100)")
+    options = parser.parse_args(arguments)
+    options.only = options.only or (QUICK if options.quick else names)
+    options.steps = options.steps or (100 if options.quick else 2000)
+    if options.quick:
+        options.seconds = min(options.seconds, 1.0)
+    chosen = [name for name in options.only if name in CASES]
+    try:
+        if chosen and not has_torch():
+            raise ValueError('needs PyTorch and diffusers, pip install -e ".[parity]"; without them there are --only start-up steady')
+        set_threads(options.threads)
+        if {"seed-memory-512", "steady"} & set(options.only):
+            resident()
+        options.output.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    headline("hcrot beside PyTorch", options)
+    rows, starts, held = [], [], []
+    if chosen:
+        titles = ["network, task, batch", "hcrot", "PyTorch", "ratio", "at most", *(["compiled", "ratio"] if options.compile else [])]
+        table = Table(titles, options.markdown, width=28)
+        rows = [run_case(name, options, table) for name in chosen]
+        print()
+    if "start-up" in options.only:
+        starts = start_up(options)
+        print()
+    if "steady" in options.only:
+        held = steady(options)
+    write_results(options, "compare_pytorch", rows=rows, start_up=starts, steady=held)
+    draw(options, rows, starts, held)
 
 
 if __name__ == "__main__":

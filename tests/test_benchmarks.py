@@ -1,0 +1,170 @@
+"""Every script in benchmarks/ runs in its smallest setting, and leaves figures and a picture behind."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hcrot.kernels import jit
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = ["compare_pytorch", "convolution_story", "kernels", "profile_layers", "scaling"]
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """``script(name, *arguments)`` runs one as a user does, on one thread, and returns the figures that it wrote into tmp_path."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jit, "_threads", None)  # what --threads sets ends with the test
+
+    monkeypatch.setattr(importlib.import_module("common"), "PAUSE", 0)
+    monkeypatch.setattr(importlib.import_module("kernels"), "LARGE", 64)
+
+    def run(name, *arguments):
+        importlib.import_module(name).main(["--quick", "--threads", "1", "--output", "out", *arguments])
+        with Image.open(f"out/{name}.png") as picture:
+            assert picture.width > 400 and len(picture.convert("L").getcolors()) > 20
+        assert sorted(path.name for path in Path("out").iterdir()) == [f"{name}.json", f"{name}.png"]
+        figures = json.loads(Path("out", f"{name}.json").read_text())
+        assert figures["benchmark"] == name and figures["machine"]["cores"] >= 1 and figures["options"]["quick"]
+        return figures
+
+    return run
+
+
+def numbers(values):
+    values = list(values)
+    return len(values) > 0 and all(math.isfinite(value) and value > 0 for value in values)
+
+
+def without_torch(monkeypatch, name):
+    """Let the script called ``name`` find no PyTorch."""
+    for module in [importlib.import_module("common"), importlib.import_module(name)]:
+        monkeypatch.setattr(module, "has_torch", lambda: False)
+
+
+def test_kernels_times_every_convolution_of_a_network(script, monkeypatch, capsys):
+    without_torch(monkeypatch, "kernels")
+    figures = script("kernels", "--network", "seed", "--batch", "1", "--seconds", "0.01", "--markdown")
+    assert numbers(figures["ceiling"])
+    *rows, all_forward, all_both = figures["rows"]
+    assert [row["pass"] for row in rows] == ["forward", "with gradients"] * (len(rows) // 2)
+    assert all(set(row["seconds"]) == {"im2col", "winograd", "auto"} and numbers(row["seconds"].values()) for row in rows)
+    # 14x14, 7x7, 4x4: conv_in, two for each of 6 + 2 + 9 residual blocks, two upsamplers, conv_out
+    assert all_forward["uses"] == all_both["uses"] == 1 + 2 * 17 + 2 + 1
+    first = next(row for row in rows if row["shape"] == "32 -> 32, 14x14")
+    assert first["operations"] == 2 * 9 * 14 * 14 * 32 * 32
+    assert all_both["operations"] == 3 * all_forward["operations"] == 3 * sum(r["uses"] * r["operations"] for r in rows[::2])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(rows) + 2 and len({line.count("|") for line in lines}) == 1
+
+
+def test_kernels_beside_pytorch(script):
+    pytest.importorskip("torch")
+    figures = script("kernels", "--network", "seed", "--batch", "1", "--seconds", "0.01")
+    assert all("PyTorch" in row["seconds"] for row in figures["rows"])
+
+
+def test_scaling_varies_one_thing_at_a_time(script):
+    figures = script("scaling", "--libraries", "hcrot", "--only", "width", "--seconds", "0.01")
+    assert [(row["sweep"], row["value"]) for row in figures["rows"]] == [("width", 8), ("width", 16)]
+    assert all(numbers(row["seconds"].values()) and list(row["seconds"]) == ["hcrot, 1 thread"] for row in figures["rows"])
+    narrow, wide = (row["memory"]["hcrot"] for row in figures["rows"])
+    assert 0.5 < narrow < wide
+
+
+def test_the_story_is_told_in_seven_ways_that_agree(script):
+    figures = script("convolution_story", "--dataset", "digits", "--images", "8", "--patience", "0.01")
+    rows = figures["rows"]
+    assert len(rows) == 7 and rows[0]["route"] == "seven Python loops"
+    for task in ("epoch", "layer"):
+        assert numbers(row[task] for row in rows)
+    assert rows[0]["layer is scaled"] and rows[0]["layer"] > 10 * rows[5]["layer"]
+
+
+def test_a_way_that_computes_something_else_is_found(script, monkeypatch):
+    routes = importlib.import_module("convolution_routes")
+    right = routes.im2col_by_indices
+
+    def shifted(x, size, padding):
+        return np.roll(right(x, size, padding), 1, axis=1)
+
+    monkeypatch.setitem(routes.ROUTES, "NumPy im2col, fancy index", lambda layer: routes.Unfolded(layer, shifted, routes.col2im_by_indices))
+    with pytest.raises(AssertionError, match="NumPy im2col, fancy index: the results differ"):
+        script("convolution_story", "--dataset", "digits", "--images", "4", "--patience", "0.001")
+
+
+def test_the_profile_adds_up_and_can_be_compared(script, tmp_path):
+    first = script("profile_layers", "--network", "seed", "--batch", "1", "--seconds", "0.01")
+    parts = first["parts"]
+    assert {"Conv2d 3x3", "Conv2d 3x3, stride 2", "GroupNormSiLU", "Linear", "Upsample", "joining blocks", "loss"} <= parts.keys()
+    assert parts["Conv2d 3x3"].keys() == {"forward", "backward"}
+    total = sum(sum(part.values()) for part in parts.values())
+    assert total == pytest.approx(first["whole"], rel=0.3)  # medians of parts beside the median of sums
+    earlier = tmp_path / "earlier.json"
+    Path("out/profile_layers.json").rename(earlier)
+    script("profile_layers", "--network", "seed", "--batch", "1", "--seconds", "0.01", "--before", str(earlier))
+
+
+def test_comparing_watches_the_memory_of_a_long_run(script, capsys):
+    figures = script("compare_pytorch", "--only", "steady", "--steps", "20")
+    assert [step for step, _ in figures["steady"]] == list(range(1, 21)) and numbers(megabytes for _, megabytes in figures["steady"])
+    assert "steady memory, seed, batch 4: " in capsys.readouterr().out
+
+
+def test_comparing_with_pytorch(script, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    figures = script("compare_pytorch", "--only", "seed-forward-1", "--seconds", "0.01")
+    (row,) = figures["rows"]
+    assert numbers([row["hcrot"], row["PyTorch"]]) and row["ratio"] == row["hcrot"] / row["PyTorch"] and row["at most"] == 0.35
+    assert "seed, forward, batch 1" in capsys.readouterr().out
+
+
+def test_comparing_says_that_pytorch_is_missing(script, monkeypatch, capsys):
+    without_torch(monkeypatch, "compare_pytorch")
+    with pytest.raises(SystemExit) as stop:
+        script("compare_pytorch", "--only", "seed-forward-1", "steady")
+    assert stop.value.code == 2 and "needs PyTorch and diffusers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("kernels", ["--batch", "0"], "argument --batch: expected a whole number of at least 1, got '0'"),
+        ("kernels", ["--seconds", "nan"], "argument --seconds: expected a number above 0, got 'nan'"),
+        ("scaling", ["--threads", "100000"], "threads must be an int from 1 to"),
+        ("scaling", ["--only", "depth"], "invalid choice: 'depth'"),
+        ("profile_layers", ["--before", "nowhere.json"], "nowhere.json"),
+        ("profile_layers", ["--before", "other.json"], "no JSON that profile_layers.py wrote"),
+        ("convolution_story", ["--data-dir", "nowhere"], "folder nowhere does not exist"),
+        ("compare_pytorch", ["--only", "steady", "--output", "other.json"], "other.json"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(script, capsys, name, arguments, message):
+    Path("other.json").write_text("{}")
+    with pytest.raises(SystemExit) as stop:
+        script(name, *arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and message in line
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_explains(monkeypatch, capsys, name):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(name).main(["--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and f"python benchmarks/{name}.py" in text
+    for option in ("output", "markdown", "quick", "threads"):
+        assert f"--{option} " in text
+
+
+def test_all_scripts_are_tested():
+    shared = {"common", "networks", "convolution_routes"}
+    assert sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in shared) == SCRIPTS
