@@ -4,9 +4,9 @@
     python benchmarks/compare_pytorch.py --compile                   torch.compile beside them; compiling takes minutes
     python benchmarks/compare_pytorch.py --only seed-train-64        one line
 
-All use the same number of threads. Steps alternate, one of hcrot's, one of PyTorch's, so that whatever else the machine does falls on
-all; the figure to quote is the ratio of the medians. A training step is forward, backward, clipping to norm 1 and AdamW; a forward step
-is one denoising forward. Before it is timed, the first step's loss or output is compared.
+Each library has a process of its own, and all the same number of threads. Steps alternate, one of hcrot's, one of PyTorch's, so that
+whatever else the machine does falls on all; the figure to quote is the ratio of the medians. A training step is forward, backward,
+clipping to norm 1 and AdamW; a forward step is one denoising forward. Before it is timed, the first step's loss or output is compared.
 
 Memory is the peak of a process that does nothing but two training steps, less what the process held just before. ``start-up`` times new
 processes: the import, less what Python itself takes to start, and from launch to the end of the first training step, with kernels to be
@@ -16,7 +16,6 @@ Needs PyTorch and diffusers (``pip install -e ".[parity]"``), except for start-u
 """
 
 import argparse
-import copy
 import os
 import statistics
 import subprocess
@@ -24,10 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from common import (
     COLOURS,
+    OwnProcess,
     Parser,
     Table,
     alternate,
@@ -68,23 +69,26 @@ QUICK_BATCH = 4
 
 def compare(config: dict, task: str, batch: int, threads: int, seconds: float, compiled: bool) -> tuple[dict[str, float], str]:
     """Medians of the time of one step by library, in seconds, and why torch.compile is not among them, if it should and failed."""
-    model = torch_model(config)
-    set_threads(threads)
-    weights = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-    steps = {"hcrot": hcrot_step(config, task, batch, weights), "PyTorch": torch_step(config, task, batch, copy.deepcopy(model))}
-    expected = steps["PyTorch"]()
-    check_close(f"hcrot, {task} at batch {batch}", expected, steps["hcrot"](), 1e-4)
+    weights = {name: value.detach().numpy() for name, value in torch_model(config).state_dict().items()}
     failure = ""
-    if compiled:
-        step = torch_step(config, task, batch, model, compiled=True)
-        try:
-            found = step()
-        except Exception as error:  # of whatever compiler torch.compile needs and does not find
-            failure = f"torch.compile fails on this machine: {first_line(error)}"
-        else:
-            check_close(f"torch.compile, {task} at batch {batch}", expected, found, 1e-4)
-            steps["torch.compile"] = step
-    return alternate(steps, seconds), failure
+    with ExitStack() as stack:
+
+        def own_process(make: Callable, *arguments: object) -> OwnProcess:
+            return stack.enter_context(OwnProcess(threads, make, config, task, batch, *arguments))
+
+        steps = {"hcrot": own_process(hcrot_step, weights), "PyTorch": own_process(torch_step)}
+        expected = steps["PyTorch"]()
+        check_close(f"hcrot, {task} at batch {batch}", expected, steps["hcrot"](), 1e-4)
+        if compiled:
+            step = own_process(torch_step, True)
+            try:
+                found = step()
+            except RuntimeError as error:  # of whatever compiler torch.compile needs and does not find
+                failure = f"torch.compile fails on this machine: {first_line(error)}"
+            else:
+                check_close(f"torch.compile, {task} at batch {batch}", expected, found, 1e-4)
+                steps["torch.compile"] = step
+        return alternate(steps, seconds), failure
 
 
 def first_line(error: Exception) -> str:

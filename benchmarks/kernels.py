@@ -12,11 +12,13 @@ many threads, timed before and after the convolutions.
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import numpy as np
 import threadpoolctl
 from common import (
+    OwnProcess,
     Parser,
     Table,
     alternate,
@@ -79,8 +81,19 @@ def shapes_of(config: dict) -> Counter[Shape]:
     return met
 
 
-def hcrot_passes(shape: Shape, x: np.ndarray, dy: np.ndarray, weight: np.ndarray, algorithm: str) -> dict[str, Callable]:
-    """Functions that go forward, and forward and back, in hcrot; the second returns the gradient of x."""
+def arrays(shape: Shape, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x (batch, C, H, W) and dy (batch, O, H, W), channels-last, and weight (O, C, 3, 3)."""
+    rng = np.random.default_rng(0)
+    x, dy = (
+        rng.standard_normal((batch, shape.height, shape.width, channels), dtype=np.float32).transpose(0, 3, 1, 2)
+        for channels in (shape.channels, shape.outputs)
+    )
+    return x, dy, rng.standard_normal((shape.outputs, shape.channels, 3, 3), dtype=np.float32)
+
+
+def hcrot_pass(shape: Shape, batch: int, name: str, algorithm: str) -> Callable[[], np.ndarray]:
+    """A function that goes forward or, if name is "with gradients", forward and back, and returns the output or the gradient of x."""
+    x, dy, weight = arrays(shape, batch)
     layer = hcrot.Conv2d(shape.channels, shape.outputs, 3, padding=1, algorithm=algorithm)
     layer.load_state_dict({"weight": weight, "bias": np.zeros(shape.outputs, np.float32)})
 
@@ -92,14 +105,14 @@ def hcrot_passes(shape: Shape, x: np.ndarray, dy: np.ndarray, weight: np.ndarray
         layer(x)
         return layer.backward(dy)
 
-    return {"forward": forward, "with gradients": both}
+    return forward if name == "forward" else both
 
 
-def torch_passes(shape: Shape, x: np.ndarray, dy: np.ndarray, weight: np.ndarray) -> dict[str, Callable]:
-    """:func:`hcrot_passes` in PyTorch, in the memory order that its own networks have, (B, C, H, W)."""
+def torch_pass(shape: Shape, batch: int, name: str) -> Callable[[], np.ndarray]:
+    """:func:`hcrot_pass` in PyTorch, in the memory order that its own networks have, (B, C, H, W)."""
     import torch
 
-    x, dy, weight = (torch.from_numpy(np.ascontiguousarray(array)) for array in (x, dy, weight))
+    x, dy, weight = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays(shape, batch))
     x, weight, bias = x.requires_grad_(), weight.requires_grad_(), torch.zeros(shape.outputs, requires_grad=True)
 
     def forward() -> np.ndarray:
@@ -110,7 +123,7 @@ def torch_passes(shape: Shape, x: np.ndarray, dy: np.ndarray, weight: np.ndarray
         y = torch.conv2d(x, weight, bias, padding=1)
         return torch.autograd.grad(y, (x, weight, bias), dy)[0].numpy()
 
-    return {"forward": forward, "with gradients": both}
+    return forward if name == "forward" else both
 
 
 def ceiling(threads: int, seconds: float) -> float:
@@ -121,24 +134,18 @@ def ceiling(threads: int, seconds: float) -> float:
     return 2 * LARGE**3 / spent / 1e9
 
 
-def measure(shape: Shape, batch: int, seconds: float) -> dict[str, dict[str, float]]:
+def measure(shape: Shape, batch: int, threads: int, seconds: float) -> dict[str, dict[str, float]]:
     """Seconds by pass ("forward", "with gradients") and by algorithm, of one shape, after all have been found to agree."""
-    rng = np.random.default_rng(0)
-    x, dy = (
-        rng.standard_normal((batch, shape.height, shape.width, channels), dtype=np.float32).transpose(0, 3, 1, 2)
-        for channels in (shape.channels, shape.outputs)
-    )
-    weight = rng.standard_normal((shape.outputs, shape.channels, 3, 3), dtype=np.float32)
-    passes = {algorithm: hcrot_passes(shape, x, dy, weight, algorithm) for algorithm in ALGORITHMS}
-    if has_torch():
-        passes["PyTorch"] = torch_passes(shape, x, dy, weight)
     times = {}
     for name in PASSES:
-        works = {algorithm: passes[algorithm][name] for algorithm in passes}
-        expected = works["im2col"]()
-        for algorithm, work in works.items():
-            check_close(f"{algorithm}, {name}, {shape}", expected, work(), 1e-4)
-        times[name] = alternate(works, seconds)
+        with ExitStack() as stack:
+            works: dict[str, Callable] = {algorithm: hcrot_pass(shape, batch, name, algorithm) for algorithm in ALGORITHMS}
+            if has_torch():
+                works["PyTorch"] = stack.enter_context(OwnProcess(threads, torch_pass, shape, batch, name))
+            expected = works["im2col"]()
+            for algorithm, work in works.items():
+                check_close(f"{algorithm}, {name}, {shape}", expected, work(), 1e-4)
+            times[name] = alternate(works, seconds)
     return times
 
 
@@ -195,8 +202,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         options.seconds = min(options.seconds, 0.3)
     try:
-        if has_torch():
-            import torch  # noqa: F401  (so that its threads can be set)
         set_threads(options.threads)
         options.output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -208,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     table = Table([*titles, *(["ratio", "at most"] if has_torch() else [])], options.markdown)
     rows = []
     for shape, uses in shapes_of(NETWORKS[options.network]).items():
-        found = rows_of(shape, uses, options.batch, measure(shape, options.batch, options.seconds))
+        found = rows_of(shape, uses, options.batch, measure(shape, options.batch, options.threads, options.seconds))
         for row in found:
             print_row(table, row, limit)
         rows += found

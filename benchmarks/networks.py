@@ -40,11 +40,9 @@ def hcrot_step(config: dict, task: str, batch: int, weights: dict[str, np.ndarra
     optimizer = hcrot.AdamW(model.parameters(), lr=1e-4)
 
     def train() -> float:
-        optimizer.zero_grad()
         loss, dout = hcrot.mse_loss(model(images, timesteps, labels), noise)
         model.backward(dout)
-        hcrot.clip_grad_norm(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(max_grad_norm=1.0, zero_grad=True)
         return loss
 
     def forward() -> np.ndarray:
@@ -73,11 +71,11 @@ def torch_model(config: dict):
     return model
 
 
-def torch_step(config: dict, task: str, batch: int, model=None, compiled: bool = False) -> Callable[[], object]:
-    """:func:`hcrot_step` in PyTorch, of ``model`` or a new one, eager or through ``torch.compile``, which works when first called."""
+def torch_step(config: dict, task: str, batch: int, compiled: bool = False) -> Callable[[], object]:
+    """:func:`hcrot_step` in PyTorch, eager or through ``torch.compile``, which works when first called."""
     import torch
 
-    model = model or torch_model(config)
+    model = torch_model(config)
     network = torch.compile(model) if compiled else model
     images, noise, timesteps, labels = map(torch.from_numpy, make_batch(config, batch))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

@@ -75,9 +75,7 @@ def profile(config: dict, batch: int, seconds: float) -> tuple[dict[str, dict[st
         _, dout = hcrot.mse_loss(model(images, timesteps, labels), noise)
         model.backward(dout)
         with clock.timing("clipping and AdamW|step"):
-            hcrot.clip_grad_norm(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.step(max_grad_norm=1.0, zero_grad=True)
 
     bare = alternate({"step": step}, seconds)["step"]
     for module in model.modules():

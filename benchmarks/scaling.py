@@ -9,10 +9,11 @@ steps add to the peak of a process of their own, with as many threads as the mos
 """
 
 import argparse
-from collections.abc import Callable
+from contextlib import ExitStack
 
 from common import (
     COLOURS,
+    OwnProcess,
     Parser,
     Table,
     alternate,
@@ -41,22 +42,16 @@ def config_of(size: int, width: int) -> dict:
     return SEED | {"sample_size": size, "block_out_channels": (width, 2 * width, width), "norm_num_groups": 8}
 
 
-def with_threads(threads: int, step: Callable[[], object]) -> Callable[[], object]:
-    """``step`` on so many threads, whatever was set before."""
-
-    def work() -> object:
-        set_threads(threads)
-        return step()
-
-    return work
-
-
 def measure(point: dict[str, int], options: argparse.Namespace) -> dict:
     """Seconds of a training step by library and threads, and MB by library, at one batch, size and width."""
     config = config_of(point["size"], point["width"])
-    steps = {library: STEPS[library](config, "train", point["batch"]) for library in options.libraries}
-    workers = {worker(library, threads): with_threads(threads, step) for library, step in steps.items() for threads in options.threads}
-    seconds = alternate(workers, options.seconds, rounds=3)
+    with ExitStack() as stack:
+        workers = {
+            worker(library, threads): stack.enter_context(OwnProcess(threads, STEPS[library], config, "train", point["batch"]))
+            for library in options.libraries
+            for threads in options.threads
+        }
+        seconds = alternate(workers, options.seconds, rounds=3)
     arguments = (config, point["batch"], max(options.threads))
     return {"seconds": seconds, "memory": {library: in_own_process(peak_memory, library, *arguments) for library in options.libraries}}
 

@@ -125,10 +125,16 @@ class Module:
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def modules(self) -> Iterator["Module"]:
-        """Yield this module and everything below it, depth first."""
-        for _, module in self.named_modules():
-            yield module
+    def modules(self) -> list["Module"]:
+        """This module and everything below it, level by level. (Walked at every :meth:`inference`, so it does without names.)"""
+        found = [self]
+        for module in found:  # grows as it is walked
+            for value in vars(module).values():
+                if isinstance(value, Module):
+                    found.append(value)
+                elif isinstance(value, list):
+                    found += [item for item in value if isinstance(item, Module)]
+        return found
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield ``(name, parameter)`` for every parameter at and below this module, constants included, in order; one that has two names
@@ -172,12 +178,14 @@ class Module:
     @contextmanager
     def inference(self) -> Iterator["Module"]:
         """Within the ``with`` block nothing is kept and nothing is dropped; each module's mode is restored on exit, exceptions included."""
-        before = [(module, module.training) for module in self.modules()]
-        self.eval()
+        modules = self.modules()
+        before = [module.training for module in modules]
+        for module in modules:
+            module.training = False
         try:
             yield self
         finally:
-            for module, mode in before:
+            for module, mode in zip(modules, before, strict=True):
                 module.training = mode
 
     def astype(self, dtype: np.dtype | type) -> "Module":

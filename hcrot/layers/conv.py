@@ -91,10 +91,10 @@ class Conv2d(Module):
                 f"Conv2d: a {x.shape[2]}x{x.shape[3]} image is too small for kernel_size {self.geometry[:2]}, "
                 f"padding {self.geometry[4:8]} and dilation {self.geometry[8:]}"
             )
-        for name, term, shape in (("shift", shift, ()), ("residual", residual, size)):
-            expected = (x.shape[0], self.out_channels, *shape)
-            if term is not None and (term.shape != expected or term.dtype != x.dtype):
-                raise ValueError(f"Conv2d: {name} must be {x.dtype} of shape {expected}, got {term.dtype} of shape {term.shape}")
+        if shift is not None:
+            check_term("shift", shift, (x.shape[0], self.out_channels), x.dtype)
+        if residual is not None:
+            check_term("residual", residual, (x.shape[0], self.out_channels, *size), x.dtype)
         self.save(x)
         bias = self.bias.data if self.bias else None
         if shift is not None:
@@ -110,16 +110,22 @@ class Conv2d(Module):
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x = self.saved()
         check_gradient("Conv2d", dout, (x.shape[0], self.out_channels, *output_size(*x.shape[2:], self.geometry)), x.dtype)
-        dxs = []
-        images, douts = np.split(x, self.groups, axis=1), np.split(dout, self.groups, axis=1)
-        for group, (part, dy) in enumerate(zip(images, douts, strict=True)):
-            outputs = slice(group * dy.shape[1], (group + 1) * dy.shape[1])
-            dweight, dbias = conv2d_weight_gradient(part, dy, self.geometry, self.algorithm)
-            self.weight.grad[outputs] += dweight
-            if self.bias:
-                self.bias.grad[outputs] += dbias
-            dxs.append(conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, *x.shape[2:], self.algorithm))
-        return dxs[0] if self.groups == 1 else np.concatenate(dxs, axis=1)
+        if self.groups == 1:
+            return self.group_backward(x, dout, slice(None))
+        width = self.out_channels // self.groups
+        dxs = [
+            self.group_backward(part, dy, slice(group * width, (group + 1) * width))
+            for group, (part, dy) in enumerate(zip(np.split(x, self.groups, axis=1), np.split(dout, self.groups, axis=1), strict=True))
+        ]
+        return np.concatenate(dxs, axis=1)
+
+    def group_backward(self, x: np.ndarray, dy: np.ndarray, outputs: slice) -> np.ndarray:
+        """dx of the group of input channels x (B, C/G, H, W), whose output channels are ``outputs``; adds to their gradients."""
+        dweight, dbias = conv2d_weight_gradient(x, dy, self.geometry, self.algorithm)
+        self.weight.grad[outputs] += dweight
+        if self.bias:
+            self.bias.grad[outputs] += dbias
+        return conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, *x.shape[2:], self.algorithm)
 
     def describe(self) -> str:
         kernel_h, kernel_w, stride_h, stride_w, *sides, dilation_h, dilation_w = self.geometry
@@ -212,6 +218,12 @@ class ConvTranspose2d(Module):
 def kernel_order(weight: np.ndarray) -> np.ndarray:
     """The same (O, C, KH, KW) weight, its memory ordered (KH, KW, C, O), as the kernels multiply it."""
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
+
+
+def check_term(name: str, term: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise a ValueError unless what Conv2d is to add to its output, its argument ``name``, has this shape and dtype."""
+    if term.shape != shape or term.dtype != dtype:
+        raise ValueError(f"Conv2d: {name} must be {dtype} of shape {shape}, got {term.dtype} of shape {term.shape}")
 
 
 def check_images(name: str, x: np.ndarray, channels: int, dtype: np.dtype) -> None:
