@@ -26,7 +26,10 @@ import hcrot
 from hcrot.files import replacing
 
 PAUSE = 0.01
-"""Seconds before each timed call, in which idle threads of the worker before stop spinning."""
+"""Seconds before each burst, in which idle threads of the worker before stop spinning."""
+
+BURST = 0.1
+"""Seconds that a worker works when it is its turn, if it is not busier with a single piece of work."""
 
 COLOURS = {
     "hcrot": "#14507f",
@@ -117,7 +120,7 @@ class OwnProcess:
         arguments: of make; they are pickled.
 
     Raises:
-        RuntimeError: when called, with what went wrong in the process.
+        RuntimeError: when asked for work, with what went wrong in the process.
     """
 
     def __init__(self, threads: int, make: Callable, *arguments: Any):
@@ -126,17 +129,23 @@ class OwnProcess:
         self.process = context.Process(target=serve, args=(far_end, threads, make, arguments), daemon=True)
         self.process.start()
         far_end.close()
-        self.seconds = 0.0  # how long the last call took, by the process's own clock
 
     def __call__(self) -> Any:
-        self.connection.send("work")
+        return self.ask("work")
+
+    def burst(self) -> float:
+        """:func:`burst` of the worker, by the clock of its process."""
+        return self.ask("burst")
+
+    def ask(self, request: str) -> Any:
+        self.connection.send(request)
         try:
-            failure, self.seconds, result = self.connection.recv()
+            failure, answer = self.connection.recv()
         except EOFError:
-            failure = "its process has ended"
+            failure, answer = "its process has ended", None
         if failure:
             raise RuntimeError(failure)
-        return result
+        return answer
 
     def __enter__(self) -> "OwnProcess":
         return self
@@ -151,30 +160,31 @@ def serve(connection: Any, threads: int, make: Callable, arguments: tuple) -> No
     work = None
     while True:
         try:
-            connection.recv()
+            request = connection.recv()
         except EOFError:
             return
         try:
             if work is None:
                 work = make(*arguments)
                 set_threads(threads)
-            begin = time.perf_counter()
-            result = work()
-            connection.send((None, time.perf_counter() - begin, result))
+            connection.send((None, burst(work) if request == "burst" else work()))
         except Exception as error:
-            connection.send((f"{type(error).__name__}: {error}", 0.0, None))
+            connection.send((f"{type(error).__name__}: {error}", None))
 
 
-def seconds_of_call(work: Callable[[], object]) -> float:
-    """How long a worker takes for one piece of work."""
-    begin = time.perf_counter()
+def burst(work: Callable[[], object]) -> float:
+    """Seconds a call, of calls back to back for a tenth of a second (at least one) after one that does not count: training and sampling
+    are steps back to back, and the first after a pause finds cold caches and sleeping threads."""
     work()
-    spent = time.perf_counter() - begin
-    return work.seconds if isinstance(work, OwnProcess) else spent
+    begin, calls, spent = time.perf_counter(), 0, 0.0
+    while spent < BURST:
+        work()
+        calls, spent = calls + 1, time.perf_counter() - begin
+    return spent / calls
 
 
 def alternate(workers: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5) -> dict[str, float]:
-    """Time the workers in turn for about ``seconds``, at least ``rounds`` times each, after one call that does not count.
+    """Time the workers' bursts in turn for about ``seconds``, at least ``rounds`` each, after one call that does not count.
 
     Returns:
         the median of each worker's times, in seconds.
@@ -186,7 +196,7 @@ def alternate(workers: Mapping[str, Callable[[], object]], seconds: float, round
     while done < rounds or time.perf_counter() - start < seconds:
         for name, work in workers.items():
             time.sleep(PAUSE)
-            times[name].append(seconds_of_call(work))
+            times[name].append(work.burst() if isinstance(work, OwnProcess) else burst(work))
         done += 1
     return {name: statistics.median(spent) for name, spent in times.items()}
 

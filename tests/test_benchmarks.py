@@ -23,6 +23,7 @@ def script(monkeypatch, tmp_path):
     monkeypatch.setattr(jit, "_threads", None)  # what --threads sets ends with the test
 
     monkeypatch.setattr(importlib.import_module("common"), "PAUSE", 0)
+    monkeypatch.setattr(importlib.import_module("common"), "BURST", 0)
     monkeypatch.setattr(importlib.import_module("kernels"), "LARGE", 64)
 
     def run(name, *arguments):

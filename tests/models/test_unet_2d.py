@@ -8,6 +8,7 @@ import pytest
 
 from hcrot.gradcheck import check_gradients
 from hcrot.kernels import jit
+from hcrot.layers.conv import Conv2d
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.losses import mse_loss
 from hcrot.models.unet_2d import UNet2dModel
@@ -368,8 +369,18 @@ def test_ten_golden_losses():
     assert np.allclose(ten_losses(), json.loads(GOLDEN.read_text()), rtol=1e-4)
 
 
-def ten_losses():
-    rng, model = np.random.default_rng(0), make(TEST_NET)
+def test_a_run_by_winograd_is_a_run_by_im2col():
+    """The same ten steps with every 3x3 convolution forced to either algorithm: losses within 1e-3 of each other, and not the same bits."""
+    runs = [ten_losses({**TEST_NET, "block_out_channels": (16, 32)}, algorithm) for algorithm in ("winograd", "im2col")]
+    np.testing.assert_allclose(*runs, rtol=1e-3)
+    assert runs[0] != runs[1]
+
+
+def ten_losses(config=TEST_NET, algorithm="auto"):
+    rng, model = np.random.default_rng(0), make(config)
+    for layer in model.modules():
+        if isinstance(layer, Conv2d) and layer.geometry[:4] == (3, 3, 1, 1):
+            layer.algorithm = algorithm
     optimizer = AdamW(model.parameters(), lr=3e-3)
     clean, labels = draw((8, 1, 7, 9), seed=2), np.arange(8) % 5
     losses = []
