@@ -177,7 +177,7 @@ def burst(work: Callable[[], object]) -> float:
     are steps back to back, and the first after a pause finds cold caches and sleeping threads."""
     work()
     begin, calls, spent = time.perf_counter(), 0, 0.0
-    while spent < BURST:
+    while calls == 0 or spent < BURST:
         work()
         calls, spent = calls + 1, time.perf_counter() - begin
     return spent / calls

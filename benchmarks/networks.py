@@ -19,16 +19,22 @@ RGB32 = dict(sample_size=32, in_channels=3, out_channels=3, block_out_channels=(
              down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
              up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"))  # fmt: skip
 
-NETWORKS = {"seed": SEED, "mnist28": MNIST28, "rgb32": RGB32}
-"""``UNet2dModel``'s arguments by name: the network of the experiment hcrot started from, one for MNIST, one for CIFAR-10's images."""
+DDPM_CIFAR10 = dict(sample_size=32, in_channels=3, out_channels=3, block_out_channels=(128, 256, 256, 256), attention_head_dim=None,
+                    downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6,
+                    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+                    up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"))  # fmt: skip
+
+NETWORKS = {"seed": SEED, "mnist28": MNIST28, "rgb32": RGB32, "ddpm-cifar10-32": DDPM_CIFAR10}
+"""``UNet2dModel``'s arguments by name: the network of the experiment hcrot started from, one for MNIST, one for CIFAR-10's images, and
+that of the published checkpoint google/ddpm-cifar10-32 (Ho et al. 2020)."""
 
 
-def make_batch(config: dict, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Noisy images (batch, C, S, S), noise of the same shape, timesteps and class labels (batch,)."""
+def make_batch(config: dict, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Noisy images (batch, C, S, S), noise of the same shape, timesteps and, if the network has classes, labels (batch,)."""
     rng = np.random.default_rng(0)
     shape = (batch, config["in_channels"], config["sample_size"], config["sample_size"])
     images, noise = rng.standard_normal((2, *shape), dtype=np.float32)
-    return images, noise, rng.integers(0, 1000, batch), rng.integers(0, 10, batch)
+    return images, noise, rng.integers(0, 1000, batch), rng.integers(0, 10, batch) if "num_class_embeds" in config else None
 
 
 def hcrot_step(config: dict, task: str, batch: int, weights: dict[str, np.ndarray] | None = None) -> Callable[[], object]:
@@ -77,7 +83,7 @@ def torch_step(config: dict, task: str, batch: int, compiled: bool = False) -> C
 
     model = torch_model(config)
     network = torch.compile(model) if compiled else model
-    images, noise, timesteps, labels = map(torch.from_numpy, make_batch(config, batch))
+    images, noise, timesteps, labels = (None if array is None else torch.from_numpy(array) for array in make_batch(config, batch))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def train() -> float:
