@@ -78,13 +78,13 @@ def deal(rows, size, tile, tiles, patches):
 
 
 @jit
-def transform_input_rows(x, height, image, first_y, left, rows):
+def transform_input_rows(x, height, image, first_y, left, nothing, rows):
     """``B^T d``, along y, of the six image rows from ``first_y`` on.
 
     Args:
-        x: (B H, W C). rows: (6, pixels, C), written from pixel ``left`` on; the pixels on both sides of the image are to be zero.
+        x: (B H, W C). nothing: W C zeros.
+        rows: (6, pixels, C), written from pixel ``left`` on; the pixels on both sides of the image are to be zero.
     """
-    nothing = np.zeros(x.shape[1], x.dtype)
     r = rows.reshape(6, -1)
     start = left * rows.shape[2]
     stop = start + x.shape[1]
@@ -107,10 +107,11 @@ def transform_inputs(x, height, first, last, tile_rows, tiles, top, left, strip,
     """
     p = patches.reshape(36, -1)
     tile_row_size = tiles * patches.shape[2]
+    nothing = np.zeros(x.shape[1], x.dtype)
     for k in range(first, last, strip):
         count = min(strip, last - k)
         for row in range(count):
-            transform_input_rows(x, height, (k + row) // tile_rows, 4 * ((k + row) % tile_rows) - top, left, rows)
+            transform_input_rows(x, height, (k + row) // tile_rows, 4 * ((k + row) % tile_rows) - top, left, nothing, rows)
             deal(rows, 6, row * tiles, tiles, patches)
         width, start = count * tile_row_size, (k - first) * tile_row_size
         stop = start + width
