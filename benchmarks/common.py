@@ -247,7 +247,7 @@ def machine() -> dict[str, str | int]:
         "cpu": models[0] if models else platform.processor() or platform.machine(),
         "architecture": llvmlite.binding.get_host_cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "system": platform.platform(terse=True),
+        "system": platform.system(),
         "python": platform.python_version(),
         "hcrot": hcrot.__version__,
         **versions,
@@ -299,8 +299,9 @@ def headline(title: str, options: argparse.Namespace) -> None:
 
 
 def write_results(options: argparse.Namespace, name: str, **figures: Any) -> None:
-    """Write ``name.json`` into the output folder: the machine, the options and the figures."""
-    content = {"benchmark": name, "machine": machine(), "options": vars(options), **figures}
+    """Write ``name.json`` into the output folder: the machine, the options (but for folders) and the figures."""
+    chosen = {option: value for option, value in vars(options).items() if not isinstance(value, Path)}
+    content = {"benchmark": name, "machine": machine(), "options": chosen, **figures}
     with replacing(options.output / f"{name}.json") as unfinished:
         unfinished.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     print(f"\nFigures and plot: {options.output / name}.json and .png")
