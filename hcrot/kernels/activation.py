@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 from scipy.special import expit
 
-from hcrot.kernels.jit import exact_jit, jit, parallel_jit, prange, share_bounds, shares
+from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
 from hcrot.module import flat
 
 # Cephes' expf (Moshier 1992): e^r = 1 + r + r^2 P(r) on |r| <= ln(2) / 2, highest power first, and ln(2) in two parts, of which the first
@@ -72,24 +72,26 @@ def exp_reference(x: np.ndarray) -> np.ndarray:
 
 
 @parallel_jit
-def _silu(x, y, num_shares):
-    for share in prange(num_shares):
-        first, last = share_bounds(x.size, share, num_shares)
-        xs, ys = x[first:last], y[first:last]
-        one = xs.dtype.type(1)
-        for k in range(xs.size):
-            ys[k] = xs[k] / (one + exp(-xs[k]))
+def _silu(x, y, share, num_shares):
+    if launched(share, num_shares):
+        return
+    first, last = share_bounds(x.size, share, num_shares)
+    xs, ys = x[first:last], y[first:last]
+    one = xs.dtype.type(1)
+    for k in range(xs.size):
+        ys[k] = xs[k] / (one + exp(-xs[k]))
 
 
 @parallel_jit
-def _silu_gradient(x, dout, dx, num_shares):
-    for share in prange(num_shares):
-        first, last = share_bounds(x.size, share, num_shares)
-        xs, douts, dxs = x[first:last], dout[first:last], dx[first:last]
-        one = xs.dtype.type(1)
-        for k in range(xs.size):
-            s = one / (one + exp(-xs[k]))
-            dxs[k] = douts[k] * s * (one + xs[k] * (one - s))
+def _silu_gradient(x, dout, dx, share, num_shares):
+    if launched(share, num_shares):
+        return
+    first, last = share_bounds(x.size, share, num_shares)
+    xs, douts, dxs = x[first:last], dout[first:last], dx[first:last]
+    one = xs.dtype.type(1)
+    for k in range(xs.size):
+        s = one / (one + exp(-xs[k]))
+        dxs[k] = douts[k] * s * (one + xs[k] * (one - s))
 
 
 def silu(x: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ import numpy as np
 from hcrot.kernels.activation import exp
 from hcrot.kernels.conv import small_product_limit
 from hcrot.kernels.im2col import add, copy
-from hcrot.kernels.jit import jit, parallel_jit, prange, share_bounds, shares
+from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
 from hcrot.kernels.norm import STRIP, repeat_strip, strip_length, sum_strip
 
 GRAIN = 5_000
@@ -152,70 +152,72 @@ def softmax_columns_backward(scores, dprobs, strips, logsum, totals):
 
 
 @parallel_jit
-def _attention(q, k, v, heads, width, strip, o, logsum, num_shares):
+def _attention(q, k, v, heads, width, strip, o, logsum, share, num_shares):
+    if launched(share, num_shares):
+        return
     batch, tokens, inner = q.shape
     size, blocks = inner // heads, -(-tokens // width)
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
-    for share in prange(num_shares):
-        start, stop = share_bounds(batch * heads * blocks, share, num_shares)
-        keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
-        columns, buffer = np.empty(size * width, q.dtype), np.empty(tokens * width, q.dtype)
-        strips = np.empty((2, strip), q.dtype)
-        totals = np.empty(width, q.dtype)
-        for unit in range(start, stop):
-            b, head, first = unit // (heads * blocks), unit // blocks % heads, unit % blocks * width
-            last = min(first + width, tokens)
-            w, column = last - first, head * size
-            qt, scores = columns[: size * w].reshape(size, w), buffer[: tokens * w].reshape(tokens, w)
-            take_head(k[b], column, one, keys)
-            take_head(v[b], column, one, values)
-            take_head_transposed(q[b, first:last], column, scale, qt)
-            np.dot(keys, qt, scores)
-            softmax_columns(buffer[: tokens * w], strips, logsum[b, head, first:last], totals[:w])
-            np.dot(values.T, scores, qt)
-            for i in range(w):
-                logsum[b, head, first + i] += np.log(totals[i])
-                totals[i] = one / totals[i]
-            put_head_transposed(qt, totals[:w], column, o[b, first:last])
+    start, stop = share_bounds(batch * heads * blocks, share, num_shares)
+    keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
+    columns, buffer = np.empty(size * width, q.dtype), np.empty(tokens * width, q.dtype)
+    strips = np.empty((2, strip), q.dtype)
+    totals = np.empty(width, q.dtype)
+    for unit in range(start, stop):
+        b, head, first = unit // (heads * blocks), unit // blocks % heads, unit % blocks * width
+        last = min(first + width, tokens)
+        w, column = last - first, head * size
+        qt, scores = columns[: size * w].reshape(size, w), buffer[: tokens * w].reshape(tokens, w)
+        take_head(k[b], column, one, keys)
+        take_head(v[b], column, one, values)
+        take_head_transposed(q[b, first:last], column, scale, qt)
+        np.dot(keys, qt, scores)
+        softmax_columns(buffer[: tokens * w], strips, logsum[b, head, first:last], totals[:w])
+        np.dot(values.T, scores, qt)
+        for i in range(w):
+            logsum[b, head, first + i] += np.log(totals[i])
+            totals[i] = one / totals[i]
+        put_head_transposed(qt, totals[:w], column, o[b, first:last])
 
 
 @parallel_jit
-def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, num_shares):
+def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, share, num_shares):
+    if launched(share, num_shares):
+        return
     batch, tokens, inner = q.shape
     size = inner // heads
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
-    for share in prange(num_shares):
-        start, stop = share_bounds(batch * heads, share, num_shares)
-        keys, values, product = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
-        columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
-        strips = np.empty((2, strip), q.dtype)
-        totals = np.empty(width, q.dtype)
-        for unit in range(start, stop):
-            b, head = unit // heads, unit % heads
-            column = head * size
-            take_head(k[b], column, one, keys)
-            take_head(v[b], column, one, values)
-            for first in range(0, tokens, width):
-                last = min(first + width, tokens)
-                w = last - first
-                across = columns[: size * w].reshape(size, w)
-                probs, dprobs = buffers[0, : tokens * w].reshape(tokens, w), buffers[1, : tokens * w].reshape(tokens, w)
-                take_head_transposed(do[b, first:last], column, one, across)
-                np.dot(values, across, dprobs)
-                take_head_transposed(q[b, first:last], column, scale, across)
-                np.dot(keys, across, probs)
-                softmax_columns_backward(
-                    buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:w]
-                )
-                take_head(do[b, first:last], column, one, rows[:w])
-                np.dot(probs, rows[:w], product)
-                add_head(product, column, dv[b])
-                take_head(q[b, first:last], column, scale, rows[:w])
-                np.dot(dprobs, rows[:w], product)
-                add_head(product, column, dk[b])
-                np.dot(keys.T, dprobs, across)
-                totals[:w] = scale
-                put_head_transposed(across, totals[:w], column, dq[b, first:last])
+    start, stop = share_bounds(batch * heads, share, num_shares)
+    keys, values, product = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
+    columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
+    strips = np.empty((2, strip), q.dtype)
+    totals = np.empty(width, q.dtype)
+    for unit in range(start, stop):
+        b, head = unit // heads, unit % heads
+        column = head * size
+        take_head(k[b], column, one, keys)
+        take_head(v[b], column, one, values)
+        for first in range(0, tokens, width):
+            last = min(first + width, tokens)
+            w = last - first
+            across = columns[: size * w].reshape(size, w)
+            probs, dprobs = buffers[0, : tokens * w].reshape(tokens, w), buffers[1, : tokens * w].reshape(tokens, w)
+            take_head_transposed(do[b, first:last], column, one, across)
+            np.dot(values, across, dprobs)
+            take_head_transposed(q[b, first:last], column, scale, across)
+            np.dot(keys, across, probs)
+            softmax_columns_backward(
+                buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:w]
+            )
+            take_head(do[b, first:last], column, one, rows[:w])
+            np.dot(probs, rows[:w], product)
+            add_head(product, column, dv[b])
+            take_head(q[b, first:last], column, scale, rows[:w])
+            np.dot(dprobs, rows[:w], product)
+            add_head(product, column, dk[b])
+            np.dot(keys.T, dprobs, across)
+            totals[:w] = scale
+            put_head_transposed(across, totals[:w], column, dq[b, first:last])
 
 
 def _query_block(tokens: int, size: int) -> int:

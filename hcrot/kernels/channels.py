@@ -7,7 +7,7 @@ thread: they take it two to eight times as long, 5 % of a training step of the s
 import numpy as np
 
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy
-from hcrot.kernels.jit import parallel_jit, prange, share_bounds, shares
+from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
 
 GRAIN = 16_384
 """Numbers worth a thread of their own: some 4 microseconds of copying."""
@@ -18,36 +18,39 @@ PIXELS_PER_SUM = 256
 
 
 @parallel_jit
-def _concatenate(a, b, y, num_shares):
+def _concatenate(a, b, y, share, num_shares):
+    if launched(share, num_shares):
+        return
     width = a.shape[1]
-    for share in prange(num_shares):
-        first, last = share_bounds(y.shape[0], share, num_shares)
-        for p in range(first, last):
-            copy(a[p], y[p, :width])
-            copy(b[p], y[p, width:])
+    first, last = share_bounds(y.shape[0], share, num_shares)
+    for p in range(first, last):
+        copy(a[p], y[p, :width])
+        copy(b[p], y[p, width:])
 
 
 @parallel_jit
-def _split(y, a, b, num_shares):
+def _split(y, a, b, share, num_shares):
+    if launched(share, num_shares):
+        return
     width = a.shape[1]
-    for share in prange(num_shares):
-        first, last = share_bounds(y.shape[0], share, num_shares)
-        for p in range(first, last):
-            copy(y[p, :width], a[p])
-            copy(y[p, width:], b[p])
+    first, last = share_bounds(y.shape[0], share, num_shares)
+    for p in range(first, last):
+        copy(y[p, :width], a[p])
+        copy(y[p, width:], b[p])
 
 
 @parallel_jit
-def _pixel_sums(x, sums, num_shares):
-    for share in prange(num_shares):
-        first, last = share_bounds(x.shape[0], share, num_shares)
-        part = np.empty(x.shape[2], x.dtype)
-        for image in range(first, last):
-            for start in range(0, x.shape[1], PIXELS_PER_SUM):
-                part.fill(0)
-                for p in range(start, min(start + PIXELS_PER_SUM, x.shape[1])):
-                    add(x[image, p], part)
-                add(part, sums[image])
+def _pixel_sums(x, sums, share, num_shares):
+    if launched(share, num_shares):
+        return
+    first, last = share_bounds(x.shape[0], share, num_shares)
+    part = np.empty(x.shape[2], x.dtype)
+    for image in range(first, last):
+        for start in range(0, x.shape[1], PIXELS_PER_SUM):
+            part.fill(0)
+            for p in range(start, min(start + PIXELS_PER_SUM, x.shape[1])):
+                add(x[image, p], part)
+            add(part, sums[image])
 
 
 def pixels(x: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from hcrot.kernels.im2col import (
     output_size,
     unfold,
 )
-from hcrot.kernels.jit import GRAIN, jit, parallel_jit, prange, share_bounds, shares, small_product_limit
+from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
 from hcrot.kernels.winograd import applies, winograd, winograd_weight_gradient
 
 POINTWISE: Geometry = (1, 1, 1, 1, 0, 0, 0, 0, 1, 1)
@@ -55,72 +55,75 @@ def add_offsets(bias, residual, first, out_pixels, rows):
 
 
 @parallel_jit
-def _conv2d(x, weight, bias, residual, geometry, y, block, num_shares):
+def _conv2d(x, weight, bias, residual, geometry, y, block, share, num_shares):
+    if launched(share, num_shares):
+        return
     out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
     kernel_h, depth = weight.shape[0], weight.shape[1]
     pixels = y.shape[0] * out_h * out_w
     out = y.reshape(pixels, outputs)
     pointwise = geometry == POINTWISE
-    for share in prange(num_shares):
-        start, stop = share_bounds(pixels, share, num_shares)
-        columns = np.empty((kernel_h, block, depth), x.dtype)
-        product = np.empty((block, outputs), x.dtype)
-        for first in range(start, stop, block):
-            last = min(first + block, stop)
-            rows = last - first
-            if pointwise:
-                np.dot(x.reshape(pixels, depth)[first:last], weight[0], out[first:last])
-                add_offsets(bias, residual, first, out_h * out_w, out[first:last])
-            else:
-                unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
-                np.dot(columns[0, :rows], weight[0], out[first:last])
-                add_offsets(bias, residual, first, out_h * out_w, out[first:last])
-                for i in range(1, kernel_h):
-                    np.dot(columns[i, :rows], weight[i], product[:rows])
-                    add(product[:rows].reshape(rows * outputs), out[first:last].reshape(rows * outputs))
+    start, stop = share_bounds(pixels, share, num_shares)
+    columns = np.empty((kernel_h, block, depth), x.dtype)
+    product = np.empty((block, outputs), x.dtype)
+    for first in range(start, stop, block):
+        last = min(first + block, stop)
+        rows = last - first
+        if pointwise:
+            np.dot(x.reshape(pixels, depth)[first:last], weight[0], out[first:last])
+            add_offsets(bias, residual, first, out_h * out_w, out[first:last])
+        else:
+            unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
+            np.dot(columns[0, :rows], weight[0], out[first:last])
+            add_offsets(bias, residual, first, out_h * out_w, out[first:last])
+            for i in range(1, kernel_h):
+                np.dot(columns[i, :rows], weight[i], product[:rows])
+                add(product[:rows].reshape(rows * outputs), out[first:last].reshape(rows * outputs))
 
 
 @parallel_jit
-def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, num_shares):
+def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, share, num_shares):
+    if launched(share, num_shares):
+        return
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
     kernel_h, depth = dweight.shape[1], dweight.shape[2]
     pixels = dy.shape[0] * out_h * out_w
     dout = dy.reshape(pixels, outputs)
     pointwise = geometry == POINTWISE
-    for share in prange(num_shares):
-        start, stop = share_bounds(pixels, share, num_shares)
-        columns = np.empty((kernel_h, block, depth), x.dtype)
-        product = np.empty((depth, outputs), x.dtype)
-        sums = np.empty(outputs, x.dtype)
-        for first in range(start, stop, block):
-            last = min(first + block, stop)
-            if not pointwise:
-                unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
-            for i in range(kernel_h):
-                rows = x.reshape(pixels, depth)[first:last] if pointwise else columns[i, : last - first]
-                np.dot(rows.T, dout[first:last], product)
-                add(product.reshape(product.size), dweight[share, i].reshape(product.size))
-            sums.fill(0)
-            for p in range(first, last):
-                add(dout[p], sums)
-            add(sums, dbias[share])
+    start, stop = share_bounds(pixels, share, num_shares)
+    columns = np.empty((kernel_h, block, depth), x.dtype)
+    product = np.empty((depth, outputs), x.dtype)
+    sums = np.empty(outputs, x.dtype)
+    for first in range(start, stop, block):
+        last = min(first + block, stop)
+        if not pointwise:
+            unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
+        for i in range(kernel_h):
+            rows = x.reshape(pixels, depth)[first:last] if pointwise else columns[i, : last - first]
+            np.dot(rows.T, dout[first:last], product)
+            add(product.reshape(product.size), dweight[share, i].reshape(product.size))
+        sums.fill(0)
+        for p in range(first, last):
+            add(dout[p], sums)
+        add(sums, dbias[share])
 
 
 @parallel_jit
-def _conv2d_input_gradient(dy, weight_t, geometry, dx, block, num_shares):
+def _conv2d_input_gradient(dy, weight_t, geometry, dx, block, share, num_shares):
+    if launched(share, num_shares):
+        return
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
     kernel_h, depth = weight_t.shape[0], weight_t.shape[2]
     dout = dy.reshape(dy.shape[0] * out_h * out_w, outputs)
-    for share in prange(num_shares):
-        # whole images, so that no two shares add to the same pixel
-        first_image, last_image = share_bounds(dy.shape[0], share, num_shares)
-        start, stop = first_image * out_h * out_w, last_image * out_h * out_w
-        columns = np.empty((kernel_h, block, depth), dy.dtype)
-        for first in range(start, stop, block):
-            last = min(first + block, stop)
-            for i in range(kernel_h):
-                np.dot(dout[first:last], weight_t[i], columns[i, : last - first])
-            fold(dx, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
+    # whole images, so that no two shares add to the same pixel
+    first_image, last_image = share_bounds(dy.shape[0], share, num_shares)
+    start, stop = first_image * out_h * out_w, last_image * out_h * out_w
+    columns = np.empty((kernel_h, block, depth), dy.dtype)
+    for first in range(start, stop, block):
+        last = min(first + block, stop)
+        for i in range(kernel_h):
+            np.dot(dout[first:last], weight_t[i], columns[i, : last - first])
+        fold(dx, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
 
 
 def weight_matrix(weight: np.ndarray) -> np.ndarray:

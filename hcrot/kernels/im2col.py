@@ -14,7 +14,7 @@ Why it is fast: memory is channels-last, so one row is KH runs of KW * C contigu
 
 import numpy as np
 
-from hcrot.kernels.jit import jit, parallel_jit, prange, share_bounds, shares
+from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
 
 Geometry = tuple[int, int, int, int, int, int, int, int, int, int]
 """(kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w): all that is fixed about a convolution."""
@@ -163,23 +163,25 @@ def fold(x, first, last, geometry, out_h, out_w, columns, plane, pitch):
 
 
 @parallel_jit
-def _im2col(x, geometry, out_h, out_w, columns, num_shares):
+def _im2col(x, geometry, out_h, out_w, columns, share, num_shares):
+    if launched(share, num_shares):
+        return
     row_length = columns.shape[1]
     run = geometry[1] * x.shape[3]
-    for share in prange(num_shares):
-        first, last = share_bounds(columns.shape[0], share, num_shares)
-        unfold(x, first, last, geometry, out_h, out_w, columns[first:last].reshape((last - first) * row_length), run, row_length)
+    first, last = share_bounds(columns.shape[0], share, num_shares)
+    unfold(x, first, last, geometry, out_h, out_w, columns[first:last].reshape((last - first) * row_length), run, row_length)
 
 
 @parallel_jit
-def _col2im(columns, geometry, out_h, out_w, x, num_shares):
+def _col2im(columns, geometry, out_h, out_w, x, share, num_shares):
+    if launched(share, num_shares):
+        return
     row_length = columns.shape[1]
     run = geometry[1] * x.shape[3]
-    for share in prange(num_shares):
-        # whole images, so that no two shares add to the same pixel
-        first_image, last_image = share_bounds(x.shape[0], share, num_shares)
-        first, last = first_image * out_h * out_w, last_image * out_h * out_w
-        fold(x, first, last, geometry, out_h, out_w, columns[first:last].reshape((last - first) * row_length), run, row_length)
+    # whole images, so that no two shares add to the same pixel
+    first_image, last_image = share_bounds(x.shape[0], share, num_shares)
+    first, last = first_image * out_h * out_w, last_image * out_h * out_w
+    fold(x, first, last, geometry, out_h, out_w, columns[first:last].reshape((last - first) * row_length), run, row_length)
 
 
 def _check_image(x: np.ndarray, name: str) -> None:

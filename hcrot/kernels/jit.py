@@ -1,6 +1,6 @@
 """How kernels are compiled and how many threads they use: the one place with Numba's flags.
 
-Parallelism has one level. A kernel splits its work into ``num_threads()`` shares, runs one ``prange`` over the shares, and inside a share
+Parallelism has one level. A kernel splits its work into at most ``get_num_threads()`` shares, each done by a thread, and inside a share
 everything is sequential: plain loops, and matrix products through SciPy's BLAS, which is held to one thread per caller. BLAS threads of
 their own would spin after each product and fight the kernel's threads for the same cores (measured: a factor of four). NumPy carries a
 BLAS of its own, so a user's ``a @ b`` keeps all its threads.
@@ -10,14 +10,19 @@ import ctypes
 import functools
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import llvmlite.binding
 import numba
 import numpy as np
-from numba import prange  # noqa: F401  (kernels import it from here)
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 # Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
 # diverges must show it.
@@ -30,26 +35,150 @@ jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True)
 
 
 def parallel_jit(kernel: Callable) -> Callable:
-    """Compile a kernel that has one ``prange`` over its shares, whose number is its last argument.
+    """Compile a kernel that does one share of the work: ``share`` and ``num_shares`` are its last two arguments, and it begins with
 
-    With fewer shares than threads only as many threads are woken, for the call alone: waking a thread for nothing costs microseconds on an
-    idle machine and a time slice, milliseconds, on a busy one.
+        if launched(share, num_shares):
+            return
+
+    What is returned is called with all arguments but ``share``, and does all shares, each in a thread of its own.
+
+    Why not a ``prange`` in each kernel: Numba makes of it a chain of five functions, each of which has the one before compiled into it
+    anew. This way a kernel is compiled once, and there is one ``prange`` for all kernels, in :func:`launch`.
+
+    A single share is done by the caller. With fewer shares than threads only as many threads are woken, for the call alone: waking a thread
+    for nothing costs microseconds on an idle machine and a time slice, milliseconds, on a busy one.
     """
-    compiled = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True, parallel=True)(kernel)
+    compiled = jit(kernel)
 
     @functools.wraps(kernel)
     def call(*arguments):
-        num_shares, threads = arguments[-1], numba.get_num_threads()
-        if num_shares >= threads:
-            return compiled(*arguments)
-        numba.set_num_threads(num_shares)
-        try:
-            return compiled(*arguments)
-        finally:
-            numba.set_num_threads(threads)
+        *arguments, num_shares = arguments
+        if num_shares == 1 or numba.config.DISABLE_JIT:
+            for share in range(num_shares):
+                compiled(*arguments, share, num_shares)
+            return
+        threads = numba.get_num_threads()
+        with launching():
+            if num_shares >= threads:
+                compiled(*arguments, ALL, num_shares)
+                return
+            numba.set_num_threads(num_shares)
+            try:
+                compiled(*arguments, ALL, num_shares)
+            finally:
+                numba.set_num_threads(threads)
 
     call.compiled = compiled
     return call
+
+
+_launching = threading.Lock()
+
+
+def launching() -> AbstractContextManager:
+    """What to hold while threads are launched: nothing, but for Numba's workqueue, which ends the process when two Python threads use it at
+    once (it is what Numba takes where it finds neither OpenMP nor TBB)."""
+    return _launching if numba.threading_layer() == "workqueue" else nullcontext()
+
+
+ALL = -1
+"""The number of a share that stands for all of them."""
+
+
+def launched(share: int, num_shares: int) -> bool:
+    """The first line of each kernel: whether it was called for ALL shares, which are then done when this returns."""
+    return False
+
+
+@overload(launched, inline="always")
+def _compile_launched(share, num_shares):
+    """Inlined, so that :func:`this_call` is the kernel's."""
+
+    def launched(share, num_shares):
+        if share != ALL:
+            return False
+        launch(this_call(), num_shares)
+        return True
+
+    return launched
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def launch(call: tuple[int, int], num_shares: int) -> None:
+    """Repeat a call, as :func:`this_call` describes it, once for each share, all of them at the same time.
+
+    Raises:
+        RuntimeError: an error was raised in one of them; most likely there was no memory left.
+    """
+    function, frame = call
+    for share in prange(num_shares):
+        repeat_call(function, frame, np.int64(share))
+    if number_at(frame) != 0:
+        raise RuntimeError("an error was raised in one of a kernel's threads; was there memory left?")
+
+
+WORD, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
+
+
+def field(builder: ir.IRBuilder, frame: ir.Value, position: int) -> ir.Value:
+    """The address of a field of the structure that ``frame`` points to."""
+    return builder.gep(frame, [ir.IntType(32)(0), ir.IntType(32)(position)])
+
+
+@intrinsic
+def this_call(typing_context):
+    """For use inside a kernel: the addresses of a function ``(frame, share)``, which repeats the call of the kernel that is going on with
+    another share, and of the frame, a structure with a number that is set to 1 when a repetition fails, and the call's own arguments.
+
+    A compiled function's arguments are: where to put its result, where to put its exception, then those of the Python function. Arrays are
+    spread over several of them, an integer is one.
+    """
+
+    def generate(context, builder, signature, arguments):
+        kernel = builder.function
+        if [argument.name for argument in kernel.args[-2:]] != ["arg.share", "arg.num_shares"]:
+            raise NotImplementedError(f"this_call: this version of Numba passes other arguments than expected: {kernel.args}")
+        layout = ir.LiteralStructType([WORD, *(argument.type for argument in kernel.args)])
+        frame = cgutils.alloca_once(builder, layout)
+        for position, value in enumerate([WORD(0), *kernel.args]):
+            builder.store(value, field(builder, frame, position))
+        function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [WORD, WORD]), builder.module.get_unique_name("repeat"))
+        function.linkage = "internal"
+        address, share = function.args
+        repeat = ir.IRBuilder(function.append_basic_block())
+        shared = repeat.inttoptr(address, layout.as_pointer())
+        result, exception = (repeat.bitcast(repeat.alloca(POINTER), argument.type) for argument in kernel.args[:2])
+        others = [repeat.load(field(repeat, shared, position)) for position in range(3, len(kernel.args) - 1)]
+        num_shares = repeat.load(field(repeat, shared, len(kernel.args)))
+        status = repeat.call(kernel, [result, exception, *others, share, num_shares])
+        with repeat.if_then(repeat.icmp_signed("!=", status, status.type(0))):
+            repeat.store(WORD(1), field(repeat, shared, 0))
+        repeat.ret_void()
+        return context.make_tuple(builder, signature.return_type, [builder.ptrtoint(at, WORD) for at in (function, frame)])
+
+    return types.UniTuple(types.intp, 2)(), generate
+
+
+@intrinsic
+def repeat_call(typing_context, function, frame, share):
+    """Call what :func:`this_call` describes, for one share."""
+
+    def generate(context, builder, signature, arguments):
+        address, *rest = arguments
+        builder.call(builder.inttoptr(address, ir.FunctionType(ir.VoidType(), [WORD, WORD]).as_pointer()), rest)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def number_at(typing_context, address):
+    """The integer in memory at an address."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], WORD.as_pointer()))
+
+    return types.intp(types.intp), generate
 
 
 GRAIN = 200_000

@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic, overload
 
-from hcrot.kernels.jit import jit, parallel_jit, prange, shares
+from hcrot.kernels.jit import jit, launched, parallel_jit, shares
 from hcrot.module import flat
 
 PIECE = 4096
@@ -95,10 +95,11 @@ def sum_piece(x):
 
 
 @parallel_jit
-def _square_sums(x, sizes, like, sums, num_shares):
-    for share in prange(num_shares):
-        for k in range(share, sizes.size, num_shares):
-            sums[k] = sum_piece(array_at(x[k], sizes[k], like))
+def _square_sums(x, sizes, like, sums, share, num_shares):
+    if launched(share, num_shares):
+        return
+    for k in range(share, sizes.size, num_shares):
+        sums[k] = sum_piece(array_at(x[k], sizes[k], like))
 
 
 def square_sum(x: Arrays) -> float:
@@ -137,15 +138,16 @@ def clear_piece(x):
 
 
 @parallel_jit
-def _adam(p, g, m, v, average, sizes, constants, average_rate, zero_grad, num_shares):
-    for share in prange(num_shares):
-        for k in range(share, sizes.size, num_shares):
-            pk, gk = array_at(p[k], sizes[k], average_rate), array_at(g[k], sizes[k], average_rate)
-            adam_piece(pk, gk, array_at(m[k], sizes[k], average_rate), array_at(v[k], sizes[k], average_rate), constants)
-            if average.size:
-                average_piece(array_at(average[k], sizes[k], average_rate), pk, average_rate)
-            if zero_grad:
-                clear_piece(gk)
+def _adam(p, g, m, v, average, sizes, constants, average_rate, zero_grad, share, num_shares):
+    if launched(share, num_shares):
+        return
+    for k in range(share, sizes.size, num_shares):
+        pk, gk = array_at(p[k], sizes[k], average_rate), array_at(g[k], sizes[k], average_rate)
+        adam_piece(pk, gk, array_at(m[k], sizes[k], average_rate), array_at(v[k], sizes[k], average_rate), constants)
+        if average.size:
+            average_piece(array_at(average[k], sizes[k], average_rate), pk, average_rate)
+        if zero_grad:
+            clear_piece(gk)
 
 
 def adam(

@@ -13,7 +13,7 @@ a pixel. Runs of C contiguous numbers are copied; a row that is shown again is c
 import numpy as np
 
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy
-from hcrot.kernels.jit import parallel_jit, prange, share_bounds, shares
+from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
 
 GRAIN = 16_384
 """Numbers worth a thread of their own: some 4 microseconds of copying."""
@@ -25,40 +25,42 @@ def starts(size: int, out_size: int) -> np.ndarray:
 
 
 @parallel_jit
-def _nearest(x, row_starts, column_starts, y, num_shares):
+def _nearest(x, row_starts, column_starts, y, share, num_shares):
+    if launched(share, num_shares):
+        return
     height, width, out_h = row_starts.size - 1, column_starts.size - 1, row_starts[-1]
     channels = x.shape[1] // width
-    for share in prange(num_shares):
-        first, last = share_bounds(x.shape[0], share, num_shares)
-        for row in range(first, last):
-            image, i = row // height, row % height
-            top, bottom = image * out_h + row_starts[i], image * out_h + row_starts[i + 1]
-            if top < bottom:
-                source, target = x[row], y[top]
-                for j in range(width):
-                    pixel = source[j * channels : (j + 1) * channels]
-                    for ox in range(column_starts[j], column_starts[j + 1]):
-                        copy(pixel, target[ox * channels : (ox + 1) * channels])
-                for oy in range(top + 1, bottom):
-                    copy(target, y[oy])
+    first, last = share_bounds(x.shape[0], share, num_shares)
+    for row in range(first, last):
+        image, i = row // height, row % height
+        top, bottom = image * out_h + row_starts[i], image * out_h + row_starts[i + 1]
+        if top < bottom:
+            source, target = x[row], y[top]
+            for j in range(width):
+                pixel = source[j * channels : (j + 1) * channels]
+                for ox in range(column_starts[j], column_starts[j + 1]):
+                    copy(pixel, target[ox * channels : (ox + 1) * channels])
+            for oy in range(top + 1, bottom):
+                copy(target, y[oy])
 
 
 @parallel_jit
-def _nearest_gradient(dout, row_starts, column_starts, dx, num_shares):
+def _nearest_gradient(dout, row_starts, column_starts, dx, share, num_shares):
+    if launched(share, num_shares):
+        return
     height, width, out_h = row_starts.size - 1, column_starts.size - 1, row_starts[-1]
     channels = dx.shape[1] // width
-    for share in prange(num_shares):
-        first, last = share_bounds(dx.shape[0], share, num_shares)
-        for row in range(first, last):
-            image, i = row // height, row % height
-            target = dx[row]
-            target[:] = 0
-            for oy in range(image * out_h + row_starts[i], image * out_h + row_starts[i + 1]):
-                source = dout[oy]
-                for j in range(width):
-                    pixel = target[j * channels : (j + 1) * channels]
-                    for ox in range(column_starts[j], column_starts[j + 1]):
-                        add(source[ox * channels : (ox + 1) * channels], pixel)
+    first, last = share_bounds(dx.shape[0], share, num_shares)
+    for row in range(first, last):
+        image, i = row // height, row % height
+        target = dx[row]
+        target[:] = 0
+        for oy in range(image * out_h + row_starts[i], image * out_h + row_starts[i + 1]):
+            source = dout[oy]
+            for j in range(width):
+                pixel = target[j * channels : (j + 1) * channels]
+                for ox in range(column_starts[j], column_starts[j + 1]):
+                    add(source[ox * channels : (ox + 1) * channels], pixel)
 
 
 def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -33,7 +33,7 @@ Notation: B images, C channels in, O out, tiles of 4x4 output pixels, (e) one of
 import numpy as np
 
 from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, output_size
-from hcrot.kernels.jit import GRAIN, aligned_empty, aligned_zeros, jit, parallel_jit, prange, share_bounds, shares, small_product_limit
+from hcrot.kernels.jit import GRAIN, aligned_empty, aligned_zeros, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
 from hcrot.kernels.winograd_transforms import (
     INPUT_TRANSFORM,
     KERNEL_TRANSFORM,
@@ -245,14 +245,18 @@ def transform_weight_gradient(du, dweight, start, stop):
             )  # fmt: skip
 
 
-@jit
-def transform_weight_share(weight, u, share, num_shares):
+@parallel_jit
+def _transform_weight(weight, u, share, num_shares):
+    if launched(share, num_shares):
+        return
     start, stop = share_bounds(weight.shape[1], share, num_shares)
     transform_weight(weight, u.reshape(36, -1), start, stop)
 
 
-@jit
-def winograd_share(x, u, bias, residual, top, left, y, rows_at_once, share, num_shares):
+@parallel_jit
+def _winograd(x, u, bias, residual, top, left, y, rows_at_once, share, num_shares):
+    if launched(share, num_shares):
+        return
     tile_rows, tiles = (y.shape[1] + 3) // 4, (y.shape[2] + 3) // 4
     channels, outputs = u.shape[1], u.shape[2]
     lines = x.reshape(-1, x.shape[2] * channels)
@@ -275,15 +279,9 @@ def winograd_share(x, u, bias, residual, top, left, y, rows_at_once, share, num_
 
 
 @parallel_jit
-def _winograd(x, weight, bias, residual, top, left, y, u, rows_at_once, num_shares):
-    for share in prange(num_shares):
-        transform_weight_share(weight, u, np.int64(share), num_shares)
-    for share in prange(num_shares):
-        winograd_share(x, u, bias, residual, top, left, y, rows_at_once, np.int64(share), num_shares)
-
-
-@jit
-def weight_gradient_share(x, dy, top, left, du, dbias, rows_at_once, share, num_shares):
+def _weight_gradient(x, dy, top, left, du, dbias, rows_at_once, share, num_shares):
+    if launched(share, num_shares):
+        return
     tile_rows, tiles = (dy.shape[1] + 3) // 4, (dy.shape[2] + 3) // 4
     channels, outputs = x.shape[3], dy.shape[3]
     lines, dlines = x.reshape(-1, x.shape[2] * channels), dy.reshape(-1, dy.shape[2] * outputs)
@@ -321,18 +319,12 @@ def weight_gradient_share(x, dy, top, left, du, dbias, rows_at_once, share, num_
         add(sums, dbias[share])
 
 
-@jit
-def transform_weight_gradient_share(du, dweight, share, num_shares):
+@parallel_jit
+def _transform_weight_gradient(du, dweight, share, num_shares):
+    if launched(share, num_shares):
+        return
     start, stop = share_bounds(dweight.shape[1], share, num_shares)
     transform_weight_gradient(du.reshape(du.shape[0], 36, -1), dweight, start, stop)
-
-
-@parallel_jit
-def _winograd_weight_gradient(x, dy, top, left, du, dbias, dweight, rows_at_once, num_shares):
-    for share in prange(num_shares):
-        weight_gradient_share(x, dy, top, left, du, dbias, rows_at_once, np.int64(share), num_shares)
-    for share in prange(num_shares):
-        transform_weight_gradient_share(du, dweight, np.int64(share), num_shares)
 
 
 def applies(geometry: Geometry) -> bool:
@@ -360,7 +352,8 @@ def winograd(
     y = np.empty((x.shape[0], out_height, out_width, outputs), x.dtype)
     u = np.empty((36, channels, outputs), x.dtype)
     rows_at_once, num_shares = blocks(out_height, out_width, x.shape[0], channels, outputs)
-    _winograd(channels_last(x), matrix, offsets, rest, geometry[4], geometry[6], y, u, rows_at_once, num_shares)
+    _transform_weight(matrix, u, num_shares)
+    _winograd(channels_last(x), u, offsets, rest, geometry[4], geometry[6], y, rows_at_once, num_shares)
     return channels_first(y)
 
 
@@ -399,7 +392,8 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) 
     du = np.empty((num_shares, 36, channels, outputs), x.dtype)
     dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
     dweight = np.empty((9, channels * outputs), x.dtype)
-    _winograd_weight_gradient(channels_last(x), channels_last(dy), geometry[4], geometry[6], du, dbias, dweight, rows_at_once, num_shares)
+    _weight_gradient(channels_last(x), channels_last(dy), geometry[4], geometry[6], du, dbias, rows_at_once, num_shares)
+    _transform_weight_gradient(du, dweight, num_shares)
     return dweight.reshape(3, 3, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0).astype(x.dtype)
 
 
