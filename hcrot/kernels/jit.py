@@ -57,11 +57,11 @@ def parallel_jit(kernel: Callable) -> Callable:
             for share in range(num_shares):
                 compiled(*arguments, share, num_shares)
             return
-        threads = numba.get_num_threads()
         with launching():
-            if num_shares >= threads:
+            if num_shares >= numba.config.NUMBA_NUM_THREADS:
                 compiled(*arguments, ALL, num_shares)
                 return
+            threads = numba.get_num_threads()
             numba.set_num_threads(num_shares)
             try:
                 compiled(*arguments, ALL, num_shares)
@@ -72,13 +72,12 @@ def parallel_jit(kernel: Callable) -> Callable:
     return call
 
 
-_launching = threading.Lock()
-
-
+@functools.cache
 def launching() -> AbstractContextManager:
     """What to hold while threads are launched: nothing, but for Numba's workqueue, which ends the process when two Python threads use it at
     once (it is what Numba takes where it finds neither OpenMP nor TBB)."""
-    return _launching if numba.threading_layer() == "workqueue" else nullcontext()
+    numba.get_num_threads()  # until it has been asked, there is no layer
+    return threading.Lock() if numba.threading_layer() == "workqueue" else nullcontext()
 
 
 ALL = -1
