@@ -156,5 +156,5 @@ def test_an_empty_batch_is_an_empty_result():
     ],
 )
 def test_auto_takes_it_for_float32_3x3_with_work_enough(changes, expected):
-    usual = {"dtype": np.dtype(np.float32), "geometry": SAME, "batch": 16, "out_height": 14, "out_width": 14, "channels": 32, "outputs": 32}
+    usual = {"dtype": np.dtype(np.float32), "geometry": SAME, "batch": 16, "out_height": 14, "out_width": 14, "channels": 32}
     assert winograd_pays(**usual | changes) is expected
