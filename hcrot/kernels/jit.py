@@ -22,16 +22,44 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, typeof_impl
 
 # Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
 # diverges must show it.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
-exact_jit = numba.njit(cache=True, fastmath=FASTMATH - {"reassoc"}, error_model="numpy", nogil=True)
-"""For arithmetic whose order matters, because it is arranged so that rounding errors cancel."""
+compile_function = functools.partial(numba.njit, error_model="numpy", nogil=True, no_cfunc_wrapper=True)
 
-jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True)
+
+class Inner:
+    """A function for use inside kernels. Called from Python it runs as Python, uncompiled.
+
+    Numba would make an ordinary compiled function callable from Python and from C, at a third more time for compiling it.
+    """
+
+    def __init__(self, function: Callable, fastmath: set[str]):
+        functools.update_wrapper(self, function)
+        self.py_func = function
+        self.compiled = compile_function(no_cpython_wrapper=True, fastmath=fastmath)(function)
+
+    def __call__(self, *arguments):
+        return self.py_func(*arguments)
+
+
+@typeof_impl.register(Inner)
+def _type_of_inner(inner, context):
+    """What a kernel sees in its place."""
+    return typeof_impl(inner.compiled, context)
+
+
+def jit(function: Callable) -> Inner:
+    """For functions that are called inside kernels."""
+    return Inner(function, FASTMATH)
+
+
+def exact_jit(function: Callable) -> Inner:
+    """For arithmetic whose order matters, because it is arranged so that rounding errors cancel."""
+    return Inner(function, FASTMATH - {"reassoc"})
 
 
 def parallel_jit(kernel: Callable) -> Callable:
@@ -48,7 +76,7 @@ def parallel_jit(kernel: Callable) -> Callable:
     A single share is done by the caller. With fewer shares than threads only as many threads are woken, for the call alone: waking a thread
     for nothing costs microseconds on an idle machine and a time slice, milliseconds, on a busy one.
     """
-    compiled = jit(kernel)
+    compiled = compile_function(cache=True, fastmath=FASTMATH)(kernel)
 
     @functools.wraps(kernel)
     def call(*arguments):
@@ -103,7 +131,7 @@ def _compile_launched(share, num_shares):
     return launched
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@compile_function(cache=True, parallel=True)
 def launch(call: tuple[int, int], num_shares: int) -> None:
     """Repeat a call, as :func:`this_call` describes it, once for each share, all of them at the same time.
 
@@ -262,7 +290,7 @@ def prepare() -> None:
 def has_compiled_kernels() -> bool:
     """Whether compiled kernels are cached on disk. Those older than any kernel's source are dropped first: Numba itself looks only at the
     file of the kernel that is called, and would go on using what that kernel had compiled in from another file before it changed."""
-    compiled = list(Path(share_bounds._cache.cache_path).glob("*.nbi"))
+    compiled = list(Path(launch._cache.cache_path).glob("*.nbi"))
     newest = max(source.stat().st_mtime for source in Path(__file__).parent.glob("*.py"))
     fresh = [index for index in compiled if index.stat().st_mtime >= newest]
     if len(fresh) < len(compiled):
