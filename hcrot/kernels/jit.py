@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -87,17 +88,24 @@ def parallel_jit(kernel: Callable) -> Callable:
             return
         threads = numba.get_num_threads()
         with launching():
-            if num_shares >= threads:
-                compiled(*arguments, ALL, num_shares)
-                return
-            numba.set_num_threads(num_shares)
+            if num_shares < threads:
+                numba.set_num_threads(num_shares)
             try:
                 compiled(*arguments, ALL, num_shares)
+            except NotImplementedError:  # of launch
+                list(python_threads().map(lambda share: compiled(*arguments, share, num_shares), range(num_shares)))
             finally:
-                numba.set_num_threads(threads)
+                if num_shares < threads:
+                    numba.set_num_threads(threads)
 
     call.compiled = compiled
     return call
+
+
+@functools.cache
+def python_threads() -> ThreadPoolExecutor:
+    """What does the shares where :func:`launch` cannot: slower to start by some 30 microseconds."""
+    return ThreadPoolExecutor(get_num_threads(), "hcrot")
 
 
 _launching = threading.Lock()
@@ -137,13 +145,19 @@ def launch(call: tuple[int, int], num_shares: int) -> None:
 
     Raises:
         RuntimeError: an error was raised in one of them; most likely there was no memory left.
+        NotImplementedError: the call has no address.
     """
     function, frame = call
+    if function == 0:
+        raise NotImplementedError
     for share in prange(num_shares):
         repeat_call(function, frame, np.int64(share))
     if number_at(frame) != 0:
         raise RuntimeError("an error was raised in one of a kernel's threads; was there memory left?")
 
+
+LAST_ARGUMENTS = ["arg.share", "arg.num_shares"]
+"""As what the last two arguments of a kernel appear in its compiled function."""
 
 WORD, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 
@@ -159,26 +173,27 @@ def this_call(typing_context):
     another share, and of the frame, a structure with a number that is set to 1 when a repetition fails, and the call's own arguments.
 
     A compiled function's arguments are: where to put its result, where to put its exception, then those of the Python function. Arrays are
-    spread over several of them, an integer is one.
+    spread over several of them, an integer is one. Should a version of Numba pass other ones, both addresses are 0.
     """
 
     def generate(context, builder, signature, arguments):
-        kernel = builder.function
-        if [argument.name for argument in kernel.args[-2:]] != ["arg.share", "arg.num_shares"]:
-            raise NotImplementedError(f"this_call: this version of Numba passes other arguments than expected: {kernel.args}")
-        layout = ir.LiteralStructType([WORD, *(argument.type for argument in kernel.args)])
+        kernel, inputs = builder.function, builder.function.args[2:]
+        names = [argument.name for argument in inputs]
+        if not all(name.startswith("arg.") for name in names) or names[-2:] != LAST_ARGUMENTS:
+            return context.make_tuple(builder, signature.return_type, [WORD(0), WORD(0)])
+        layout = ir.LiteralStructType([WORD, *(argument.type for argument in inputs)])
         frame = cgutils.alloca_once(builder, layout)
-        for position, value in enumerate([WORD(0), *kernel.args]):
+        for position, value in enumerate([WORD(0), *inputs]):
             builder.store(value, field(builder, frame, position))
         function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [WORD, WORD]), builder.module.get_unique_name("repeat"))
         function.linkage = "internal"
         address, share = function.args
         repeat = ir.IRBuilder(function.append_basic_block())
         shared = repeat.inttoptr(address, layout.as_pointer())
-        result, exception = (repeat.bitcast(repeat.alloca(POINTER), argument.type) for argument in kernel.args[:2])
-        others = [repeat.load(field(repeat, shared, position)) for position in range(3, len(kernel.args) - 1)]
-        num_shares = repeat.load(field(repeat, shared, len(kernel.args)))
-        status = repeat.call(kernel, [result, exception, *others, share, num_shares])
+        values = [repeat.load(field(repeat, shared, 1 + position)) for position in range(len(inputs))]
+        values[-2] = share
+        outputs = [repeat.bitcast(repeat.alloca(POINTER), argument.type) for argument in kernel.args[:2]]
+        status = repeat.call(kernel, [*outputs, *values])
         with repeat.if_then(repeat.icmp_signed("!=", status, status.type(0))):
             repeat.store(WORD(1), field(repeat, shared, 0))
         repeat.ret_void()
@@ -284,7 +299,7 @@ def prepare() -> None:
     hold_scipy_blas_to_one_thread()
     keep_freed_memory()
     if not numba.config.DISABLE_JIT and not has_compiled_kernels():
-        print("hcrot: compiling kernels (first run only, about 25 seconds)", file=sys.stderr, flush=True)
+        print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
 
 
 def has_compiled_kernels() -> bool:
