@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -22,16 +23,44 @@ import numpy as np
 from llvmlite import ir
 from numba import prange, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, typeof_impl
 
 # Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
 # diverges must show it.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
-exact_jit = numba.njit(cache=True, fastmath=FASTMATH - {"reassoc"}, error_model="numpy", nogil=True)
-"""For arithmetic whose order matters, because it is arranged so that rounding errors cancel."""
+compile_function = functools.partial(numba.njit, error_model="numpy", nogil=True, no_cfunc_wrapper=True)
 
-jit = numba.njit(cache=True, fastmath=FASTMATH, error_model="numpy", nogil=True)
+
+class Inner:
+    """A function for use inside kernels. Called from Python it runs as Python, uncompiled.
+
+    Numba would make an ordinary compiled function callable from Python and from C, at a third more time for compiling it.
+    """
+
+    def __init__(self, function: Callable, fastmath: set[str]):
+        functools.update_wrapper(self, function)
+        self.py_func = function
+        self.compiled = compile_function(no_cpython_wrapper=True, fastmath=fastmath)(function)
+
+    def __call__(self, *arguments):
+        return self.py_func(*arguments)
+
+
+@typeof_impl.register(Inner)
+def _type_of_inner(inner, context):
+    """What a kernel sees in its place."""
+    return typeof_impl(inner.compiled, context)
+
+
+def jit(function: Callable) -> Inner:
+    """For functions that are called inside kernels."""
+    return Inner(function, FASTMATH)
+
+
+def exact_jit(function: Callable) -> Inner:
+    """For arithmetic whose order matters, because it is arranged so that rounding errors cancel."""
+    return Inner(function, FASTMATH - {"reassoc"})
 
 
 def parallel_jit(kernel: Callable) -> Callable:
@@ -48,7 +77,7 @@ def parallel_jit(kernel: Callable) -> Callable:
     A single share is done by the caller. With fewer shares than threads only as many threads are woken, for the call alone: waking a thread
     for nothing costs microseconds on an idle machine and a time slice, milliseconds, on a busy one.
     """
-    compiled = jit(kernel)
+    compiled = compile_function(cache=True, fastmath=FASTMATH)(kernel)
 
     @functools.wraps(kernel)
     def call(*arguments):
@@ -58,18 +87,25 @@ def parallel_jit(kernel: Callable) -> Callable:
                 compiled(*arguments, share, num_shares)
             return
         with launching():
-            if num_shares >= numba.config.NUMBA_NUM_THREADS:
-                compiled(*arguments, ALL, num_shares)
-                return
-            threads = numba.get_num_threads()
-            numba.set_num_threads(num_shares)
+            threads = numba.get_num_threads() if num_shares < numba.config.NUMBA_NUM_THREADS else num_shares
+            if num_shares < threads:
+                numba.set_num_threads(num_shares)
             try:
                 compiled(*arguments, ALL, num_shares)
+            except NotImplementedError:  # of launch
+                list(python_threads().map(lambda share: compiled(*arguments, share, num_shares), range(num_shares)))
             finally:
-                numba.set_num_threads(threads)
+                if num_shares < threads:
+                    numba.set_num_threads(threads)
 
     call.compiled = compiled
     return call
+
+
+@functools.cache
+def python_threads() -> ThreadPoolExecutor:
+    """What does the shares where :func:`launch` cannot: slower to start by some 30 microseconds."""
+    return ThreadPoolExecutor(get_num_threads(), "hcrot")
 
 
 @functools.cache
@@ -102,19 +138,25 @@ def _compile_launched(share, num_shares):
     return launched
 
 
-@numba.njit(cache=True, nogil=True, parallel=True)
+@compile_function(cache=True, parallel=True)
 def launch(call: tuple[int, int], num_shares: int) -> None:
     """Repeat a call, as :func:`this_call` describes it, once for each share, all of them at the same time.
 
     Raises:
         RuntimeError: an error was raised in one of them; most likely there was no memory left.
+        NotImplementedError: the call has no address.
     """
     function, frame = call
+    if function == 0:
+        raise NotImplementedError
     for share in prange(num_shares):
         repeat_call(function, frame, np.int64(share))
     if number_at(frame) != 0:
         raise RuntimeError("an error was raised in one of a kernel's threads; was there memory left?")
 
+
+LAST_ARGUMENTS = ["arg.share", "arg.num_shares"]
+"""As what the last two arguments of a kernel appear in its compiled function."""
 
 WORD, POINTER = ir.IntType(64), ir.IntType(8).as_pointer()
 
@@ -130,26 +172,27 @@ def this_call(typing_context):
     another share, and of the frame, a structure with a number that is set to 1 when a repetition fails, and the call's own arguments.
 
     A compiled function's arguments are: where to put its result, where to put its exception, then those of the Python function. Arrays are
-    spread over several of them, an integer is one.
+    spread over several of them, an integer is one. Should a version of Numba pass other ones, both addresses are 0.
     """
 
     def generate(context, builder, signature, arguments):
-        kernel = builder.function
-        if [argument.name for argument in kernel.args[-2:]] != ["arg.share", "arg.num_shares"]:
-            raise NotImplementedError(f"this_call: this version of Numba passes other arguments than expected: {kernel.args}")
-        layout = ir.LiteralStructType([WORD, *(argument.type for argument in kernel.args)])
+        kernel, inputs = builder.function, builder.function.args[2:]
+        names = [argument.name for argument in inputs]
+        if not all(name.startswith("arg.") for name in names) or names[-2:] != LAST_ARGUMENTS:
+            return context.make_tuple(builder, signature.return_type, [WORD(0), WORD(0)])
+        layout = ir.LiteralStructType([WORD, *(argument.type for argument in inputs)])
         frame = cgutils.alloca_once(builder, layout)
-        for position, value in enumerate([WORD(0), *kernel.args]):
+        for position, value in enumerate([WORD(0), *inputs]):
             builder.store(value, field(builder, frame, position))
         function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [WORD, WORD]), builder.module.get_unique_name("repeat"))
         function.linkage = "internal"
         address, share = function.args
         repeat = ir.IRBuilder(function.append_basic_block())
         shared = repeat.inttoptr(address, layout.as_pointer())
-        result, exception = (repeat.bitcast(repeat.alloca(POINTER), argument.type) for argument in kernel.args[:2])
-        others = [repeat.load(field(repeat, shared, position)) for position in range(3, len(kernel.args) - 1)]
-        num_shares = repeat.load(field(repeat, shared, len(kernel.args)))
-        status = repeat.call(kernel, [result, exception, *others, share, num_shares])
+        values = [repeat.load(field(repeat, shared, 1 + position)) for position in range(len(inputs))]
+        values[-2] = share
+        outputs = [repeat.bitcast(repeat.alloca(POINTER), argument.type) for argument in kernel.args[:2]]
+        status = repeat.call(kernel, [*outputs, *values])
         with repeat.if_then(repeat.icmp_signed("!=", status, status.type(0))):
             repeat.store(WORD(1), field(repeat, shared, 0))
         repeat.ret_void()
@@ -255,13 +298,13 @@ def prepare() -> None:
     hold_scipy_blas_to_one_thread()
     keep_freed_memory()
     if not numba.config.DISABLE_JIT and not has_compiled_kernels():
-        print("hcrot: compiling kernels (first run only, about 25 seconds)", file=sys.stderr, flush=True)
+        print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
 
 
 def has_compiled_kernels() -> bool:
     """Whether compiled kernels are cached on disk. Those older than any kernel's source are dropped first: Numba itself looks only at the
     file of the kernel that is called, and would go on using what that kernel had compiled in from another file before it changed."""
-    compiled = list(Path(share_bounds._cache.cache_path).glob("*.nbi"))
+    compiled = list(Path(launch._cache.cache_path).glob("*.nbi"))
     newest = max(source.stat().st_mtime for source in Path(__file__).parent.glob("*.py"))
     fresh = [index for index in compiled if index.stat().st_mtime >= newest]
     if len(fresh) < len(compiled):

@@ -201,9 +201,12 @@ def place(patches, tile, tiles, image, tile_row, bias):
                     target[4 * t + j, o] = source[t, o] + bias[o]
 
 
-@jit
-def transform_weight(weight, u, start, stop):
-    """``U = G g G^T`` for entries ``start <= k < stop`` of the (C, O) plane: weight (9, C O) to u (36, C O)."""
+@parallel_jit
+def _transform_weight(weight, u, share, num_shares):
+    """``U = G g G^T`` for a share of the entries of the (C, O) plane: weight (9, C O) to u (36, C O)."""
+    if launched(share, num_shares):
+        return
+    start, stop = share_bounds(weight.shape[1], share, num_shares)
     rows = np.empty((18, min(LANES, stop - start)), weight.dtype)
     for k in range(start, stop, LANES):
         z = min(k + LANES, stop)
@@ -221,17 +224,20 @@ def transform_weight(weight, u, start, stop):
             )  # fmt: skip
 
 
-@jit
-def transform_weight_gradient(du, dweight, start, stop):
-    """``dg = G^T dU G`` for entries ``start <= k < stop``: du (shares, 36, C O), added up in its first share, to dweight (9, C O)."""
+@parallel_jit
+def _transform_weight_gradient(du, dweight, share, num_shares):
+    """``dg = G^T dU G`` for a share of the entries: du (shares, 36, C O), added up in its first share, to dweight (9, C O)."""
+    if launched(share, num_shares):
+        return
+    start, stop = share_bounds(dweight.shape[1], share, num_shares)
     rows = np.empty((18, min(LANES, stop - start)), du.dtype)
     for k in range(start, stop, LANES):
         z = min(k + LANES, stop)
         n = z - k
         u = du[0]
-        for share in range(1, du.shape[0]):
+        for other in range(1, du.shape[0]):
             for e in range(36):
-                add(du[share, e, k:z], u[e, k:z])
+                add(du[other, e, k:z], u[e, k:z])
         for j in range(6):
             transform_kernel_adjoint(
                 u[j, k:z], u[6 + j, k:z], u[12 + j, k:z], u[18 + j, k:z], u[24 + j, k:z], u[30 + j, k:z],
@@ -243,14 +249,6 @@ def transform_weight_gradient(du, dweight, start, stop):
                 rows[e, :n], rows[e + 1, :n], rows[e + 2, :n], rows[e + 3, :n], rows[e + 4, :n], rows[e + 5, :n],
                 dweight[d, k:z], dweight[d + 1, k:z], dweight[d + 2, k:z],
             )  # fmt: skip
-
-
-@parallel_jit
-def _transform_weight(weight, u, share, num_shares):
-    if launched(share, num_shares):
-        return
-    start, stop = share_bounds(weight.shape[1], share, num_shares)
-    transform_weight(weight, u.reshape(36, -1), start, stop)
 
 
 @parallel_jit
@@ -319,14 +317,6 @@ def _weight_gradient(x, dy, top, left, du, dbias, rows_at_once, share, num_share
         add(sums, dbias[share])
 
 
-@parallel_jit
-def _transform_weight_gradient(du, dweight, share, num_shares):
-    if launched(share, num_shares):
-        return
-    start, stop = share_bounds(dweight.shape[1], share, num_shares)
-    transform_weight_gradient(du.reshape(du.shape[0], 36, -1), dweight, start, stop)
-
-
 def applies(geometry: Geometry) -> bool:
     """Whether a convolution of this geometry can be done by Winograd's algorithm: 3x3, stride 1, dilation 1."""
     return geometry[:4] == (3, 3, 1, 1) and geometry[8:] == (1, 1)
@@ -352,7 +342,7 @@ def winograd(
     y = np.empty((x.shape[0], out_height, out_width, outputs), x.dtype)
     u = np.empty((36, channels, outputs), x.dtype)
     rows_at_once, num_shares = blocks(out_height, out_width, x.shape[0], channels, outputs)
-    _transform_weight(matrix, u, num_shares)
+    _transform_weight(matrix, u.reshape(36, -1), num_shares)
     _winograd(channels_last(x), u, offsets, rest, geometry[4], geometry[6], y, rows_at_once, num_shares)
     return channels_first(y)
 
@@ -393,7 +383,7 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) 
     dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
     dweight = np.empty((9, channels * outputs), x.dtype)
     _weight_gradient(channels_last(x), channels_last(dy), geometry[4], geometry[6], du, dbias, rows_at_once, num_shares)
-    _transform_weight_gradient(du, dweight, num_shares)
+    _transform_weight_gradient(du.reshape(num_shares, 36, -1), dweight, num_shares)
     return dweight.reshape(3, 3, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0).astype(x.dtype)
 
 

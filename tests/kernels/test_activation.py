@@ -15,10 +15,10 @@ from hcrot.kernels.activation import (
     silu_gradient_reference,
     silu_reference,
 )
-from hcrot.kernels.jit import jit
+from hcrot.kernels.jit import FASTMATH, compile_function
 
 
-@jit
+@compile_function(fastmath=FASTMATH)
 def exp_of_each(x, out):
     for k in range(x.size):
         out[k] = exp(x[k])

@@ -67,6 +67,68 @@ def test_share_bounds_cover_the_work_evenly(work, num_shares):
     assert max(sizes) - min(sizes) <= 1
 
 
+# ---------------------------------------------------------------- kernels
+
+
+@jit.parallel_jit
+def each_share(x, factor, out, fail, share, num_shares):
+    if jit.launched(share, num_shares):
+        return
+    if share == fail:
+        raise ValueError("on purpose")
+    first, last = jit.share_bounds(x.size, share, num_shares)
+    for k in range(first, last):
+        out[k] += factor[0] * x[k] + factor[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("num_shares", [1, 2, 3, 8])
+def test_every_share_is_done_once_with_the_arguments_of_the_call(dtype, num_shares):
+    """More shares than threads, as many and fewer; tuples, scalars and arrays arrive whole."""
+    x = np.arange(11, dtype=dtype)
+    out = np.zeros_like(x)
+    each_share(x, (dtype(2), 3), out, -1, num_shares)
+    np.testing.assert_array_equal(out, 2 * x + 3)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
+def test_an_error_in_a_thread_is_raised():
+    x = np.ones(4)
+    for share in (0, 1):
+        with pytest.raises(RuntimeError, match="an error was raised in one of a kernel's threads"):
+            each_share(x, (1.0, 0), x.copy(), share, 2)
+    with pytest.raises(ValueError, match="on purpose"):
+        each_share(x, (1.0, 0), x.copy(), 0, 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_shares_are_launched_by_numba_or_else_by_python(tmp_path, known, layer):
+    """By Python's threads if a version of Numba passes other arguments than those known here. Twice: compiled, then cached."""
+    script = f"""
+        import numpy as np
+        from hcrot.kernels import activation, jit
+        if not {known}:
+            jit.LAST_ARGUMENTS.append("another")
+        for dtype in (np.float32, np.float64):
+            x = np.linspace(-5, 5, 1001, dtype=dtype)
+            y = np.full_like(x, np.nan)
+            activation._silu(x, y, 2)
+            np.testing.assert_allclose(y, activation.silu_reference(x), rtol=1e-5)
+        print(jit.python_threads.cache_info().currsize)
+    """
+    for _ in range(2):
+        result = run(script, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.split() == ["0" if known else "1"]
+
+
+def test_inner_functions_run_in_python_too():
+    """They have no entry for Python; called from there their source runs."""
+    assert jit.share_bounds(7, 1, 2) == jit.share_bounds.py_func(7, 1, 2) == (3, 7)
+    assert numba.config.DISABLE_JIT or not hasattr(jit.share_bounds, "signatures")
+
+
 # ---------------------------------------------------------------- BLAS
 
 
@@ -98,9 +160,11 @@ def test_only_the_blas_of_kernels_is_held_to_one_thread():
 
 def test_the_first_run_says_that_it_compiles_and_later_ones_do_not(tmp_path):
     script = """
+        import numpy as np
         from hcrot.kernels import jit
+        from hcrot.kernels.activation import silu
         jit.prepare(); jit.prepare()
-        jit.share_bounds(7, 0, 2)
+        silu(np.ones(3, np.float32))
         jit.prepare.cache_clear(); jit.prepare()
     """
     result = run(script, NUMBA_CACHE_DIR=str(tmp_path))
@@ -115,7 +179,7 @@ def test_kernels_run_without_compilation():
         import numpy as np, numba
         from hcrot.kernels import conv, im2col
         from hcrot.kernels.conv import conv2d, conv2d_reference
-        assert numba.config.DISABLE_JIT and not hasattr(im2col.unfold, "signatures")
+        assert numba.config.DISABLE_JIT and not hasattr(conv._conv2d.compiled, "signatures")
         rng = np.random.default_rng(0)
         x = rng.standard_normal((2, 3, 5, 4))
         columns = im2col.im2col(x, (3, 2), (2, 1), 1)
@@ -160,7 +224,7 @@ def test_not_a_number_and_infinity_stay_what_they_are(value):
 
 
 def test_compiled_kernels_older_than_any_source_are_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(jit.share_bounds._cache.__class__, "cache_path", str(tmp_path))
+    monkeypatch.setattr(jit.launch._cache.__class__, "cache_path", str(tmp_path))
     assert not jit.has_compiled_kernels()
     index = tmp_path / "kernel.nbi"
     index.touch()

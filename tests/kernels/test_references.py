@@ -22,7 +22,10 @@ HELPERS = {
     "conv": {"rows_per_block", "weight_matrix", "winograd_pays", "uses_winograd"},
     "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
     "jit": {
+        "jit",
+        "exact_jit",
         "parallel_jit",
+        "python_threads",
         "set_num_threads",
         "get_num_threads",
         "shares",
