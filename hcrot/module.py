@@ -270,16 +270,22 @@ def check_gradient(name: str, dout: np.ndarray, shape: tuple[int, ...], dtype: n
         raise ValueError(f"{name}.backward: expected dout like the output, {np.dtype(dtype)} {tuple(shape)}, got {got}")
 
 
+def check_term(name: str, term: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise a ValueError that begins with ``name`` unless what is to be added to an array of this shape and dtype has them too."""
+    if term.shape != shape or term.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype} of shape {tuple(shape)}, got {term.dtype} of shape {term.shape}")
+
+
 class Identity(Module):
-    """``y = x``, any shape; where a network has a place for a layer but no layer."""
+    """``y = x``, any shape; where a network has a place for a layer but no layer. Backward adds the residual, if there is one."""
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.save(True)
         return x
 
-    def backward(self, dout: np.ndarray) -> np.ndarray:
+    def backward(self, dout: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
         self.saved()
-        return dout
+        return dout if residual is None else dout + residual
 
 
 class Sequential(Module):

@@ -31,6 +31,8 @@ from hcrot.kernels.im2col import (
 from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
 from hcrot.kernels.winograd import applies, winograd, winograd_weight_gradient
 
+FLOAT32 = np.dtype(np.float32)
+
 POINTWISE: Geometry = (1, 1, 1, 1, 0, 0, 0, 0, 1, 1)
 """The geometry of a 1x1 convolution."""
 
@@ -140,16 +142,17 @@ def winograd_pays(dtype: np.dtype, geometry: Geometry, batch: int, out_height: i
     add up in a product. Measured on Zen 4 over 30 shapes at batch 1 to 64: nearly all that are taken are faster, by up to 2.8 times.
     float64, which is for checking gradients, is left to im2col.
     """
+    if dtype != FLOAT32 or channels < 16 or not applies(geometry):
+        return False
     tiles = batch * -(-out_height // 4) * -(-out_width // 4)
-    full = 6 * (tiles + 20) <= batch * out_height * out_width
-    return dtype == np.float32 and applies(geometry) and channels >= 16 and full
+    return 6 * (tiles + 20) <= batch * out_height * out_width
 
 
 def uses_winograd(algorithm: str, x: np.ndarray, geometry: Geometry, out_height: int, out_width: int) -> bool:
     """What an ``algorithm`` ("auto", "im2col" or "winograd") comes to for an input (B, C, H, W)."""
     if algorithm == "auto":
         return winograd_pays(x.dtype, geometry, x.shape[0], out_height, out_width, x.shape[1])
-    return algorithm == "winograd" and x.dtype == np.float32
+    return algorithm == "winograd" and x.dtype == FLOAT32
 
 
 def conv2d(
@@ -178,16 +181,23 @@ def conv2d(
     out_h, out_w = output_size(x.shape[2], x.shape[3], geometry)
     if uses_winograd(algorithm, x, geometry, out_h, out_w):
         return winograd(x, weight, bias, geometry, residual)
-    matrix = weight_matrix(weight)
-    kernel_h, depth, outputs = matrix.shape
-    y = np.empty((x.shape[0], out_h, out_w, outputs), x.dtype)
-    pixels = x.shape[0] * out_h * out_w
-    offsets = np.zeros((1, outputs), x.dtype) if bias is None else np.ascontiguousarray(bias).reshape(-1, outputs)
-    rest = np.empty((0, outputs), x.dtype) if residual is None else channels_last(residual).reshape(pixels, outputs)
+    y = np.empty((x.shape[0], out_h, out_w, weight.shape[0]), x.dtype)
+    rest = None if residual is None else channels_last(residual)
+    _convolve(channels_last(x), weight_matrix(weight), bias, geometry, rest, y)
+    return channels_first(y)
+
+
+def _convolve(
+    x: np.ndarray, matrix: np.ndarray, bias: np.ndarray | None, geometry: Geometry, residual: np.ndarray | None, y: np.ndarray
+) -> None:
+    """Write :func:`conv2d` by im2col to y: x, residual and y channels-last, ``matrix`` a :func:`weight_matrix`."""
+    _, depth, outputs = matrix.shape
+    pixels = y.size // outputs
+    offsets = np.zeros((1, outputs), y.dtype) if bias is None else np.ascontiguousarray(bias).reshape(-1, outputs)
+    rest = np.empty((0, outputs), y.dtype) if residual is None else residual.reshape(pixels, outputs)
     num_shares = shares(pixels * matrix.size, GRAIN)
     block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
-    _conv2d(channels_last(x), matrix, offsets, rest, geometry, y, block, num_shares)
-    return channels_first(y)
+    _conv2d(x, matrix, offsets, rest, geometry, y, block, num_shares)
 
 
 def conv2d_reference(
@@ -289,23 +299,28 @@ def _arguments(geometry: Geometry) -> tuple:
     return geometry[:2], geometry[2:4], geometry[4:8], geometry[8:]
 
 
-def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """``x W^T + b`` over the last axis, as a 1x1 convolution whose pixels are the rows.
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
+    """``x W^T + b + residual`` over the last axis, as a 1x1 convolution whose pixels are the rows.
 
     Args:
-        x: (..., I). weight: (O, I), fastest if its memory is ordered (I, O). bias: (O,) or None.
+        x: (..., I). weight: (O, I), fastest if its memory is ordered (I, O). bias: (O,) or None. residual: (..., O) or None.
 
     Returns:
         (..., O), C-contiguous.
     """
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1], 1, 1)
-    return conv2d(rows, weight[:, :, None, None], bias, POINTWISE).reshape(*x.shape[:-1], weight.shape[0])
+    outputs, features = weight.shape
+    y = np.empty((*x.shape[:-1], outputs), x.dtype)
+    rows = np.ascontiguousarray(x).reshape(-1, 1, 1, features)
+    matrix = np.ascontiguousarray(weight.T).reshape(1, features, outputs)
+    _convolve(rows, matrix, bias, POINTWISE, residual, y.reshape(-1, 1, 1, outputs))
+    return y
 
 
-def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
     """:func:`linear` in plain NumPy."""
     y = x @ weight.T
-    return y if bias is None else y + bias
+    y = y if bias is None else y + bias
+    return y if residual is None else y + residual
 
 
 def linear_weight_gradient(x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -81,8 +81,11 @@ def parallel_jit(kernel: Callable) -> Callable:
 
     @functools.wraps(kernel)
     def call(*arguments):
-        *arguments, num_shares = arguments
-        if num_shares == 1 or numba.config.DISABLE_JIT:
+        num_shares, arguments = arguments[-1], arguments[:-1]
+        if num_shares == 1:
+            compiled(*arguments, 0, 1)
+            return
+        if numba.config.DISABLE_JIT:
             for share in range(num_shares):
                 compiled(*arguments, share, num_shares)
             return

@@ -86,6 +86,13 @@ def combine(dn, scale, x, slope, offset):
 
 
 @jit
+def combine_and_add(dn, scale, x, slope, offset, residual):
+    """``dn <- scale dn + slope x + offset + residual``."""
+    for k in range(x.size):
+        dn[k] = dn[k] * scale[k] + (x[k] * slope[k] + offset[k]) + residual[k]
+
+
+@jit
 def strip_length(most, period):
     """A power of two, so that strips can be halved, times ``period``: the largest that is at most ``most``, if any is."""
     length = period
@@ -192,7 +199,7 @@ def gradient_moments(dy, x, silu, dn, strips, totals):
 
 
 @parallel_jit
-def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, dx, dparameters, strip, share, num_shares):
+def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, residual, dx, dparameters, strip, share, num_shares):
     if launched(share, num_shares):
         return
     groups, channels = mean.shape[1], weight.size
@@ -225,18 +232,23 @@ def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, dx, dparameters,
         repeat_strip(slope, channels)
         for start in range(0, x.shape[1], strip):
             end = min(start + strip, x.shape[1])
-            combine(dx[b, start:end], scale, x[b, start:end], slope, offset)
+            if residual.size > 0:
+                combine_and_add(dx[b, start:end], scale, x[b, start:end], slope, offset, residual[b, start:end])
+            else:
+                combine(dx[b, start:end], scale, x[b, start:end], slope, offset)
 
 
 def _pixels(x: np.ndarray) -> np.ndarray:
     """Images (B, C, ...) as (B, P C), one pixel after the other: a view if their memory is channels-last, else a copy."""
-    return np.ascontiguousarray(x.transpose(0, *range(2, x.ndim), 1)).reshape(x.shape[0], math.prod(x.shape[1:]))
+    axes = (0, 2, 3, 1) if x.ndim == 4 else (0, *range(2, x.ndim), 1)
+    return np.ascontiguousarray(x.transpose(axes)).reshape(len(x), -1)
 
 
 def _images(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The way back from :func:`_pixels`: a view."""
-    batch, channels, *sizes = shape
-    return pixels.reshape(batch, *sizes, channels).transpose(0, len(sizes) + 1, *range(1, len(sizes) + 1))
+    last = len(shape) - 1
+    axes = (0, 3, 1, 2) if last == 3 else (0, last, *range(1, last))
+    return pixels.reshape(shape[0], *shape[2:], shape[1]).transpose(axes)
 
 
 def group_norm(
@@ -256,10 +268,9 @@ def group_norm(
     """
     pixels = _pixels(x)
     y = np.empty_like(pixels)
-    mean, rstd = np.empty((2, x.shape[0], num_groups), x.dtype)
+    mean, rstd = np.empty((len(x), num_groups), x.dtype), np.empty((len(x), num_groups), x.dtype)
     weight, bias = np.ascontiguousarray(weight), np.ascontiguousarray(bias)
-    num_shares = shares(x.shape[0], 1)
-    _group_norm(pixels, weight, bias, eps, silu, y, mean, rstd, strip_length(STRIP, x.shape[1]), num_shares)
+    _group_norm(pixels, weight, bias, eps, silu, y, mean, rstd, strip_length(STRIP, x.shape[1]), shares(len(x), 1))
     return _images(y, x.shape), mean, rstd
 
 
@@ -287,7 +298,14 @@ def group_norm_reference(
 
 
 def group_norm_backward(
-    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, rstd: np.ndarray, weight: np.ndarray, bias: np.ndarray, silu: bool
+    dy: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    rstd: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    silu: bool,
+    residual: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gradient of :func:`group_norm`.
 
@@ -295,6 +313,7 @@ def group_norm_backward(
         dy: (B, C, ...), the gradient of y.
         x, weight, bias, silu: as in the forward pass.
         mean, rstd: (B, G), what it returned.
+        residual: (B, C, ...) or None, added to dx where it is written, which saves a pass through memory.
 
     Returns:
         dx (B, C, ...), memory channels-last, dweight and dbias (C,). All of x's dtype.
@@ -305,13 +324,21 @@ def group_norm_backward(
     dparameters = np.zeros((num_shares, 2, x.shape[1]))
     mean, rstd, weight, bias = (np.ascontiguousarray(a) for a in (mean, rstd, weight, bias))
     strip = strip_length(STRIP, x.shape[1])
-    _group_norm_backward(_pixels(dy), pixels, mean, rstd, weight, bias, silu, dx, dparameters, strip, num_shares)
+    rest = np.empty((0, 0), x.dtype) if residual is None else _pixels(residual)
+    _group_norm_backward(_pixels(dy), pixels, mean, rstd, weight, bias, silu, rest, dx, dparameters, strip, num_shares)
     dweight, dbias = dparameters.sum(axis=0).astype(x.dtype)
     return _images(dx, x.shape), dweight, dbias
 
 
 def group_norm_backward_reference(
-    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, rstd: np.ndarray, weight: np.ndarray, bias: np.ndarray, silu: bool
+    dy: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    rstd: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    silu: bool,
+    residual: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`group_norm_backward` in plain NumPy."""
     xhat, scale, n = _affine_reference(x, mean, rstd, weight, bias)
@@ -322,4 +349,5 @@ def group_norm_backward_reference(
     m1, m2 = ((scale * a).reshape(*mean.shape, -1).mean(axis=2) for a in (dn, dn * xhat))
     m1, m2, rstd = (_expand(a, x.shape[1], x.ndim) for a in (m1, m2, rstd))
     pixels = (0, *range(2, x.ndim))
-    return rstd * (scale * dn - m1 - xhat * m2), (dn * xhat).sum(axis=pixels), dn.sum(axis=pixels)
+    dx = rstd * (scale * dn - m1 - xhat * m2)
+    return dx if residual is None else dx + residual, (dn * xhat).sum(axis=pixels), dn.sum(axis=pixels)

@@ -75,9 +75,7 @@ class Attention(Module):
         q, k, v = self.to_q(t), self.to_k(t), self.to_v(t)
         o, logsum = attention(q, k, v, self.heads)
         self.save(q, k, v, logsum, x.shape)
-        y = images(self.to_out[0](o), x.shape)
-        if self.residual_connection:
-            y = y + x
+        y = images(self.to_out[0](o, residual=tokens(x) if self.residual_connection else None), x.shape)
         return y if self.rescale_output_factor == 1 else y / self.rescale_output_factor
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
@@ -86,9 +84,8 @@ class Attention(Module):
         dy = dout if self.rescale_output_factor == 1 else dout / self.rescale_output_factor
         do = self.to_out[0].backward(tokens(dy))
         dq, dk, dv = attention_backward(do, q, k, v, logsum, self.heads)
-        dt = self.to_q.backward(dq) + self.to_k.backward(dk) + self.to_v.backward(dv)
-        dx = self.group_norm.backward(images(dt, dout.shape))
-        return dx + dy if self.residual_connection else dx
+        dt = self.to_q.backward(dq, residual=self.to_k.backward(dk, residual=self.to_v.backward(dv)))
+        return self.group_norm.backward(images(dt, dout.shape), residual=dy if self.residual_connection else None)
 
     def describe(self) -> str:
         return (

@@ -10,7 +10,7 @@ from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from hcrot.kernels.im2col import make_geometry, output_size, pair
 from hcrot.kernels.winograd import applies
-from hcrot.module import Module, Parameter, check_gradient, describe_shape
+from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
 
 class Conv2d(Module):
@@ -92,9 +92,9 @@ class Conv2d(Module):
                 f"padding {self.geometry[4:8]} and dilation {self.geometry[8:]}"
             )
         if shift is not None:
-            check_term("shift", shift, (x.shape[0], self.out_channels), x.dtype)
+            check_term("Conv2d: shift", shift, (x.shape[0], self.out_channels), x.dtype)
         if residual is not None:
-            check_term("residual", residual, (x.shape[0], self.out_channels, *size), x.dtype)
+            check_term("Conv2d: residual", residual, (x.shape[0], self.out_channels, *size), x.dtype)
         self.save(x)
         bias = self.bias.data if self.bias else None
         if shift is not None:
@@ -218,12 +218,6 @@ class ConvTranspose2d(Module):
 def kernel_order(weight: np.ndarray) -> np.ndarray:
     """The same (O, C, KH, KW) weight, its memory ordered (KH, KW, C, O), as the kernels multiply it."""
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
-
-
-def check_term(name: str, term: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Raise a ValueError unless what Conv2d is to add to its output, its argument ``name``, has this shape and dtype."""
-    if term.shape != shape or term.dtype != dtype:
-        raise ValueError(f"Conv2d: {name} must be {dtype} of shape {shape}, got {term.dtype} of shape {term.shape}")
 
 
 def check_images(name: str, x: np.ndarray, channels: int, dtype: np.dtype) -> None:

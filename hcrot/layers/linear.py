@@ -4,13 +4,16 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.conv import linear, linear_weight_gradient
-from hcrot.module import Module, Parameter, check_gradient, describe_shape
+from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
 
 class Linear(Module):
     """``y = x W^T + b`` over the last axis.
 
     Backward: ``dW = dout^T x``, ``db = sum dout``, ``dx = dout W``.
+
+    A ``residual``, an array like y in forward and like x in backward, is added where the result is written, which saves a pass through
+    memory. Its gradient is for its owner to take.
 
     Args:
         in_features: I, length of the last axis of the input.
@@ -34,22 +37,26 @@ class Linear(Module):
         self.weight = Parameter(np.ascontiguousarray(weight.T).T)
         self.bias = Parameter(offset) if bias else None
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
+    def forward(self, x: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
         if not isinstance(x, np.ndarray) or x.ndim < 1 or x.shape[-1] != self.in_features or x.size == 0:
             raise ValueError(f"Linear: expected an array whose last axis has in_features {self.in_features}, got {describe_shape(x)}")
         if x.dtype != self.weight.data.dtype:
             raise ValueError(f"Linear: expected a {self.weight.data.dtype} array, as the weight is, got {x.dtype}")
+        if residual is not None:
+            check_term("Linear: residual", residual, (*x.shape[:-1], self.out_features), x.dtype)
         self.save(x)
-        return linear(x, self.weight.data, self.bias.data if self.bias else None)
+        return linear(x, self.weight.data, self.bias.data if self.bias else None, residual)
 
-    def backward(self, dout: np.ndarray) -> np.ndarray:
+    def backward(self, dout: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
         x = self.saved()
         check_gradient("Linear", dout, (*x.shape[:-1], self.out_features), x.dtype)
+        if residual is not None:
+            check_term("Linear.backward: residual", residual, x.shape, x.dtype)
         dweight, dbias = linear_weight_gradient(x, dout)
         self.weight.grad += dweight
         if self.bias:
             self.bias.grad += dbias
-        return linear(dout, self.weight.data.T, None)
+        return linear(dout, self.weight.data.T, None, residual)
 
     def describe(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

@@ -6,7 +6,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.norm import group_norm, group_norm_backward
-from hcrot.module import Module, Parameter, check_gradient, describe_shape
+from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
 
 class GroupNorm(Module):
@@ -16,6 +16,9 @@ class GroupNorm(Module):
 
     Backward: ``dweight = sum dy xhat``, ``dbias = sum dy``, both over images and pixels; with ``g = weight dy``,
     ``dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)``. What is kept is x, and mean and 1 / sqrt(var + eps) of each group.
+
+    Where x also goes another way, the gradient that comes back on it can be given to backward as ``residual``: it is added to dx where that
+    is written, which saves a pass through memory.
 
     Args:
         num_groups: G; with 1, LayerNorm over whole images; with C, instance normalisation.
@@ -51,10 +54,12 @@ class GroupNorm(Module):
         self.save(x, mean, rstd)
         return y
 
-    def backward(self, dout: np.ndarray) -> np.ndarray:
+    def backward(self, dout: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
         x, mean, rstd = self.saved()
         check_gradient(type(self).__name__, dout, x.shape, x.dtype)
-        dx, dweight, dbias = group_norm_backward(dout, x, mean, rstd, *self.scale_and_shift(x.dtype), self.silu)
+        if residual is not None:
+            check_term(f"{type(self).__name__}.backward: residual", residual, x.shape, x.dtype)
+        dx, dweight, dbias = group_norm_backward(dout, x, mean, rstd, *self.scale_and_shift(x.dtype), self.silu, residual)
         if self.weight:
             self.weight.grad += dweight
             self.bias.grad += dbias

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.kernels.channels import plus
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
@@ -217,7 +218,7 @@ class UNet2dModel(Pretrained):
             dh = self.mid_block.backward(dh, dtemb)
         for block in reversed(self.down_blocks):
             dh = block.backward(dh, dtemb, dskips)
-        dsample = self.conv_in.backward(dh + dskips.pop())
+        dsample = self.conv_in.backward(plus(dh, dskips.pop()))
         assert not dskips
         if self.config["center_input_sample"]:
             dsample = 2 * dsample

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.channels import concatenate, pixel_sums, split
+from hcrot.kernels.channels import concatenate, pixel_sums, plus, split
 from hcrot.layers.activation import GELU, Mish, ReLU, SiLU
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d
@@ -53,8 +53,8 @@ class ActivatedGroupNorm(GroupNorm):
     def forward(self, x: np.ndarray) -> np.ndarray:
         return self.act(super().forward(x))
 
-    def backward(self, dout: np.ndarray) -> np.ndarray:
-        return super().backward(self.act.backward(dout))
+    def backward(self, dout: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
+        return super().backward(self.act.backward(dout), residual)
 
 
 class ScaleShift(Module):
@@ -161,8 +161,8 @@ class ResnetBlock2D(Module):
             dh = self.norm2.backward(dh)
             dt = pixel_sums(dh)
         dtemb += self.time_emb_proj.backward(dt)
-        dx = self.norm1.backward(self.resample.backward(self.conv1.backward(dh)))
-        return dx + self.resample_shortcut.backward(self.conv_shortcut.backward(dy))
+        around = self.resample_shortcut.backward(self.conv_shortcut.backward(dy))
+        return self.norm1.backward(self.resample.backward(self.conv1.backward(dh)), residual=around)
 
 
 def activated_norm(groups: int, channels: int, eps: float, act_fn: str) -> GroupNorm:
@@ -243,9 +243,9 @@ class DownBlock2D(Level):
 
     def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
         for downsample in self.downsamplers:
-            dh = self.resized_backward(downsample, dh + dskips.pop(), dtemb)
+            dh = self.resized_backward(downsample, plus(dh, dskips.pop()), dtemb)
         for index in reversed(range(len(self.resnets))):
-            dh = self.layer_backward(index, dh + dskips.pop(), dtemb)
+            dh = self.layer_backward(index, plus(dh, dskips.pop()), dtemb)
         return dh
 
 
