@@ -300,6 +300,9 @@ def prepare() -> None:
     """Once per process, before the first kernel: settle BLAS and memory, and say so if kernels are about to be compiled."""
     hold_scipy_blas_to_one_thread()
     keep_freed_memory()
+    # Kernels from the cache call into Numba's threading layer, but Numba forgets to load it for those that it compiled with a `launch`
+    # that was itself from the cache: their calls then end the process.
+    numba.get_num_threads()
     if not numba.config.DISABLE_JIT and not has_compiled_kernels():
         print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
 
