@@ -14,7 +14,7 @@ Why it is fast: memory is channels-last, so one row is KH runs of KW * C contigu
 
 import numpy as np
 
-from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
 Geometry = tuple[int, int, int, int, int, int, int, int, int, int]
 """(kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w): all that is fixed about a convolution."""
@@ -85,14 +85,14 @@ def channels_first(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 3, 1, 2)
 
 
-@jit
+@distinct_jit
 def copy(source, target):
     """Copy one 1-D array onto another."""
     for k in range(source.size):
         target[k] = source[k]
 
 
-@jit
+@distinct_jit
 def add(source, target):
     """Add one 1-D array onto another."""
     for k in range(source.size):

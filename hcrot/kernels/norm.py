@@ -30,7 +30,7 @@ import numpy as np
 
 from hcrot.kernels.activation import exp
 from hcrot.kernels.im2col import add, copy
-from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
 STRIP = 512
 """About how many numbers make a strip. Measured on Zen 4: 384 to 768 are alike, 128 is a third slower."""
@@ -39,20 +39,20 @@ STRIPS_PER_SUM = 32
 """How many strips are added up in the arrays' dtype before their sum is added to a float64 total."""
 
 
-@jit
+@distinct_jit
 def add_squares(x, center, sums):
     for k in range(x.size):
         sums[k] += (x[k] - center[k]) * (x[k] - center[k])
 
 
-@jit
+@distinct_jit
 def add_products(dn, x, center, sums, products):
     for k in range(x.size):
         sums[k] += dn[k]
         products[k] += dn[k] * (x[k] - center[k])
 
 
-@jit
+@distinct_jit
 def affine(x, scale, offset, silu, y):
     """``n = scale x + offset``; y is n or silu(n)."""
     one = x.dtype.type(1)
@@ -65,7 +65,7 @@ def affine(x, scale, offset, silu, y):
             y[k] = x[k] * scale[k] + offset[k]
 
 
-@jit
+@distinct_jit
 def affine_gradient(dy, x, scale, offset, silu, dn):
     """The gradient dn of n in :func:`affine`."""
     one = x.dtype.type(1)
@@ -78,14 +78,14 @@ def affine_gradient(dy, x, scale, offset, silu, dn):
         copy(dy, dn)
 
 
-@jit
+@distinct_jit
 def combine(dn, scale, x, slope, offset):
     """``dn <- scale dn + slope x + offset``."""
     for k in range(x.size):
         dn[k] = dn[k] * scale[k] + (x[k] * slope[k] + offset[k])
 
 
-@jit
+@distinct_jit
 def combine_and_add(dn, scale, x, slope, offset, residual):
     """``dn <- scale dn + slope x + offset + residual``."""
     for k in range(x.size):

@@ -24,8 +24,9 @@ about 1e-6 of the largest output.
 
 and the gradient of the input is a convolution again, of dy with the kernel turned by 180 degrees.
 
-Why it is fast: the tiles are dealt out so that what a transform combines are long contiguous rows, 6 in and 6 out, in one loop; tiles of a
-block (about 64) and their 36 products stay in the cache of the core that works on them; each product is one call of a single-threaded BLAS.
+Why it is fast: a transform combines rows of contiguous numbers, 6 in and 6 out, in one loop: along y whole image rows, along x the channels
+of a pixel; tiles of a block (about 64) and their 36 products stay in the cache of the core that works on them; each product is one call
+of a single-threaded BLAS.
 
 Notation: B images, C channels in, O out, tiles of 4x4 output pixels, (e) one of the 36 points.
 """
@@ -33,7 +34,18 @@ Notation: B images, C channels in, O out, tiles of 4x4 output pixels, (e) one of
 import numpy as np
 
 from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, output_size
-from hcrot.kernels.jit import GRAIN, aligned_empty, aligned_zeros, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
+from hcrot.kernels.jit import (
+    GRAIN,
+    aligned_empty,
+    aligned_zeros,
+    distinct_jit,
+    jit,
+    launched,
+    parallel_jit,
+    share_bounds,
+    shares,
+    small_product_limit,
+)
 from hcrot.kernels.winograd_transforms import (
     INPUT_TRANSFORM,
     KERNEL_TRANSFORM,
@@ -46,35 +58,17 @@ from hcrot.kernels.winograd_transforms import (
 )
 
 LANES = 512
-"""How many numbers of each of the 36 points to transform at a time: 12 rows of them fit into the first-level cache."""
+"""How many entries of the weights to transform at a time: 12 rows of them fit into the first-level cache."""
 
 TILES = 64
-"""How many tiles to multiply at a time."""
-
-PADDING = 48
-"""Numbers between the rows of a buffer, so that rows written at once do not fall on the same lines of the cache."""
+"""How many tiles to multiply at a time. Buffers have room for one more, so that the 36 rows of a tile do not fall on the same lines of the
+cache."""
 
 
 @jit
 def image_row(x, image, y, height, nothing):
     """Row y of an image in x (B H, W C); outside it, the zeros in ``nothing``."""
     return x[image * height + y] if 0 <= y < height else nothing
-
-
-@jit
-def deal(rows, size, tile, tiles, patches):
-    """Give each tile of a row of tiles its own pixels: pixel ``4 t + j`` of ``rows[i]`` goes to ``patches[size i + j, tile + t]``.
-
-    Args:
-        rows: (6, pixels, channels). size: how many pixels along x a tile looks at. patches: (6 size, tiles, channels).
-    """
-    for i in range(6):
-        source = rows[i]
-        for j in range(size):
-            target = patches[size * i + j, tile : tile + tiles]
-            for t in range(tiles):
-                for c in range(target.shape[1]):
-                    target[t, c] = source[4 * t + j, c]
 
 
 @jit
@@ -97,108 +91,91 @@ def transform_input_rows(x, height, image, first_y, left, nothing, rows):
 
 
 @jit
-def transform_inputs(x, height, first, last, tile_rows, tiles, top, left, strip, rows, patches, v):
+def transform_inputs(x, height, first, last, tile_rows, tiles, top, left, rows, v):
     """``V = B^T d B`` for tile rows ``first <= row < last``.
 
     Args:
-        x: (B H, W C). tile_rows, tiles: how many of them an image, a row has.
-        strip: how many tile rows to transform along x at a time. rows, patches: buffers (6, pixels, C), (36, strip * tiles + 1, C).
-        v: (36, >= tiles * C), written.
+        x: (B H, W C). tile_rows, tiles: how many of them an image, a row has. rows: a buffer (6, pixels, C), zeros at first.
+        v: (36, >= tiles, C), written.
     """
-    p = patches.reshape(36, -1)
-    tile_row_size = tiles * patches.shape[2]
     nothing = np.zeros(x.shape[1], x.dtype)
-    for k in range(first, last, strip):
-        count = min(strip, last - k)
-        for row in range(count):
-            transform_input_rows(x, height, (k + row) // tile_rows, 4 * ((k + row) % tile_rows) - top, left, nothing, rows)
-            deal(rows, 6, row * tiles, tiles, patches)
-        width, start = count * tile_row_size, (k - first) * tile_row_size
-        stop = start + width
-        for e in range(0, 36, 6):
-            transform_input(
-                p[e, :width], p[e + 1, :width], p[e + 2, :width], p[e + 3, :width], p[e + 4, :width], p[e + 5, :width],
-                v[e, start:stop], v[e + 1, start:stop], v[e + 2, start:stop],
-                v[e + 3, start:stop], v[e + 4, start:stop], v[e + 5, start:stop],
-            )  # fmt: skip
-
-
-@jit
-def transform_output_gradients(dy, height, first, last, tile_rows, tiles, strip, rows, patches, m):
-    """``dM = A dy A^T`` for tile rows ``first <= row < last``: as :func:`transform_inputs`, with dy (B H, W O) and 4x4 pixels to a tile."""
-    p, r = patches.reshape(patches.shape[0], -1), rows.reshape(6, -1)
-    tile_row_size = tiles * patches.shape[2]
-    nothing = np.zeros(dy.shape[1], dy.dtype)
-    line = dy.shape[1]
-    for k in range(first, last, strip):
-        count = min(strip, last - k)
-        for row in range(count):
-            image, y = (k + row) // tile_rows, 4 * ((k + row) % tile_rows)
-            transform_output_adjoint(
-                image_row(dy, image, y, height, nothing), image_row(dy, image, y + 1, height, nothing),
-                image_row(dy, image, y + 2, height, nothing), image_row(dy, image, y + 3, height, nothing),
-                r[0, :line], r[1, :line], r[2, :line], r[3, :line], r[4, :line], r[5, :line],
-            )  # fmt: skip
-            deal(rows, 4, row * tiles, tiles, patches)
-        width, start = count * tile_row_size, (k - first) * tile_row_size
-        stop = start + width
+    for row in range(first, last):
+        transform_input_rows(x, height, row // tile_rows, 4 * (row % tile_rows) - top, left, nothing, rows)
+        tile = (row - first) * tiles
         for i in range(6):
-            e, d = 6 * i, 4 * i
-            transform_output_adjoint(
-                p[d, :width], p[d + 1, :width], p[d + 2, :width], p[d + 3, :width],
-                m[e, start:stop], m[e + 1, start:stop], m[e + 2, start:stop],
-                m[e + 3, start:stop], m[e + 4, start:stop], m[e + 5, start:stop],
-            )  # fmt: skip
+            e, d = 6 * i, rows[i]
+            for t in range(tiles):
+                p, n = 4 * t, tile + t
+                transform_input(
+                    d[p], d[p + 1], d[p + 2], d[p + 3], d[p + 4], d[p + 5],
+                    v[e, n], v[e + 1, n], v[e + 2, n], v[e + 3, n], v[e + 4, n], v[e + 5, n],
+                )  # fmt: skip
 
 
 @jit
-def transform_outputs(m, first, last, tile_rows, tiles, strip, rows, patches, bias, residual, y):
+def transform_output_gradients(dy, height, first, last, tile_rows, tiles, rows, m):
+    """``dM = A dy A^T`` for tile rows ``first <= row < last``: as :func:`transform_inputs`, with dy (B H, W O) and 4x4 pixels to a tile."""
+    r = rows.reshape(6, -1)
+    line = dy.shape[1]
+    nothing = np.zeros(line, dy.dtype)
+    for row in range(first, last):
+        image, y = row // tile_rows, 4 * (row % tile_rows)
+        transform_output_adjoint(
+            image_row(dy, image, y, height, nothing), image_row(dy, image, y + 1, height, nothing),
+            image_row(dy, image, y + 2, height, nothing), image_row(dy, image, y + 3, height, nothing),
+            r[0, :line], r[1, :line], r[2, :line], r[3, :line], r[4, :line], r[5, :line],
+        )  # fmt: skip
+        tile = (row - first) * tiles
+        for i in range(6):
+            e, d = 6 * i, rows[i]
+            for t in range(tiles):
+                p, n = 4 * t, tile + t
+                transform_output_adjoint(
+                    d[p], d[p + 1], d[p + 2], d[p + 3],
+                    m[e, n], m[e + 1, n], m[e + 2, n], m[e + 3, n], m[e + 4, n], m[e + 5, n],
+                )  # fmt: skip
+
+
+@distinct_jit
+def sum_of(a, b, y):
+    """``y = a + b``."""
+    for k in range(y.size):
+        y[k] = a[k] + b[k]
+
+
+@jit
+def transform_outputs(m, first, last, tile_rows, tiles, rows, line, bias, residual, y):
     """``Y = A^T M A`` for tile rows ``first <= row < last``, with bias and residual into the images.
 
     Args:
-        m: (36, >= tiles * O). rows, patches: buffers (24, >= strip * tiles * O), (16, strip * tiles + 1, O).
+        m: (36, >= tiles, O). rows, line: buffers (24, tiles, O), (4 tiles, O).
         bias: (1, O) or (B, O). residual: like y, or empty. y: (B, H, W, O), written.
     """
-    p = patches.reshape(16, -1)
-    tile_row_size = tiles * patches.shape[2]
-    for k in range(first, last, strip):
-        count = min(strip, last - k)
-        width, start = count * tile_row_size, (k - first) * tile_row_size
+    flat, r = m.reshape(36, -1), rows.reshape(24, -1)
+    width = r.shape[1]
+    for row in range(first, last):
+        start = (row - first) * width
         stop = start + width
         for j in range(6):
             transform_output(
-                m[j, start:stop], m[6 + j, start:stop], m[12 + j, start:stop],
-                m[18 + j, start:stop], m[24 + j, start:stop], m[30 + j, start:stop],
-                rows[j, :width], rows[6 + j, :width], rows[12 + j, :width], rows[18 + j, :width],
+                flat[j, start:stop], flat[6 + j, start:stop], flat[12 + j, start:stop],
+                flat[18 + j, start:stop], flat[24 + j, start:stop], flat[30 + j, start:stop],
+                r[j], r[6 + j], r[12 + j], r[18 + j],
             )  # fmt: skip
-        for i in range(4):
-            e, d = 6 * i, 4 * i
-            transform_output(
-                rows[e, :width], rows[e + 1, :width], rows[e + 2, :width], rows[e + 3, :width], rows[e + 4, :width], rows[e + 5, :width],
-                p[d, :width], p[d + 1, :width], p[d + 2, :width], p[d + 3, :width],
-            )  # fmt: skip
-        for row in range(count):
-            image, tile_row = (k + row) // tile_rows, (k + row) % tile_rows
-            place(patches, row * tiles, tiles, y[image], tile_row, bias[image % bias.shape[0]])
+        image, tile_row = row // tile_rows, row % tile_rows
+        for i in range(min(4, y.shape[1] - 4 * tile_row)):
+            e = 6 * i
+            for t in range(tiles):
+                p = 4 * t
+                transform_output(
+                    rows[e, t], rows[e + 1, t], rows[e + 2, t], rows[e + 3, t], rows[e + 4, t], rows[e + 5, t],
+                    line[p], line[p + 1], line[p + 2], line[p + 3],
+                )  # fmt: skip
+            target = y[image, 4 * tile_row + i]
+            for p in range(target.shape[0]):
+                sum_of(line[p], bias[image % bias.shape[0]], target[p])
             if residual.size > 0:
-                for i in range(4 * tile_row, min(4 * tile_row + 4, y.shape[1])):
-                    add(residual[image, i].reshape(-1), y[image, i].reshape(-1))
-
-
-@jit
-def place(patches, tile, tiles, image, tile_row, bias):
-    """Write a row of tiles, plus bias, into an image; what sticks out over its edge is dropped. The adjoint of :func:`deal`.
-
-    Args:
-        patches: (16, tiles, O), read from ``tile`` on. image: (H, W, O). bias: (O,).
-    """
-    for i in range(min(4, image.shape[0] - 4 * tile_row)):
-        target = image[4 * tile_row + i]
-        for j in range(4):
-            source = patches[4 * i + j, tile : tile + tiles]
-            for t in range((target.shape[0] - j + 3) // 4):
-                for o in range(bias.size):
-                    target[4 * t + j, o] = source[t, o] + bias[o]
+                add(residual[image, 4 * tile_row + i].reshape(-1), target.reshape(-1))
 
 
 @parallel_jit
@@ -260,20 +237,18 @@ def _winograd(x, u, bias, residual, top, left, y, rows_at_once, share, num_share
     lines = x.reshape(-1, x.shape[2] * channels)
     start, stop = share_bounds(y.shape[0] * tile_rows, share, num_shares)
     block = max(1, min(rows_at_once, stop - start))
-    strip_in, strip_out = max(1, LANES // (tiles * channels)), max(1, LANES // (tiles * outputs))
     rows_in = aligned_zeros(6 * (4 * tiles + 2 + left) * channels, x).reshape(6, -1, channels)
-    patches_in = aligned_empty(36 * (strip_in * tiles + 1) * channels, x).reshape(36, -1, channels)
-    rows_out = aligned_empty(24 * (strip_out * tiles * outputs + PADDING), x).reshape(24, -1)
-    patches_out = aligned_empty(16 * (strip_out * tiles + 1) * outputs, x).reshape(16, -1, outputs)
-    v = aligned_empty(36 * (block * tiles * channels + PADDING), x).reshape(36, -1)
-    m = aligned_empty(36 * (block * tiles * outputs + PADDING), x).reshape(36, -1)
+    rows_out = aligned_empty(24 * tiles * outputs, x).reshape(24, -1, outputs)
+    line = aligned_empty(4 * tiles * outputs, x).reshape(-1, outputs)
+    v = aligned_empty(36 * (block * tiles + 1) * channels, x).reshape(36, -1, channels)
+    m = aligned_empty(36 * (block * tiles + 1) * outputs, x).reshape(36, -1, outputs)
     for first in range(start, stop, block):
         last = min(first + block, stop)
         count = (last - first) * tiles
-        transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, strip_in, rows_in, patches_in, v)
+        transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, rows_in, v)
         for e in range(36):
-            np.dot(v[e, : count * channels].reshape(count, channels), u[e], m[e, : count * outputs].reshape(count, outputs))
-        transform_outputs(m, first, last, tile_rows, tiles, strip_out, rows_out, patches_out, bias, residual, y)
+            np.dot(v[e, :count], u[e], m[e, :count])
+        transform_outputs(m, first, last, tile_rows, tiles, rows_out, line, bias, residual, y)
 
 
 @parallel_jit
@@ -285,27 +260,23 @@ def _weight_gradient(x, dy, top, left, du, dbias, rows_at_once, share, num_share
     lines, dlines = x.reshape(-1, x.shape[2] * channels), dy.reshape(-1, dy.shape[2] * outputs)
     start, stop = share_bounds(dy.shape[0] * tile_rows, share, num_shares)
     block = max(1, min(rows_at_once, stop - start))
-    strip_in, strip_out = max(1, LANES // (tiles * channels)), max(1, LANES // (tiles * outputs))
     rows_in = aligned_zeros(6 * (4 * tiles + 2 + left) * channels, x).reshape(6, -1, channels)
-    patches_in = aligned_empty(36 * (strip_in * tiles + 1) * channels, x).reshape(36, -1, channels)
     rows_out = aligned_zeros(6 * 4 * tiles * outputs, x).reshape(6, -1, outputs)
-    patches_out = aligned_empty(24 * (strip_out * tiles + 1) * outputs, x).reshape(24, -1, outputs)
-    v = aligned_empty(36 * (block * tiles * channels + PADDING), x).reshape(36, -1)
-    m = aligned_empty(36 * (block * tiles * outputs + PADDING), x).reshape(36, -1)
+    v = aligned_empty(36 * (block * tiles + 1) * channels, x).reshape(36, -1, channels)
+    m = aligned_empty(36 * (block * tiles + 1) * outputs, x).reshape(36, -1, outputs)
     product = np.empty((channels, outputs), x.dtype)
     if start == stop:
         du[share] = 0
     for first in range(start, stop, block):
         last = min(first + block, stop)
         count = (last - first) * tiles
-        transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, strip_in, rows_in, patches_in, v)
-        transform_output_gradients(dlines, dy.shape[1], first, last, tile_rows, tiles, strip_out, rows_out, patches_out, m)
+        transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, rows_in, v)
+        transform_output_gradients(dlines, dy.shape[1], first, last, tile_rows, tiles, rows_out, m)
         for e in range(36):
-            v_e, m_e = v[e, : count * channels].reshape(count, channels), m[e, : count * outputs].reshape(count, outputs)
             if first == start:
-                np.dot(v_e.T, m_e, du[share, e])
+                np.dot(v[e, :count].T, m[e, :count], du[share, e])
             else:
-                np.dot(v_e.T, m_e, product)
+                np.dot(v[e, :count].T, m[e, :count], product)
                 add(product.reshape(-1), du[share, e].reshape(-1))
     start, stop = share_bounds(dy.shape[0] * dy.shape[1], share, num_shares)
     sums = np.empty(outputs, x.dtype)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from hcrot.kernels.jit import jit
+from hcrot.kernels.jit import distinct_jit
 
 A = math.sqrt(0.5)
 B = math.sqrt(2.0)
@@ -27,7 +27,7 @@ INPUT_TRANSFORM = np.array(
 """B^T (6, 6)."""
 
 
-@jit
+@distinct_jit
 def transform_input(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5):
     """``v = B^T d`` for each position of the six arrays."""
     kind = d0.dtype.type
@@ -44,7 +44,7 @@ def transform_input(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5):
         v5[k] = x1 - middle * x3 + d5[k]
 
 
-@jit
+@distinct_jit
 def transform_output(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3):
     """``y = A^T m`` for each position of the six arrays."""
     kind = m0.dtype.type
@@ -58,7 +58,7 @@ def transform_output(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3):
         y3[k] = a3 * difference_a + b3 * difference_b + m5[k]
 
 
-@jit
+@distinct_jit
 def transform_output_adjoint(y0, y1, y2, y3, m0, m1, m2, m3, m4, m5):
     """``m = A y`` for each position of the four arrays."""
     kind = y0.dtype.type
@@ -74,7 +74,7 @@ def transform_output_adjoint(y0, y1, y2, y3, m0, m1, m2, m3, m4, m5):
         m5[k] = y3[k]
 
 
-@jit
+@distinct_jit
 def transform_kernel(g0, g1, g2, u0, u1, u2, u3, u4, u5):
     """``u = G g`` for each position of the three arrays."""
     kind = g0.dtype.type
@@ -90,7 +90,7 @@ def transform_kernel(g0, g1, g2, u0, u1, u2, u3, u4, u5):
         u5[k] = g2[k]
 
 
-@jit
+@distinct_jit
 def transform_kernel_adjoint(u0, u1, u2, u3, u4, u5, g0, g1, g2):
     """``g = G^T u`` for each position of the six arrays."""
     kind = u0.dtype.type

@@ -174,7 +174,7 @@ def test_the_first_run_says_that_it_compiles_and_later_ones_do_not(tmp_path):
 
 
 def test_a_kernel_compiled_with_a_cached_launch_can_be_the_first_of_a_process(tmp_path):
-    """Each in a new process: one kernel is compiled, and with it what launches shares; another, which finds that in the cache; and that other
+    """Each in a new process: one kernel is compiled, and with it what launches shares; another, which finds that in the cache; that other
     one alone, all from the cache. Numba had not loaded its threading layer by then, and the process ended with a segmentation fault."""
     silu = "import numpy as np; from hcrot.kernels.activation import silu, silu_gradient as gradient; x = np.ones(3);"
     for call in ("silu(x)", "gradient(x, x)", "gradient(x, x)"):

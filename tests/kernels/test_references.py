@@ -23,6 +23,7 @@ HELPERS = {
     "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
     "jit": {
         "jit",
+        "distinct_jit",
         "exact_jit",
         "parallel_jit",
         "python_threads",
