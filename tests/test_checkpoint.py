@@ -24,9 +24,9 @@ from hcrot.ema import EMA
 from hcrot.files import read_arrays, write_arrays
 from hcrot.losses import mse_loss
 from hcrot.lr_schedules import get_scheduler
-from hcrot.models.unet_2d import UNet2dModel
 from hcrot.optim import AdamW, clip_grad_norm
 from hcrot.schedulers import DDPMScheduler
+from support.small_unets import tiny_model
 
 FILES = [
     "config.json",
@@ -36,25 +36,6 @@ FILES = [
     "training_state.safetensors",
 ]
 KILLABLE = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-
-
-def tiny_model(seed=0, **options):
-    return UNet2dModel(
-        **{
-            "sample_size": (5, 6),
-            "in_channels": 1,
-            "out_channels": 1,
-            "block_out_channels": (4, 8),
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-            "layers_per_block": 1,
-            "norm_num_groups": 2,
-            "attention_head_dim": 4,
-            "num_class_embeds": 3,
-        }
-        | options,
-        generator=np.random.default_rng(seed),
-    )
 
 
 class Run:

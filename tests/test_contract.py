@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 
@@ -22,6 +21,8 @@ from hcrot.gradcheck import check_gradients
 from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, pooling, resample, reshape
 from hcrot.models import digit_classifier, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Parameter, Sequential
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass
@@ -329,15 +330,6 @@ def arrays_held(module: Module) -> list[str]:
         return isinstance(value, np.ndarray) or (isinstance(value, (tuple, list)) and any(map(holds, value)))
 
     return [f"{path}.{name}" for path, part in module.named_modules() for name, value in vars(part).items() if holds(value)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The arrays here are worth one thread; on a busy machine waking a second one takes a hundred times as long as the work."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

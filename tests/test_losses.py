@@ -13,6 +13,7 @@ from hcrot.losses import (
     smooth_l1_loss,
 )
 from hcrot.schedulers import DDPMScheduler
+from support.memory_order import channels_last
 
 
 def flow_matching(prediction, target, reduction="mean"):
@@ -47,10 +48,6 @@ def central_differences(value, x, eps=1e-6):
         moved[index] = x[index] - eps
         gradient[index] = (above - value(moved)) / (2 * eps)
     return gradient
-
-
-def channels_last(x):
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """DDPMScheduler beside diffusers' own: betas, timesteps, every step, whole trajectories."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,23 +9,17 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot.schedulers import DDPMScheduler  # noqa: E402
+from support import scheduler_parity  # noqa: E402
+from support.scheduler_parity import PREDICTION_TYPES, SHAPE, SPACINGS, toy_model  # noqa: E402
 
-SHAPE = (2, 3, 4, 5)
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
-SPACINGS = ("linspace", "leading", "trailing")
+SCHEDULES = (*scheduler_parity.SCHEDULES, "sigmoid", "laplace")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")  # diffusers' fixed_large_log is NaN
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+difference = partial(scheduler_parity.difference, least=1.0)  # unclipped estimates of x_0 reach 1e4
 
 
 def both(*arguments, **options):
     return DDPMScheduler(*arguments, **options), diffusers.DDPMScheduler(*arguments, **options)
-
-
-def difference(ours, theirs):
-    """Largest difference, relative to the largest entry where that exceeds 1: unclipped estimates of x_0 reach 1e4."""
-    theirs = theirs.numpy()
-    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-    return np.max(np.abs(ours - theirs)) / max(1.0, np.max(np.abs(theirs)))
 
 
 def assert_steps_equal(ours, theirs, output, t, sample, noise):
@@ -160,11 +156,6 @@ def test_thresholding_is_equal(largest, ratio):
         output, sample = ((sizes * rng.standard_normal((4, 3, 5, 7))).astype(dtype) for _ in range(2))
         yours = theirs.step(torch.from_numpy(output), 0, torch.from_numpy(sample)).pred_original_sample
         assert difference(ours.step(output, 0, sample).pred_original_sample, yours) < 1e-6
-
-
-def toy_model(sample, t):
-    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
-    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])

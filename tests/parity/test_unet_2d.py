@@ -41,14 +41,12 @@ CONFIGS = {
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread(one_torch_thread):
     """These networks are tiny: on a busy machine threads would only wait for each other."""
-    before = jit.get_num_threads(), torch.get_num_threads()
+    before = jit.get_num_threads()
     jit.set_num_threads(1)
-    torch.set_num_threads(1)
     yield
-    jit.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
+    jit.set_num_threads(before)
 
 
 def build_both(config, dtype):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hcrot.schedulers import DDPMScheduler, SchedulerOutput
+from support.memory_order import channels_last
 
 SHAPE = (3, 2, 5, 4)
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
@@ -12,11 +13,6 @@ PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
 def draw(rng, dtype=np.float64, count=3):
     return [rng.standard_normal(SHAPE).astype(dtype) for _ in range(count)]
-
-
-def channels_last(x):
-    """The same numbers in the memory order of hcrot's layers."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 # timesteps ----------------------------------------------------------------------------------------------------

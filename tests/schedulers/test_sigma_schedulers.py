@@ -18,6 +18,7 @@ from hcrot.schedulers import (
 )
 from hcrot.schedulers.multistep import exponential_weight
 from hcrot.schedulers.sigmas import SIGMA_SPACINGS, timesteps_of_sigmas, training_sigmas
+from support.memory_order import channels_last
 
 SHAPE = (3, 2, 5, 4)
 ALL = (
@@ -35,11 +36,6 @@ VARIANTS = [
     (UniPCMultistepScheduler, {"solver_order": 3}),
     (FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}),
 ]
-
-
-def channels_last(x):
-    """The same numbers in the memory order of hcrot's layers."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 def walk(scheduler, x, seed=0):
