@@ -374,6 +374,7 @@ X0, ABAR = np.zeros((2, 3, 4, 4)), alphas_cumprod(5)
         ({"model": lambda x, t: x.astype(int)}, TypeError, "the model's output must be .*, got one of int64"),
         ({"variance_type": "learned"}, ValueError, r"the model's output has shape .*, expected \(2, 6, 4, 4\)"),
         ({"variance_type": "small"}, ValueError, "variance_type 'small' is unknown, expected one of fixed_small, "),
+        ({"variance_type": None}, ValueError, "variance_type None is unknown, expected one of fixed_small, "),
         ({"prediction_type": "noise"}, ValueError, "prediction_type 'noise' is unknown, expected one of epsilon, "),
         ({"generator": 3}, TypeError, "generator must be a numpy.random.Generator, got int"),
         ({"original_samples": X0 + 255}, ValueError, r"original_samples must lie in \[-1, 1\], got 255 .. 255"),

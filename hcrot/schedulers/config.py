@@ -130,6 +130,10 @@ def checked_boolean(what: str, value: bool) -> bool:
     return bool(value)
 
 
+def checked_optional(what: str, value: Any, check: Check) -> Any:
+    return None if value is None else check(what, value)
+
+
 def checked_integer(what: str, value: int, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{what} is {value!r}, expected an integer")

@@ -34,7 +34,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from hcrot.schedulers.base import NoiseScheduler, Timesteps
-from hcrot.schedulers.config import Check, checked_boolean, checked_choice, checked_positive
+from hcrot.schedulers.config import checked_boolean, checked_choice, checked_optional, checked_positive
 
 ZERO_SNR_ALPHA_BAR = np.float32(2**-24)  # in place of abar = 0 at zero terminal signal, where sigma would be infinite
 
@@ -108,10 +108,6 @@ def timesteps_of_sigmas(sigmas: np.ndarray, training: np.ndarray) -> np.ndarray:
 
 
 # arguments ----------------------------------------------------------------------------------------------------
-
-
-def checked_optional(what: str, value: Any, check: Check) -> Any:
-    return None if value is None else check(what, value)
 
 
 def checked_left_out(what: str, value: Any, default: Any) -> Any:

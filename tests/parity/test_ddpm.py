@@ -158,15 +158,11 @@ def test_thresholding_is_equal(largest, ratio):
         assert difference(ours.step(output, 0, sample).pred_original_sample, yours) < 1e-6
 
 
-@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("steps", [5, 10, 50, [950, 600, 599, 20, 3]])
-def test_trajectories_are_equal(steps, spacing, schedule, inject):
+def assert_trajectories_equal(ours, theirs, inject, **timesteps):
+    """From the same noise to the end, each by its own steps, with the same noise in each."""
     rng = np.random.default_rng(3)
-    ours, theirs = both(beta_schedule=schedule, timestep_spacing=spacing)
-    arguments = {"timesteps": steps} if isinstance(steps, list) else {"num_inference_steps": steps}
-    ours.set_timesteps(**arguments)
-    theirs.set_timesteps(**arguments)
+    ours.set_timesteps(**timesteps)
+    theirs.set_timesteps(**timesteps)
     mine = rng.standard_normal(SHAPE, dtype=np.float32)
     yours = torch.from_numpy(mine)
     for t, their_t in zip(ours.timesteps, theirs.timesteps, strict=True):
@@ -175,6 +171,23 @@ def test_trajectories_are_equal(steps, spacing, schedule, inject):
         mine = ours.step(toy_model(mine, t), t, mine, noise=noise).prev_sample
         yours = theirs.step(toy_model(yours, their_t), their_t, yours).prev_sample
         assert difference(mine, yours) < 2e-6
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [5, 10, 50, [950, 600, 599, 20, 3]])
+def test_trajectories_are_equal(steps, spacing, schedule, inject):
+    ours, theirs = both(beta_schedule=schedule, timestep_spacing=spacing)
+    assert_trajectories_equal(ours, theirs, inject, **{"timesteps" if isinstance(steps, list) else "num_inference_steps": steps})
+
+
+@pytest.mark.parametrize("steps", [5, 10, 50])
+def test_trajectories_configured_by_the_file_of_a_dpm_solver_are_equal(steps, inject, tmp_path):
+    """Its variance_type is null, for which diffusers takes beta_tilde."""
+    diffusers.DPMSolverMultistepScheduler(beta_schedule="scaled_linear").save_pretrained(tmp_path)
+    ours, theirs = DDPMScheduler.from_pretrained(tmp_path), diffusers.DDPMScheduler.from_pretrained(tmp_path)
+    assert ours.config["variance_type"] is theirs.config.variance_type is None
+    assert_trajectories_equal(ours, theirs, inject, num_inference_steps=steps)
 
 
 def drawn_options(count):

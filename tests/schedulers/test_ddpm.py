@@ -100,7 +100,7 @@ def test_step_finds_the_image_behind_a_perfect_prediction(prediction_type, t):
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
-@pytest.mark.parametrize("variance_type", VARIANCE_TYPES)
+@pytest.mark.parametrize("variance_type", [*VARIANCE_TYPES, None])
 def test_step_is_the_posterior(variance_type, spacing):
     """Against mu_tilde, beta_tilde and beta in float64 from the betas alone; B46: every variance type and spacing."""
     rng = np.random.default_rng(3)
@@ -117,7 +117,7 @@ def test_step_is_the_posterior(variance_type, spacing):
         mean = np.sqrt(abar[s]) * (1 - alpha) / (1 - abar[t]) * x0
         mean += np.sqrt(alpha) * (1 - abar[s]) / (1 - abar[t]) * noisy
         small = (1 - abar[s]) / (1 - abar[t]) * (1 - alpha)
-        sigma = np.sqrt(small if "small" in variance_type else 1 - alpha) if t > 0 else 0.0
+        sigma = np.sqrt(1 - alpha if variance_type in ("fixed_large", "fixed_large_log") else small) if t > 0 else 0.0
         result = scheduler.step(noise, t, noisy, noise=z)
         np.testing.assert_allclose(result.prev_sample, mean + sigma * z, atol=2e-6)
         assert np.all(np.isfinite(result.prev_sample))
