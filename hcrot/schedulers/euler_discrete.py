@@ -29,7 +29,7 @@ import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import checked_choice, register_to_config
-from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, timesteps_of_sigmas
+from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, euler_step, timesteps_of_sigmas
 
 
 class EulerDiscreteScheduler(VarianceExplodingScheduler):
@@ -166,9 +166,7 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
             z = self._drawn_noise(timestep, sample, generator, noise)
             sample = sample + z * (s_noise * math.sqrt(sigma_hat**2 - sigma**2))
         x0 = self._denoised(model_output, sample, sigma if self.config["prediction_type"] == "v_prediction" else sigma_hat)
-        prev_sample = sample - x0
-        prev_sample *= sigma_next / sigma_hat
-        prev_sample += x0
+        prev_sample = euler_step(sample, x0, sigma_next / sigma_hat)
         self._advance(index)
         return SchedulerOutput(prev_sample, x0).returned(return_dict)
 

@@ -50,6 +50,14 @@ def signal_and_noise(sigma: float) -> tuple[float, float]:
     return signal, sigma * signal
 
 
+def euler_step(sample: np.ndarray, x0: np.ndarray, ratio: float) -> np.ndarray:
+    """D + ratio (x - D), Euler's method for (c) from sigma to ratio sigma; a new array like x (the sample) and D (x0)."""
+    moved = sample - x0
+    moved *= ratio
+    moved += x0
+    return moved
+
+
 # where to put N sigmas ----------------------------------------------------------------------------------------
 
 
