@@ -3,6 +3,8 @@
 import numba
 import pytest
 
+from hcrot.kernels import jit
+
 pytest.register_assert_rewrite("support")
 
 
@@ -13,3 +15,12 @@ def one_thread():
     numba.set_num_threads(1)
     yield
     numba.set_num_threads(before)
+
+
+@pytest.fixture
+def one_kernel_thread():
+    """For tiny networks: on a busy machine threads would only wait for each other."""
+    before = jit.get_num_threads()
+    jit.set_num_threads(1)
+    yield
+    jit.set_num_threads(before)
