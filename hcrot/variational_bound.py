@@ -46,7 +46,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erfcx, ndtr
 
-from hcrot.losses import checked_alphas_cumprod, checked_timesteps
+from hcrot.losses import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
 from hcrot.schedulers.base import PREDICTION_TYPES
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
@@ -311,8 +311,6 @@ def _check_images(owner: str, images: np.ndarray) -> None:
 
 
 def _check_array(owner: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
-        kind = f"one of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise TypeError(f"{owner}: {name} must be an array of float32 or float64, got {kind}")
+    check_floating(owner, name, array, SINGLE_OR_DOUBLE)
     if array.shape != shape:
         raise ValueError(f"{owner}: {name} has shape {array.shape}, expected {shape}")

@@ -214,8 +214,9 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         of_sample, of_first, of_further, of_noise = self._coefficients(sigma, sigma_next)
         prev_sample = of_sample * sample
         prev_sample += of_first * self._history[0][1]
-        if self._order(index) > 1:
-            prev_sample += of_further * self._further_terms(self._order(index), math.log(sigma / sigma_next))
+        order = self._order(index)
+        if order > 1:
+            prev_sample += of_further * self._further_terms(order, math.log(sigma / sigma_next))
         if z is not None:
             prev_sample += of_noise * z
         self._advance(index)

@@ -154,11 +154,13 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; set_timesteps not called or a timestep that is not
-                due; generator and noise both given, or neither where gamma > 0.
+                due; s_churn below 0; generator and noise both given, or neither where gamma > 0.
         """
         index = self._step_index("step", timestep)
         self._check_arrays("step", sample=sample, model_output=model_output, noise=noise)
         self._check_source_of_noise(generator, noise)
+        if not s_churn >= 0:
+            raise ValueError(f"{self._name}.step: s_churn is {s_churn}, expected a number of at least 0")
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
         gamma = min(s_churn / len(self.timesteps), math.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
         sigma_hat = (1 + gamma) * sigma

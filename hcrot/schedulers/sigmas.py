@@ -178,10 +178,6 @@ class SigmaScheduler(NoiseScheduler):
         self.num_inference_steps = len(timesteps)
         self._restart()
 
-    def _checked_count(self, num_inference_steps: int) -> int:
-        """N as an int, which DDPM's spacing has checked to be one in 1 .. T."""
-        return len(self._spaced_timesteps(num_inference_steps))
-
     def _checked_list(self, name: str, values: Sequence[float], highest: float) -> np.ndarray:
         """Strictly descending numbers from highest to 0, (N,)."""
         chosen = np.asarray(values)

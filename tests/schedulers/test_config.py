@@ -149,6 +149,12 @@ def test_a_configuration_without_a_variance_type_serves_ddpm(tmp_path):
     assert DPMSolverMultistepScheduler.from_pretrained(tmp_path).config["variance_type"] is None
 
 
+@pytest.mark.parametrize("config", ["folder", None, DDIMScheduler()])
+def test_a_configuration_is_a_mapping(config):
+    with pytest.raises(TypeError, match=f"DDPMScheduler.from_config: config is a {type(config).__name__}, expected arguments by name"):
+        DDPMScheduler.from_config(config)
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="scheduler_config.json"):
         DDPMScheduler.from_pretrained(tmp_path)

@@ -346,6 +346,14 @@ def test_noise_is_drawn_only_where_it_is_added():
             assert generator.bit_generator.state == state
 
 
+@pytest.mark.parametrize("s_churn", [-0.1, np.nan])
+def test_churn_does_not_go_down(s_churn):
+    scheduler, x = EulerDiscreteScheduler(), np.zeros(SHAPE)
+    scheduler.set_timesteps(4)
+    with pytest.raises(ValueError, match=f"EulerDiscreteScheduler.step: s_churn is {s_churn}, expected a number of at least 0"):
+        scheduler.step(x, scheduler.timesteps[0], x, s_churn)
+
+
 def test_arguments_of_another_scheduler_have_no_effect():
     """`config` keeps them for the next one."""
     x = 3 * np.random.default_rng(15).standard_normal(SHAPE)
