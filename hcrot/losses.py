@@ -17,6 +17,8 @@ import numpy as np
 
 from hcrot.schedulers.config import checked_choice, checked_positive
 
+SINGLE_OR_DOUBLE = (np.float32, np.float64)
+
 
 def mse_loss(
     prediction: np.ndarray, target: np.ndarray, reduction: str = "mean", weights: np.ndarray | None = None
@@ -63,7 +65,7 @@ def flow_matching_loss(
         reduction, weights: as in :func:`mse_loss`, whose results and errors these are.
     """
     for name, array in (("original_samples", original_samples), ("noise", noise)):
-        _check_floating("flow_matching_loss", name, array, (np.floating,))
+        check_floating("flow_matching_loss", name, array, (np.floating,))
     if noise.shape != original_samples.shape:
         shapes = f"original_samples {original_samples.shape} and noise {noise.shape}"
         raise ValueError(f"flow_matching_loss: {shapes} must have the same shape")
@@ -196,7 +198,7 @@ def cross_entropy(
         ValueError: shapes do not match or are empty, a label is out of range, or an option is.
     """
     _check_reduction("cross_entropy", reduction)
-    _check_floating("cross_entropy", "logits", logits, (np.float32, np.float64))
+    check_floating("cross_entropy", "logits", logits, SINGLE_OR_DOUBLE)
     if logits.ndim < 2 or logits.size == 0:
         raise ValueError(f"cross_entropy: logits must have the shape (N, K, ...) and not be empty, got {logits.shape}")
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
@@ -238,7 +240,7 @@ def _log_softmax(z: np.ndarray) -> np.ndarray:
 
 def checked_alphas_cumprod(owner: str, alphas_cumprod: np.ndarray) -> np.ndarray:
     """abar of a scheduler, (T,), strictly falling from below 1 to 0 or above, as float64; raises what owner documents."""
-    _check_floating(owner, "alphas_cumprod", alphas_cumprod, (np.float32, np.float64))
+    check_floating(owner, "alphas_cumprod", alphas_cumprod, SINGLE_OR_DOUBLE)
     if alphas_cumprod.ndim != 1 or alphas_cumprod.size == 0:
         raise ValueError(f"{owner}: alphas_cumprod must have the shape (T,) and not be empty, got {alphas_cumprod.shape}")
     abar = alphas_cumprod.astype(np.float64)
@@ -280,7 +282,7 @@ def _squared_error(
     difference, scale = _difference(owner, prediction, name, target, reduction)
     weighted = difference
     if weights is not None:
-        _check_floating(owner, "weights", weights, (np.floating,))
+        check_floating(owner, "weights", weights, (np.floating,))
         if weights.shape != prediction.shape[:1]:
             raise ValueError(f"{owner}: weights {weights.shape} must be one for each image of prediction {prediction.shape}")
         weighted = difference * weights.astype(difference.dtype).reshape(-1, *(1,) * (difference.ndim - 1))
@@ -292,8 +294,8 @@ def _difference(
 ) -> tuple[np.ndarray, float]:
     """``prediction - target`` in the dtype and memory order of the prediction, and s; all checks on the way."""
     _check_reduction(owner, reduction)
-    _check_floating(owner, "prediction", prediction, (np.float32, np.float64))
-    _check_floating(owner, name, target, (np.floating,))
+    check_floating(owner, "prediction", prediction, SINGLE_OR_DOUBLE)
+    check_floating(owner, name, target, (np.floating,))
     if prediction.shape != target.shape:
         raise ValueError(f"{owner}: prediction {prediction.shape} and {name} {target.shape} must have the same shape")
     if prediction.size == 0:
@@ -307,7 +309,8 @@ def _check_reduction(owner: str, reduction: str) -> None:
         raise ValueError(f'{owner}: reduction must be "mean" or "sum", got {reduction!r}')
 
 
-def _check_floating(owner: str, name: str, array: np.ndarray, kinds: tuple[type, ...]) -> None:
+def check_floating(owner: str, name: str, array: np.ndarray, kinds: tuple[type, ...]) -> None:
+    """Raise a TypeError that names owner and array unless it is an array of one of these kinds of numbers."""
     if not isinstance(array, np.ndarray) or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{owner}: {name} must be an array of {expected}, got {_kind(array)}")

@@ -46,13 +46,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erfcx, ndtr
 
-from hcrot.losses import checked_alphas_cumprod, checked_timesteps
+from hcrot.losses import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
+from hcrot.schedulers.base import PREDICTION_TYPES
 from hcrot.schedulers.config import checked_choice, checked_positive
+from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
 
 HALF_LEVEL = 1 / 255  # half the distance between two of 256 levels from -1 to 1
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-LEARNED_VARIANCES = ("learned", "learned_range")
-VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED_VARIANCES)
 
 
 @dataclass
@@ -169,7 +168,7 @@ def hybrid_loss(
         ValueError: an argument of another shape or out of range, an unknown choice, or a learned variance <= 0.
     """
     owner = "hybrid_loss"
-    checked_choice(f"{owner}: variance_type", variance_type, LEARNED_VARIANCES)
+    checked_choice(f"{owner}: variance_type", variance_type, LEARNED_VARIANCE_TYPES)
     steps = _Steps(owner, alphas_cumprod, prediction_type, variance_type)
     _check_images(owner, original_samples)
     _check_array(owner, "noise", noise, original_samples.shape)
@@ -216,7 +215,7 @@ class _Steps:
 
     def split(self, output: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
         """The model's output as prediction and y, both (B, C, ...) float64; y is None where the variance is fixed."""
-        learned = self.variance_type in LEARNED_VARIANCES
+        learned = self.variance_type in LEARNED_VARIANCE_TYPES
         _check_array(self.owner, "the model's output", output, (shape[0], (1 + learned) * shape[1], *shape[2:]))
         output = output.astype(np.float64)
         return output[:, : shape[1]], output[:, shape[1] :] if learned else None
@@ -312,8 +311,6 @@ def _check_images(owner: str, images: np.ndarray) -> None:
 
 
 def _check_array(owner: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
-        kind = f"one of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise TypeError(f"{owner}: {name} must be an array of float32 or float64, got {kind}")
+    check_floating(owner, name, array, SINGLE_OR_DOUBLE)
     if array.shape != shape:
         raise ValueError(f"{owner}: {name} has shape {array.shape}, expected {shape}")

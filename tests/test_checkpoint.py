@@ -1,32 +1,20 @@
-"""Checkpoints: the files, round trips, resuming bit for bit, damage of every kind, and kill -9 at every moment.
-
-Run as a script (``python tests/test_checkpoint.py FOLDER STEP EVENT NAME``) it is the training run that the tests kill: it
-kills itself while saving after STEP, when it is about to open (or to rename something to) a file called NAME.
-"""
+"""Checkpoints: the files, round trips, resuming bit for bit, damage of every kind."""
 
 import json
 import os
-import signal
 import struct
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from hcrot import checkpoint, pipelines
+from hcrot import checkpoint
 from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
-from hcrot.data import Batches
-from hcrot.ema import EMA
 from hcrot.files import read_arrays, write_arrays
-from hcrot.losses import mse_loss
-from hcrot.lr_schedules import get_scheduler
-from hcrot.models.unet_2d import UNet2dModel
-from hcrot.optim import AdamW, clip_grad_norm
 from hcrot.schedulers import DDPMScheduler
+from support.small_unets import tiny_model
+from support.training_run import Run
 
 FILES = [
     "config.json",
@@ -35,81 +23,6 @@ FILES = [
     "training_state.json",
     "training_state.safetensors",
 ]
-KILLABLE = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-
-
-def tiny_model(seed=0, **options):
-    return UNet2dModel(
-        **{
-            "sample_size": (5, 6),
-            "in_channels": 1,
-            "out_channels": 1,
-            "block_out_channels": (4, 8),
-            "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-            "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-            "layers_per_block": 1,
-            "norm_num_groups": 2,
-            "attention_head_dim": 4,
-            "num_class_embeds": 3,
-        }
-        | options,
-        generator=np.random.default_rng(seed),
-    )
-
-
-class Run:
-    """A whole training run in small; ``seed`` decides everything that a checkpoint must bring back."""
-
-    def __init__(self, seed=0):
-        rng = np.random.default_rng(seed)
-        self.model = tiny_model(seed)
-        self.scheduler = DDPMScheduler(num_train_timesteps=20, beta_schedule="squaredcos_cap_v2")
-        self.optimizer = AdamW(self.model.parameters(), lr=1e-2)
-        self.ema = EMA(self.model.parameters(), decay=0.9)
-        images = np.random.default_rng(7).uniform(-1, 1, (7, 1, 5, 6)).astype(np.float32)
-        self.batches = Batches(images, np.arange(7) % 3, batch_size=3, generator=rng)
-        self.state = {
-            "optimizer": self.optimizer,
-            "schedule": get_scheduler("cosine", self.optimizer, 2, 12),
-            "batches": self.batches,
-            "rng": rng,
-        }
-        self.step, self.losses = 0, []
-
-    def train(self, steps, after_each=lambda: None):
-        while self.step < steps:
-            for images, labels in self.batches:
-                noise = self.state["rng"].standard_normal(images.shape, dtype=np.float32)
-                t = self.state["rng"].integers(20, size=len(images))
-                prediction = self.model(self.scheduler.add_noise(images, noise, t), t, labels)
-                loss, dout = mse_loss(prediction, noise)
-                self.model.backward(dout)
-                clip_grad_norm(self.model.parameters(), 1.0)
-                self.optimizer.step()
-                self.state["schedule"].step()
-                self.ema.step()
-                self.optimizer.zero_grad()
-                self.step += 1
-                self.losses.append(loss)
-                after_each()
-                if self.step == steps:
-                    break
-        return self
-
-    def save(self, folder):
-        progress = {"step": self.step, "losses": self.losses}
-        save_checkpoint(folder, self.model, self.scheduler, ema=self.ema, state=self.state, progress=progress)
-
-    def load(self, folder):
-        progress = load_checkpoint(folder, self.model, ema=self.ema, state=self.state)
-        self.step, self.losses = progress["step"], progress["losses"]
-        return self
-
-    def everything(self):
-        """Every number that the run will depend on, as bytes."""
-        parts = {"model": self.model, "ema": self.ema} | {name: part for name, part in self.state.items() if name != "rng"}
-        numbers = {f"{name}.{key}": np.asarray(value).tobytes() for name, part in parts.items() for key, value in part.state_dict().items()}
-        return numbers | {"rng": repr(self.state["rng"].bit_generator.state), "losses": self.losses, "step": self.step}
 
 
 # ---------------------------------------------------------------- the files
@@ -307,150 +220,3 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
         save_checkpoint(tmp_path / "c", tiny_model(seed))
     assert (tmp_path / "c").is_symlink() and os.listdir(tmp_path / "big disk") == ["c"]
     np.testing.assert_array_equal(load_model(tmp_path / "c").conv_in.weight.data, tiny_model(1).conv_in.weight.data)
-
-
-# ---------------------------------------------------------------- kill -9
-
-
-def kill_myself_at(event_number):
-    """Have this process killed just before its ``event_number``-th operation on the file system from now, as Python audits them."""
-    count = 0
-
-    def hook(event, arguments):
-        nonlocal count
-        if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"):
-            count += 1
-            if count == event_number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-
-
-def in_a_fork(work):
-    """The exit status of a forked process that does ``work()``: 0, or -9 if it was killed."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def fill(run, step):
-    """Make ``step`` every number in the run, so that a checkpoint of mixed parts shows."""
-    for parameter, average, *moments in zip(run.model.parameters(), run.ema.averages, *run.optimizer.state.values(), strict=True):
-        for array in (parameter.data, average, *moments):
-            array.fill(step)
-    run.optimizer.step_count = run.ema.step_count = run.step = step
-
-
-def whole_step(folder):
-    """The one step that every file of the checkpoint is of; resuming and sampling must both find it."""
-    run = Run(seed=1).load(folder)
-    steps = {run.step, run.optimizer.step_count, run.ema.step_count}
-    for module in (run.model, load_model(folder)):
-        steps |= {value for array in module.state_dict().values() for value in np.unique(array).tolist()}
-    steps |= {value for arrays in run.optimizer.state.values() for array in arrays for value in np.unique(array).tolist()}
-    assert len(steps) == 1
-    return steps.pop()
-
-
-def save_pipeline(run, folder):
-    pipelines.save(folder, run.model, run.scheduler, max_shard_size="10KB")
-
-
-def whole_pipeline(folder):
-    """The one step that every shard of the pipeline is of."""
-    model, scheduler = pipelines.load(folder)
-    (step,) = {value for array in model.state_dict().values() for value in np.unique(array).tolist()}
-    assert len(scheduler) == 20
-    return step
-
-
-@KILLABLE
-@pytest.mark.parametrize(("save", "whole"), [(Run.save, whole_step), (save_pipeline, whole_pipeline)])
-def test_killed_before_any_operation_of_a_save(tmp_path, save, whole):
-    folder, run = tmp_path / "c", Run()
-    fill(run, 1)
-    save(run, folder)
-    outcomes = []
-    for event_number in range(1, 500):
-        fill(run, event_number + 1)
-
-        def killed_while_saving(event_number=event_number):
-            kill_myself_at(event_number)
-            save(run, folder)
-
-        last = whole(folder)
-        status = in_a_fork(killed_while_saving)
-        assert status in (0, -9)
-        found = whole(folder)
-        assert found in (last, event_number + 1)
-        outcomes.append(found == last)
-        if status == 0:
-            break
-    assert status == 0 and len(outcomes) > 20  # it went through a whole save, operation by operation
-    assert True in outcomes and outcomes[-1] is False
-    assert os.listdir(tmp_path) == ["c"]  # and the last one, which was not killed, has cleared away what the others left
-
-
-@KILLABLE
-def test_killed_at_random_moments(tmp_path):
-    folder, run = tmp_path / "c", Run()
-    fill(run, 1)
-    start = time.perf_counter()
-    run.save(folder)
-    duration, rng = time.perf_counter() - start, np.random.default_rng(0)
-
-    def save_for_ever():
-        for step in range(run.step + 1, 10**6):
-            fill(run, step)
-            run.save(folder)
-
-    seen = []
-    for _ in range(20):
-        child = os.fork()
-        if child == 0:
-            try:
-                save_for_ever()
-            finally:
-                os._exit(1)
-        time.sleep(duration * rng.uniform(1, 4))
-        os.kill(child, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
-        run.step = int(whole_step(folder))
-        seen.append(run.step)
-    assert seen == sorted(seen) and len(set(seen)) > 3
-
-
-@KILLABLE
-@pytest.mark.parametrize(("event", "name"), [("open", "training_state.json"), ("os.rename", "c")])
-def test_training_killed_while_saving_resumes_bit_for_bit(tmp_path, event, name):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, __file__, str(tmp_path / "c"), "5", event, name]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert process.returncode == -9, process.stderr
-    assert (tmp_path / "c").exists() == (event == "open")  # the second is the moment at which nothing has that name
-    resumed = Run(seed=5).load(tmp_path / "c")
-    assert resumed.step == 4
-    resumed.train(9).save(tmp_path / "c")
-    assert os.listdir(tmp_path) == ["c"]
-    assert resumed.everything() == Run().train(9).everything()
-
-
-if __name__ == "__main__":
-    target, last_step, event_name, file_name = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
-    training = Run()
-
-    def kill(event, arguments):
-        if training.step == last_step and event == event_name and Path(arguments[event == "os.rename"]).name == file_name:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def save():
-        training.save(target)
-
-    sys.addaudithook(kill)
-
-    training.train(9, after_each=save)

@@ -1,50 +1,16 @@
-"""The optimizers: steps by hand, writing in place, groups, all in one pass, resuming bit for bit, bad input."""
+"""The optimizers: steps by hand, writing in place, groups, resuming bit for bit, bad input."""
 
-import copy
 import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from hcrot.ema import EMA
 from hcrot.module import Parameter
 from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
-
-SHAPES = [(3, 2, 5), (7,), (1, 1), ()]
-
-OPTIMIZERS = {
-    "sgd": lambda params, **options: SGD(params, lr=0.1, **options),
-    "sgd_nesterov": lambda params, **options: SGD(params, lr=0.1, momentum=0.8, nesterov=True, **options),
-    "adam": lambda params, **options: Adam(params, lr=0.1, **options),
-    "adamw": lambda params, **options: AdamW(params, lr=0.1, **options),
-}
-every_optimizer = pytest.mark.parametrize("build", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
-
-
-def parameters(dtype=np.float32, seed=0):
-    rng = np.random.default_rng(seed)
-    return [Parameter(np.asarray(rng.normal(size=shape), dtype)) for shape in SHAPES]
-
-
-def fill_gradients(params, rng):
-    for parameter in params:
-        parameter.grad[...] = rng.normal(size=parameter.shape)
-
-
-def train(params, optimizer, rng, steps):
-    for _ in range(steps):
-        fill_gradients(params, rng)
-        optimizer.step()
-
+from support.optimizers import every_optimizer, fill_gradients, one_parameter, parameters, train
 
 # ---------------------------------------------------------------- steps by hand
-
-
-def one_parameter(value, gradient):
-    parameter = Parameter(np.array(value, np.float64))
-    parameter.grad[...] = gradient
-    return parameter
 
 
 def test_sgd_by_hand():
@@ -201,164 +167,6 @@ def test_accepts_any_iterable():
     assert AdamW(iter([{"params": iter(params)}])).parameters == params
 
 
-# ---------------------------------------------------------------- all in one pass
-
-
-def assert_close(found, expected):
-    for one, other in zip(found, expected, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_allclose(one, other, rtol=0, atol=4 * np.finfo(other.dtype).eps * np.abs(other).max())
-
-
-@every_optimizer
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("max_norm", [0.5, 1e3])
-def test_one_pass_equals_the_separate_calls(build, dtype, max_norm):
-    """Groups, state, averages in another order than the groups, gradients zeroed; where nothing is clipped, bit for bit."""
-    together, apart = parameters(dtype), parameters(dtype)
-    one, other = (build([{"params": p[2:]}, {"params": p[:2], "weight_decay": 0.3}]) for p in (together, apart))
-    ema, other_ema = EMA(together), EMA(apart)
-    rng, other_rng = np.random.default_rng(10), np.random.default_rng(10)
-    for step in range(4):
-        fill_gradients(together, rng)
-        norm = one.step(max_grad_norm=max_norm, ema=ema, zero_grad=True)
-        fill_gradients(apart, other_rng)
-        assert norm == pytest.approx(clip_grad_norm(apart, max_norm), rel=1e-14)
-        other.step()
-        other_ema.step()
-        assert one.step_count == ema.step_count == other_ema.step_count == step + 1
-        assert all((p.grad == 0).all() for p in together)
-    found, expected = ([p.data for p in params] for params in (together, apart))
-    if max_norm == 1e3:
-        for p, q in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(p, q)
-    assert_close(found, expected)
-    for name in one.state:
-        assert_close(one.state[name], other.state[name])
-    assert_close(ema.averages, other_ema.averages)
-
-
-@every_optimizer
-def test_a_plain_step_returns_nothing_and_a_clipped_one_leaves_the_gradients(build):
-    params = parameters()
-    optimizer = build(params)
-    fill_gradients(params, np.random.default_rng(11))
-    gradients = [p.grad.copy() for p in params]
-    assert optimizer.step() is None
-    norm = optimizer.step(max_grad_norm=0.1)
-    assert type(norm) is float
-    assert norm == pytest.approx(clip_grad_norm(params, float("inf")), rel=1e-14)
-    for p, gradient in zip(params, gradients, strict=True):
-        np.testing.assert_array_equal(p.grad, gradient)
-
-
-@every_optimizer
-@pytest.mark.filterwarnings("ignore:invalid value")
-@pytest.mark.parametrize("max_norm", [1.0, float("inf")])
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_not_finite_norm_does_in_one_pass_what_it_does_in_two(build, bad, max_norm):
-    p, q = (one_parameter([1.0, 2.0, 3.0], [bad, 1.0, -1.0]) for _ in range(2))
-    norm = build([p]).step(max_grad_norm=max_norm)
-    np.testing.assert_array_equal(norm, bad)
-    optimizer = build([q])
-    clip_grad_norm([q], max_norm)
-    optimizer.step()
-    assert np.isnan(p.data).any()
-    np.testing.assert_allclose(p.data, q.data)
-
-
-@every_optimizer
-def test_memory_order_of_an_average_is_that_of_its_parameter(build):
-    rng = np.random.default_rng(12)
-    start, gradient = rng.standard_normal((2, 3, 4, 2, 5))
-    parameter = Parameter(start.transpose(2, 3, 1, 0).copy().transpose(3, 2, 0, 1))
-    ema, optimizer = EMA([parameter], min_decay=0.5, decay=0.5), build([parameter])
-    parameter.grad[...] = gradient
-    optimizer.step(ema=ema)
-    before = ema.averages[0].copy()
-    optimizer.step(ema=ema)
-    np.testing.assert_allclose(ema.averages[0], (before + parameter.data) / 2, rtol=1e-14)
-    assert np.abs(before - parameter.data).max() > 1e-3
-
-
-@every_optimizer
-def test_a_copy_has_arrays_of_its_own(build):
-    """The kernels' tables of addresses must not lead from a copy to the original."""
-    params = parameters()
-    optimizer, ema = build(params, weight_decay=0.1), EMA(params)
-    fill_gradients(params, np.random.default_rng(13))
-    optimizer.step(ema=ema)
-    before = [p.data.copy() for p in params]
-    others, other, other_ema = copy.deepcopy((params, optimizer, ema))
-    other.step(max_grad_norm=1.0, ema=other_ema, zero_grad=True)
-    for p, q, old in zip(params, others, before, strict=True):
-        np.testing.assert_array_equal(p.data, old)
-        assert (p.grad != 0).all() and (q.grad == 0).all()
-        assert (q.data != old).all()
-    optimizer.step(max_grad_norm=1.0, ema=ema, zero_grad=True)
-    for p, q in zip([p.data for p in params] + [*ema.averages], [q.data for q in others] + [*other_ema.averages], strict=True):
-        np.testing.assert_array_equal(p, q)
-
-
-@every_optimizer
-def test_another_average_may_take_over(build):
-    params = parameters()
-    optimizer, first = build(params), EMA(params)
-    fill_gradients(params, np.random.default_rng(14))
-    optimizer.step(ema=first)
-    before = [average.copy() for average in first.averages]
-    second = EMA(params)
-    optimizer.step(ema=second)
-    assert (first.step_count, second.step_count) == (1, 1)
-    for average, old, other, p in zip(first.averages, before, second.averages, params, strict=True):
-        np.testing.assert_array_equal(average, old)
-        np.testing.assert_allclose(other, p.data, rtol=1e-6)
-
-
-def average_of_another_dtype(params):
-    ema = EMA(params)
-    for parameter in params:
-        parameter.data, parameter.grad = (array.astype(np.float64) for array in (parameter.data, parameter.grad))
-    return ema
-
-
-@every_optimizer
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        (lambda p: {"max_grad_norm": 0}, ValueError, "step: max_grad_norm must be a number > 0, got 0"),
-        (lambda p: {"max_grad_norm": "1"}, ValueError, "step: max_grad_norm must be a number > 0, got '1'"),
-        (lambda p: {"ema": 0.999}, TypeError, "step: ema must be an EMA, got float"),
-        (lambda p: {"ema": EMA(p[1:])}, ValueError, "step: ema averages other parameters than these"),
-        (lambda p: {"ema": EMA([*p, Parameter(np.zeros(2))])}, ValueError, "step: ema averages other parameters"),
-        (lambda p: {"ema": average_of_another_dtype(p)}, ValueError, "parameter 0 is float64, its average in ema is float32"),
-    ],
-)
-def test_bad_options_of_a_step_change_nothing(build, options, error, message):
-    params = parameters()
-    options, before = options(params), [p.data.copy() for p in params]
-    optimizer = build(params)
-    fill_gradients(params, np.random.default_rng(15))
-    with pytest.raises(error, match=message):
-        optimizer.step(zero_grad=True, **options)
-    assert optimizer.step_count == 0
-    for p, old in zip(params, before, strict=True):
-        np.testing.assert_array_equal(p.data, old)
-        assert (p.grad != 0).all()
-
-
-@every_optimizer
-def test_no_step_while_the_averages_are_swapped_in(build):
-    params = parameters()
-    optimizer, ema = build(params), EMA(params)
-    before = [p.data.copy() for p in params]
-    with ema.swapped_in(), pytest.raises(RuntimeError, match="EMA.step: the averages are swapped in"):
-        optimizer.step(max_grad_norm=1.0, ema=ema)
-    assert optimizer.step_count == ema.step_count == 0
-    for p, old in zip(params, before, strict=True):
-        np.testing.assert_array_equal(p.data, old)
-
-
 # ---------------------------------------------------------------- state
 
 
@@ -491,70 +299,6 @@ def test_every_problem_of_a_state_is_named():
 def test_bad_input(build, error, message):
     with pytest.raises(error, match=message):
         build(Parameter(np.zeros(3)))
-
-
-# ---------------------------------------------------------------- clip_grad_norm
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_clips_all_gradients_together(dtype):
-    params = parameters(dtype)
-    fill_gradients(params, np.random.default_rng(9))
-    gradients = [p.grad.copy() for p in params]
-    arrays = [p.grad for p in params]
-    expected = np.linalg.norm(np.concatenate([g.reshape(-1).astype(np.float64) for g in gradients]))
-    norm = clip_grad_norm(params, 0.5)
-    assert type(norm) is float
-    assert norm == pytest.approx(expected, rel=1e-12)
-    for p, gradient, array in zip(params, gradients, arrays, strict=True):
-        assert p.grad is array and p.grad.dtype == dtype
-        np.testing.assert_allclose(p.grad, gradient * 0.5 / (norm + 1e-6), rtol=1e-6)
-    assert clip_grad_norm(params, 1.0) == pytest.approx(0.5, rel=1e-5)
-
-
-def test_small_gradients_are_left_as_they_are():
-    params = parameters()
-    fill_gradients(params, np.random.default_rng(10))
-    gradients = [p.grad.copy() for p in params]
-    assert clip_grad_norm(params, 1e3) == clip_grad_norm(params, float("inf"))
-    for p, gradient in zip(params, gradients, strict=True):
-        np.testing.assert_array_equal(p.grad, gradient)
-
-
-def test_a_tied_gradient_counts_once():
-    p = one_parameter([1.0], [3.0])
-    assert clip_grad_norm([p, p], 10.0) == 3.0
-
-
-def test_the_norm_of_gradients_of_two_dtypes():
-    p, q = one_parameter([1.0], [3.0]), Parameter(np.zeros(2, np.float32))
-    q.grad[...] = [4.0, 0.0]
-    assert clip_grad_norm([p, q], 1.0) == 5.0
-    np.testing.assert_allclose([p.grad[0], q.grad[0]], [0.6, 0.8], rtol=1e-6)
-
-
-def test_norm_is_summed_in_float64():
-    """In float32 the squares would overflow, or the small ones be lost beside the large."""
-    p = Parameter(np.zeros(100_001, np.float32))
-    p.grad[...] = 1e-4
-    p.grad[0] = 1.0
-    assert clip_grad_norm([p], 10.0) == pytest.approx(
-        np.sqrt(1 + 100_000 * np.float64(np.float32(1e-4)) ** 2), rel=1e-12
-    )
-    p.grad[...] = 0
-    p.grad[0] = 1e30
-    assert clip_grad_norm([p], 1.0) == pytest.approx(1e30, rel=1e-6)
-    assert p.grad[0] == pytest.approx(1.0)
-
-
-@pytest.mark.filterwarnings("ignore:invalid value")
-@pytest.mark.parametrize(("bad", "others"), [(np.nan, np.nan), (np.inf, 0.0)])
-def test_not_finite_norm_is_returned_and_stays_visible(bad, others):
-    p, q = one_parameter([1.0, 1.0], [bad, 1.0]), one_parameter([1.0], [1.0])
-    norm = clip_grad_norm([p, q], 1.0)
-    np.testing.assert_array_equal(norm, bad)
-    np.testing.assert_array_equal(p.grad, [np.nan, others])
-    np.testing.assert_array_equal(q.grad, [others])
 
 
 @pytest.mark.parametrize("make", [SGD, Adam, AdamW])

@@ -9,22 +9,11 @@ import pytest
 import hcrot
 from hcrot import pipelines
 from hcrot.schedulers import DDPMScheduler
+from support import small_unets
 
 
 def tiny_model(**options):
-    arguments = {
-        "sample_size": (5, 6),
-        "in_channels": 2,
-        "out_channels": 2,
-        "block_out_channels": (4, 8),
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "layers_per_block": 1,
-        "norm_num_groups": 2,
-        "attention_head_dim": 4,
-        "num_class_embeds": 3,
-    }
-    model = hcrot.UNet2dModel(**arguments | options, generator=np.random.default_rng(0))
+    model = small_unets.tiny_model(in_channels=2, out_channels=2, **options)
     for parameter in model.parameters():
         parameter.data += 0.05 * np.random.default_rng(1).standard_normal(parameter.shape, np.float32)
     return model

@@ -15,26 +15,11 @@ from hcrot import pipelines
 from hcrot.files import write_arrays
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.pretrained import Blank, size_in_bytes
+from support.small_unets import tiny_model
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-
-
-def tiny_model(seed=0, **options):
-    arguments = {
-        "sample_size": (5, 6),
-        "in_channels": 1,
-        "out_channels": 1,
-        "block_out_channels": (4, 8),
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "layers_per_block": 1,
-        "norm_num_groups": 2,
-        "attention_head_dim": 4,
-        "num_class_embeds": 3,
-    }
-    return UNet2dModel(**arguments | options, generator=np.random.default_rng(seed))
 
 
 def assert_same(model, other):

@@ -11,22 +11,11 @@ import safetensors.numpy
 
 from hcrot.files import write_arrays
 from hcrot.models.unet_2d import UNet2dModel
+from support.small_unets import tiny_model
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 INDEX = WEIGHTS + ".index.json"
 
-ARGUMENTS = {
-    "sample_size": (5, 6),
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": (4, 8),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 2,
-    "attention_head_dim": 4,
-    "num_class_embeds": 3,
-}
 ODD_VALUES = [
     None, True, False, 0, -1, 1, 2, 3, 7, 10**9, 10**18, 10**400, -(10**9), 0.5, 1e300, float("nan"), float("inf"), "", "silu", "x" * 5000,
     [], {}, [[]], [None, None], [4], [4, 8, 8], [10**7, 10**7], [4, 10**12], [4.0, 8.0], ["DownBlock2D"], ["4", "8"], {"a": 1}, [True],
@@ -190,7 +179,7 @@ DAMAGES = [
 
 def test_fuzz(tmp_path):
     """Damaged folders by the hundred: an error of a plain kind that names a file of the folder, or the very same weights; little memory."""
-    model, rng = UNet2dModel(**ARGUMENTS, generator=np.random.default_rng(0)), np.random.default_rng(2024)
+    model, rng = tiny_model(), np.random.default_rng(2024)
     state = {name: array.tobytes() for name, array in model.state_dict().items()}
     originals, outcomes = [], Counter()
     for number, size in enumerate(("10GB", 20_000)):

@@ -301,12 +301,17 @@ class NoiseScheduler(SchedulerConfig):
             )
         return betas
 
-    def _spaced_timesteps(self, num_inference_steps: int) -> np.ndarray:
-        """N timesteps, strictly descending, (N,) int64."""
+    def _checked_count(self, num_inference_steps: int) -> int:
+        """N as an int in 1 .. T."""
         what = f"{self._name}.set_timesteps: num_inference_steps"
         count = checked_integer(what, num_inference_steps, minimum=1)
         if count > len(self):
             raise ValueError(f"{what} {count} is more than the {len(self)} trained timesteps")
+        return count
+
+    def _spaced_timesteps(self, num_inference_steps: int) -> np.ndarray:
+        """N timesteps, strictly descending, (N,) int64."""
+        count = self._checked_count(num_inference_steps)
         return spaced_timesteps(self.config["timestep_spacing"], len(self), count, self.config["steps_offset"])
 
     def _levels_of_images(

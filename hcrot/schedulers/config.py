@@ -69,6 +69,8 @@ class SchedulerConfig:
         Raises:
             TypeError, ValueError: whatever the constructor has against the arguments.
         """
+        if not isinstance(config, Mapping):
+            raise TypeError(f"{cls.__name__}.from_config: config is a {type(config).__name__}, expected arguments by name")
         not_chosen = config.not_chosen if isinstance(config, Config) else config.get("_use_default_values", ())
         chosen = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_chosen}
         others = {name: chosen.pop(name) for name in chosen.keys() - cls._argument_names()}
@@ -128,6 +130,10 @@ def checked_boolean(what: str, value: bool) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{what} is {value!r}, expected True or False")
     return bool(value)
+
+
+def checked_optional(what: str, value: Any, check: Check) -> Any:
+    return None if value is None else check(what, value)
 
 
 def checked_integer(what: str, value: int, minimum: int) -> int:

@@ -61,9 +61,10 @@ from typing import ClassVar
 import numpy as np
 
 from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
-from hcrot.schedulers.config import checked_choice, register_to_config
+from hcrot.schedulers.config import checked_choice, checked_optional, register_to_config
 
-VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range")
+LEARNED_VARIANCE_TYPES = ("learned", "learned_range")
+VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED_VARIANCE_TYPES)
 MIN_VARIANCE = np.float32(1e-20)  # in diffusers beta_tilde, which is 0 for s = -1, is kept above this
 
 
@@ -78,7 +79,8 @@ class DDPMScheduler(NoiseScheduler):
         variance_type: sigma^2 of (h): beta_tilde for "fixed_small" and "fixed_small_log", beta for "fixed_large" and
             "fixed_large_log". The _log names are the same values by way of the logarithm; in diffusers
             "fixed_large_log" misses the way back and gives NaN. For "learned" and "learned_range" the model has twice
-            the sample's channels: the prediction, then sigma^2 itself or v of (l).
+            the sample's channels: the prediction, then sigma^2 itself or v of (l). None, which configurations of
+            `DPMSolverMultistepScheduler` have, does what "fixed_small" does.
         clip_sample, clip_sample_range: whether the estimate of x_0 is clipped to +-clip_sample_range.
         prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (f).
         thresholding, dynamic_thresholding_ratio, sample_max_value: whether instead each image's estimate of x_0 is
@@ -91,7 +93,10 @@ class DDPMScheduler(NoiseScheduler):
     Attributes, errors: those of `NoiseScheduler`; `config` has the arguments by name, as `save_pretrained` writes them.
     """
 
-    checks: ClassVar = {**NoiseScheduler.checks, "variance_type": partial(checked_choice, choices=VARIANCE_TYPES)}
+    checks: ClassVar = {
+        **NoiseScheduler.checks,
+        "variance_type": partial(checked_optional, check=partial(checked_choice, choices=VARIANCE_TYPES)),
+    }
 
     @register_to_config
     def __init__(
@@ -101,7 +106,7 @@ class DDPMScheduler(NoiseScheduler):
         beta_end: float = 0.02,
         beta_schedule: str = "linear",
         trained_betas: np.ndarray | Sequence[float] | None = None,
-        variance_type: str = "fixed_small",
+        variance_type: str | None = "fixed_small",
         clip_sample: bool = True,
         prediction_type: str = "epsilon",
         thresholding: bool = False,
@@ -206,12 +211,12 @@ class DDPMScheduler(NoiseScheduler):
         if variance_type == "learned_range":
             u = (learned + 1) / 2
             return np.exp((u * np.log(beta) + (1 - u) * np.log(beta_tilde)) / 2)
-        return np.sqrt(beta_tilde if variance_type in ("fixed_small", "fixed_small_log") else beta)
+        return np.sqrt(beta if variance_type in ("fixed_large", "fixed_large_log") else beta_tilde)
 
     def _split(self, model_output: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """The model's prediction, and what it says of the variance if that is learned."""
         variance_type = self.config["variance_type"]
-        if variance_type not in ("learned", "learned_range"):
+        if variance_type not in LEARNED_VARIANCE_TYPES:
             return model_output, None
         shape, channels = np.shape(model_output), np.shape(sample)[1:2]
         if not channels or shape[1:2] != (2 * channels[0],):

@@ -38,10 +38,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput
-from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, register_to_config
-from hcrot.schedulers.ddpm import VARIANCE_TYPES
+from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, checked_optional, register_to_config
+from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
 from hcrot.schedulers.multistep import MultistepScheduler, exponential_weight
-from hcrot.schedulers.sigmas import checked_optional, signal_and_noise
+from hcrot.schedulers.sigmas import signal_and_noise
 
 ALGORITHM_TYPES = ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
 
@@ -201,7 +201,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         """
         index = self._step_index("step", timestep)
         channels = np.shape(sample)[1:2]
-        learned = self.config["variance_type"] in ("learned", "learned_range")
+        learned = self.config["variance_type"] in LEARNED_VARIANCE_TYPES
         if learned and channels and np.shape(model_output)[1:2] == (2 * channels[0],):
             model_output = model_output[:, : channels[0]]
         kept = self._history[0][1] if self._history else None
@@ -214,8 +214,9 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         of_sample, of_first, of_further, of_noise = self._coefficients(sigma, sigma_next)
         prev_sample = of_sample * sample
         prev_sample += of_first * self._history[0][1]
-        if self._order(index) > 1:
-            prev_sample += of_further * self._further_terms(self._order(index), math.log(sigma / sigma_next))
+        order = self._order(index)
+        if order > 1:
+            prev_sample += of_further * self._further_terms(order, math.log(sigma / sigma_next))
         if z is not None:
             prev_sample += of_noise * z
         self._advance(index)

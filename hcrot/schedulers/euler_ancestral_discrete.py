@@ -28,7 +28,7 @@ import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import register_to_config
-from hcrot.schedulers.sigmas import VarianceExplodingScheduler
+from hcrot.schedulers.sigmas import VarianceExplodingScheduler, euler_step
 
 
 class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
@@ -105,9 +105,7 @@ class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
         z = self._drawn_noise(timestep, sample, generator, noise) if sigma_up > 0 else None
 
         x0 = self._denoised(model_output, sample, sigma)
-        prev_sample = sample - x0
-        prev_sample *= sigma_down / sigma
-        prev_sample += x0
+        prev_sample = euler_step(sample, x0, sigma_down / sigma)
         if z is not None:
             prev_sample += z * sigma_up
         self._advance(index)

@@ -29,7 +29,7 @@ import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import checked_choice, register_to_config
-from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, timesteps_of_sigmas
+from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, euler_step, timesteps_of_sigmas
 
 
 class EulerDiscreteScheduler(VarianceExplodingScheduler):
@@ -154,11 +154,13 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; set_timesteps not called or a timestep that is not
-                due; generator and noise both given, or neither where gamma > 0.
+                due; s_churn below 0; generator and noise both given, or neither where gamma > 0.
         """
         index = self._step_index("step", timestep)
         self._check_arrays("step", sample=sample, model_output=model_output, noise=noise)
         self._check_source_of_noise(generator, noise)
+        if not s_churn >= 0:
+            raise ValueError(f"{self._name}.step: s_churn is {s_churn}, expected a number of at least 0")
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
         gamma = min(s_churn / len(self.timesteps), math.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
         sigma_hat = (1 + gamma) * sigma
@@ -166,9 +168,7 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
             z = self._drawn_noise(timestep, sample, generator, noise)
             sample = sample + z * (s_noise * math.sqrt(sigma_hat**2 - sigma**2))
         x0 = self._denoised(model_output, sample, sigma if self.config["prediction_type"] == "v_prediction" else sigma_hat)
-        prev_sample = sample - x0
-        prev_sample *= sigma_next / sigma_hat
-        prev_sample += x0
+        prev_sample = euler_step(sample, x0, sigma_next / sigma_hat)
         self._advance(index)
         return SchedulerOutput(prev_sample, x0).returned(return_dict)
 

@@ -45,10 +45,11 @@ from hcrot.schedulers.config import (
     checked_choice,
     checked_fraction,
     checked_integer,
+    checked_optional,
     checked_positive,
     register_to_config,
 )
-from hcrot.schedulers.sigmas import SigmaScheduler, checked_optional
+from hcrot.schedulers.sigmas import SigmaScheduler
 
 
 class FlowMatchEulerDiscreteScheduler(SigmaScheduler):

@@ -34,7 +34,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from hcrot.schedulers.base import NoiseScheduler, Timesteps
-from hcrot.schedulers.config import Check, checked_boolean, checked_choice, checked_positive
+from hcrot.schedulers.config import checked_boolean, checked_choice, checked_optional, checked_positive
 
 ZERO_SNR_ALPHA_BAR = np.float32(2**-24)  # in place of abar = 0 at zero terminal signal, where sigma would be infinite
 
@@ -48,6 +48,14 @@ def signal_and_noise(sigma: float) -> tuple[float, float]:
     """a = 1/sqrt(1 + sigma^2) and b = sigma a, line (b)."""
     signal = 1 / math.sqrt(1 + sigma**2)
     return signal, sigma * signal
+
+
+def euler_step(sample: np.ndarray, x0: np.ndarray, ratio: float) -> np.ndarray:
+    """D + ratio (x - D), Euler's method for (c) from sigma to ratio sigma; a new array like x (the sample) and D (x0)."""
+    moved = sample - x0
+    moved *= ratio
+    moved += x0
+    return moved
 
 
 # where to put N sigmas ----------------------------------------------------------------------------------------
@@ -110,10 +118,6 @@ def timesteps_of_sigmas(sigmas: np.ndarray, training: np.ndarray) -> np.ndarray:
 # arguments ----------------------------------------------------------------------------------------------------
 
 
-def checked_optional(what: str, value: Any, check: Check) -> Any:
-    return None if value is None else check(what, value)
-
-
 def checked_left_out(what: str, value: Any, default: Any) -> Any:
     """Of arguments of diffusers that are not implemented: only their default is taken."""
     if value != default:
@@ -173,10 +177,6 @@ class SigmaScheduler(NoiseScheduler):
         self.sigmas = np.append(sigmas, last).astype(np.float32)
         self.num_inference_steps = len(timesteps)
         self._restart()
-
-    def _checked_count(self, num_inference_steps: int) -> int:
-        """N as an int, which DDPM's spacing has checked to be one in 1 .. T."""
-        return len(self._spaced_timesteps(num_inference_steps))
 
     def _checked_list(self, name: str, values: Sequence[float], highest: float) -> np.ndarray:
         """Strictly descending numbers from highest to 0, (N,)."""

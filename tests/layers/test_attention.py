@@ -2,21 +2,13 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
 from hcrot.layers.attention import Attention
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The arrays here are worth one thread."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

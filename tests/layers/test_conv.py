@@ -2,13 +2,14 @@
 
 import math
 
-import numba
 import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
 from hcrot.layers.linear import Linear
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # arguments of Conv2d(4, 6, ...), height, width
 CONVOLUTIONS = [
@@ -42,15 +43,6 @@ TRANSPOSED = [
     ({"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}, 1, 1),
     ({"kernel_size": 2, "stride": 3}, 2, 3),  # gaps that no input pixel paints
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The arrays here are worth one thread; on a busy machine waking a second one takes a hundred times as long as the work."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 @pytest.fixture

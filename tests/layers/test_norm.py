@@ -1,6 +1,5 @@
 """GroupNorm, GroupNormSiLU and LayerNorm: gradients, what relates them, what they keep, initial values, bad input."""
 
-import numba
 import numpy as np
 import pytest
 
@@ -8,14 +7,7 @@ from hcrot.gradcheck import check_gradients
 from hcrot.layers.activation import SiLU
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The arrays here are worth one thread."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

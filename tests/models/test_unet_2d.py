@@ -1,4 +1,4 @@
-"""UNet2dModel and its blocks: gradients, any image size, conditioning, the state dict, bad input, one golden run."""
+"""UNet2dModel and its blocks: gradients, any image size, conditioning, the state dict, one golden run."""
 
 import json
 from pathlib import Path
@@ -7,28 +7,20 @@ import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
-from hcrot.kernels import jit
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.losses import mse_loss
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.optim import AdamW
+from support.small_unets import TEST_NET, draw, make
+
+pytestmark = pytest.mark.usefixtures("one_kernel_thread")
 
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 
-TEST_NET = {
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "norm_num_groups": 4,
-    "num_class_embeds": 10,
-}
 SMALL = {**TEST_NET, "block_out_channels": (4, 6), "norm_num_groups": 2, "layers_per_block": 1, "attention_head_dim": 3}
 ATTENTION_ABOVE = {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"), "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D")}
-LEARNED_TIMES = {"time_embedding_type": "learned", "num_train_timesteps": 9}
 RESNET_SAMPLERS = {
     "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D"),
     "up_block_types": ("ResnetUpsampleBlock2D", "UpBlock2D"),
@@ -43,23 +35,6 @@ THREE_LEVELS = {
     "attention_head_dim": 4,
     "layers_per_block": 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are tiny: on a busy machine threads would only wait for each other."""
-    before = jit.get_num_threads()
-    jit.set_num_threads(1)
-    yield
-    jit.set_num_threads(before)
-
-
-def make(config, **changes):
-    return UNet2dModel(**{**config, **changes}, generator=np.random.default_rng(0))
-
-
-def draw(shape, dtype=np.float32, seed=1):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 # gradients ----------------------------------------------------------------------------------------------------
@@ -296,69 +271,6 @@ def test_from_config_takes_defaults_for_what_is_missing():
 def test_from_config_names_every_key_that_is_no_argument():
     with pytest.raises(ValueError, match="from_config: cross_attention_dim, zero_init: no such argument"):
         UNet2dModel.from_config({**TEST_NET, "_name_or_path": "here", "zero_init": True, "cross_attention_dim": 8})
-
-
-# bad input ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ((draw((2, 3, 8, 8)), 0, 0), r"sample.*\(batch, 1, height, width\), got \(2, 3, 8, 8\)"),
-        ((draw((1, 8, 8)), 0, 0), r"got \(1, 8, 8\)"),
-        ((np.zeros((0, 1, 8, 8), np.float32), 0, 0), r"got \(0, 1, 8, 8\)"),
-        ((np.zeros((2, 1, 8, 8), np.uint8), 0, 0), "float32 images.*got uint8"),
-        ((draw((2, 1, 8, 8), np.float64), 0, 0), "float32 images.*got float64"),
-        ((draw((2, 1, 8, 8)), np.arange(3), 0), r"timesteps.*\(2,\).*got shape \(3,\)"),
-        ((draw((2, 1, 8, 8)), 0), "class_labels missing"),
-        ((draw((2, 1, 8, 8)), 0, np.array([1, 10])), "10"),
-        ((draw((2, 1, 8, 8)), 0, np.array([-1, 1])), "-1"),
-        ((draw((2, 1, 8, 8)), 0, np.array([0.5, 1])), "float64"),
-        ((draw((2, 1, 8, 8)), 0, np.array([1, 2, 3])), r"class_labels.*got shape \(3,\)"),
-    ],
-)
-def test_bad_inputs(inputs, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        make(TEST_NET)(*inputs)
-
-
-@pytest.mark.parametrize(
-    ("changes", "timesteps", "labels", "error", "message"),
-    [
-        ({"num_class_embeds": None}, 0, 1, ValueError, "class_labels given, but the model has class_embed_type None"),
-        ({"class_embed_type": "timestep"}, 0, None, ValueError, "class_labels missing: .* built with class_embed_type 'timestep'"),
-        ({"class_embed_type": "timestep"}, 0, np.arange(3), ValueError, r"class_labels.*\(2,\).*got shape \(3,\)"),
-        ({"class_embed_type": "identity"}, 0, 3, ValueError, r"class_labels must be embeddings, float32 \(2, 32\).*got int"),
-        ({"class_embed_type": "identity"}, 0, draw((1, 32)), ValueError, r"class_labels must be embeddings.*got float32 \(1, 32\)"),
-        ({"class_embed_type": "identity"}, 0, draw((2, 32), np.float64), ValueError, r"class_labels must be .*got float64 \(2, 32\)"),
-        (LEARNED_TIMES, 9, 1, ValueError, "index 9 is not from 0 to 8"),
-        (LEARNED_TIMES, 0.5, 1, TypeError, "indices must be integers, got float64"),
-    ],
-)
-def test_bad_times_and_labels(changes, timesteps, labels, error, message):
-    with pytest.raises(error, match=message):
-        make(TEST_NET, **changes)(draw((2, 1, 8, 8)), timesteps, labels)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"act_fn": "tanh"}, "ResnetBlock2D: act_fn must be one of .*'relu'.*, got 'tanh'"),
-        ({"resample": "half"}, r"ResnetBlock2D: resample must be one of \(None, 'up', 'down'\), got 'half'"),
-        ({"output_scale_factor": 0}, "ResnetBlock2D: output_scale_factor must not be 0"),
-        ({"dropout": 2}, "p must be a number from 0 to 1, got 2"),
-    ],
-)
-def test_bad_arguments_of_a_residual_block(options, message):
-    with pytest.raises(ValueError, match=message):
-        ResnetBlock2D(4, 4, 5, groups=2, **options)
-
-
-def test_a_gradient_of_another_shape_is_refused():
-    model = make(TEST_NET, time_embedding_type="fourier")
-    model(draw((2, 1, 8, 8)), 5, 1)
-    with pytest.raises(ValueError, match="UNet2dModel.backward: expected dout like the output"):
-        model.backward(draw((1, 1, 8, 8)))
 
 
 # a whole run --------------------------------------------------------------------------------------------------

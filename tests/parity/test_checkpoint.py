@@ -12,19 +12,9 @@ from hcrot.checkpoint import load_model, save_checkpoint  # noqa: E402
 from hcrot.ema import EMA  # noqa: E402
 from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
 from hcrot.schedulers import DDPMScheduler  # noqa: E402
+from support.small_unets import SMALL  # noqa: E402
 
-ARGUMENTS = {
-    "sample_size": 8,
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-    "num_class_embeds": 10,
-}
+ARGUMENTS = SMALL | {"num_class_embeds": 10}
 
 
 def inputs():

@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch")
 from hcrot.layers.conv import Conv2d, ConvTranspose2d  # noqa: E402
 from hcrot.layers.linear import Linear  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 FORWARD = {np.float32: 1e-5, np.float64: 1e-13}
 BACKWARD = {np.float32: 1e-4, np.float64: 1e-12}
 
@@ -40,14 +42,6 @@ def compare(ours, theirs, x, dtype, rng, prepare=lambda image: image):
 
 def torch_dtype(dtype):
     return torch.float32 if dtype == np.float32 else torch.float64
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pair(rng, low, high):

@@ -7,11 +7,8 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot.schedulers import DDIMScheduler  # noqa: E402
+from support.scheduler_parity import PREDICTION_TYPES, SCHEDULES, SHAPE, SPACINGS, difference, toy_model, trajectories  # noqa: E402
 
-SHAPE = (2, 3, 4, 5)
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-SPACINGS = ("linspace", "leading", "trailing")
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 LIMITS = (
     {},
     {"clip_sample": False},
@@ -22,18 +19,6 @@ LIMITS = (
 
 def both(**options):
     return DDIMScheduler(**options), diffusers.DDIMScheduler(**options)
-
-
-def difference(ours, theirs):
-    """Largest difference relative to the largest entry."""
-    theirs = theirs.numpy()
-    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-    return np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs))
-
-
-def toy_model(sample, t):
-    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
-    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
 
 
 @pytest.mark.parametrize("zero_snr", [False, True])
@@ -139,15 +124,8 @@ def test_where_rounding_makes_diffusers_nan_this_goes_on():
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])
 @pytest.mark.parametrize("steps", [5, 10, 20, 50])
 def test_trajectories_from_zero_snr_are_equal(steps, prediction_type):
-    rng = np.random.default_rng(4)
     ours, theirs = both(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type=prediction_type)
-    ours.set_timesteps(steps)
-    theirs.set_timesteps(steps)
-    mine = rng.standard_normal(SHAPE, dtype=np.float32)
-    yours = torch.from_numpy(mine)
-    for t in ours.timesteps:
-        mine = ours.step(toy_model(mine, t), t, mine).prev_sample
-        yours = theirs.step(toy_model(yours, t), int(t), yours).prev_sample
+    for mine, yours in trajectories(ours, theirs, steps, np.random.default_rng(4)):
         assert difference(mine, yours) < 1e-5
 
 

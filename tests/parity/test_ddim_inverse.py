@@ -7,27 +7,14 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot.schedulers import DDIMInverseScheduler  # noqa: E402
+from support.scheduler_parity import PREDICTION_TYPES, SCHEDULES, SHAPE, difference, trajectories  # noqa: E402
 
-SHAPE = (2, 3, 4, 5)
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 SPACINGS = ("leading", "trailing")
 CLIPS = ({}, {"clip_sample": False}, {"clip_sample_range": 2.0})
 
 
 def both(**options):
     return DDIMInverseScheduler(**options), diffusers.DDIMInverseScheduler(**options)
-
-
-def difference(ours, theirs):
-    """Largest difference relative to the largest entry."""
-    theirs = theirs.numpy()
-    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-    return np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs))
-
-
-def toy_model(sample, t):
-    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
-    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
 
 
 @pytest.mark.parametrize("set_alpha_to_one", [True, False])
@@ -51,7 +38,7 @@ def test_timesteps_are_equal(spacing, offset):
 
 
 @pytest.mark.parametrize("clip", CLIPS)
-@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 def test_step_is_equal_at_every_timestep(prediction_type, clip):
     rng = np.random.default_rng(1)
     ours, theirs = both(prediction_type=prediction_type, set_alpha_to_one=prediction_type != "sample", **clip)
@@ -87,27 +74,13 @@ def drawn_options(count):
 @pytest.mark.parametrize("steps", [5, 10, 20, 50])
 @pytest.mark.parametrize("options", list(drawn_options(24)))
 def test_trajectories_are_equal(options, steps):
-    rng = np.random.default_rng(3)
     ours, theirs = both(**options)
-    ours.set_timesteps(steps)
-    theirs.set_timesteps(steps)
-    mine = rng.standard_normal(SHAPE, dtype=np.float32)
-    yours = torch.from_numpy(mine)
-    for t, their_t in zip(ours.timesteps, theirs.timesteps, strict=True):
-        mine = ours.step(toy_model(mine, t), t, mine).prev_sample
-        yours = theirs.step(toy_model(yours, their_t), int(their_t), yours).prev_sample
+    for mine, yours in trajectories(ours, theirs, steps, np.random.default_rng(3)):
         assert difference(mine, yours) < 1e-5
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20, 50])
 def test_trajectories_to_zero_snr_are_equal(steps):
-    rng = np.random.default_rng(4)
     ours, theirs = both(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
-    ours.set_timesteps(steps)
-    theirs.set_timesteps(steps)
-    mine = rng.standard_normal(SHAPE, dtype=np.float32)
-    yours = torch.from_numpy(mine)
-    for t in ours.timesteps:
-        mine = ours.step(toy_model(mine, t), t, mine).prev_sample
-        yours = theirs.step(toy_model(yours, t), int(t), yours).prev_sample
+    for mine, yours in trajectories(ours, theirs, steps, np.random.default_rng(4)):
         assert difference(mine, yours) < 1e-5

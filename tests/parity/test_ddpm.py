@@ -1,5 +1,7 @@
 """DDPMScheduler beside diffusers' own: betas, timesteps, every step, whole trajectories."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,23 +9,17 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot.schedulers import DDPMScheduler  # noqa: E402
+from support import scheduler_parity  # noqa: E402
+from support.scheduler_parity import PREDICTION_TYPES, SHAPE, SPACINGS, toy_model  # noqa: E402
 
-SHAPE = (2, 3, 4, 5)
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
-SPACINGS = ("linspace", "leading", "trailing")
+SCHEDULES = (*scheduler_parity.SCHEDULES, "sigmoid", "laplace")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large")  # diffusers' fixed_large_log is NaN
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+
+difference = partial(scheduler_parity.difference, least=1.0)  # unclipped estimates of x_0 reach 1e4
 
 
 def both(*arguments, **options):
     return DDPMScheduler(*arguments, **options), diffusers.DDPMScheduler(*arguments, **options)
-
-
-def difference(ours, theirs):
-    """Largest difference, relative to the largest entry where that exceeds 1: unclipped estimates of x_0 reach 1e4."""
-    theirs = theirs.numpy()
-    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-    return np.max(np.abs(ours - theirs)) / max(1.0, np.max(np.abs(theirs)))
 
 
 def assert_steps_equal(ours, theirs, output, t, sample, noise):
@@ -162,20 +158,11 @@ def test_thresholding_is_equal(largest, ratio):
         assert difference(ours.step(output, 0, sample).pred_original_sample, yours) < 1e-6
 
 
-def toy_model(sample, t):
-    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
-    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
-
-
-@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
-@pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("steps", [5, 10, 50, [950, 600, 599, 20, 3]])
-def test_trajectories_are_equal(steps, spacing, schedule, inject):
+def assert_trajectories_equal(ours, theirs, inject, **timesteps):
+    """From the same noise to the end, each by its own steps, with the same noise in each."""
     rng = np.random.default_rng(3)
-    ours, theirs = both(beta_schedule=schedule, timestep_spacing=spacing)
-    arguments = {"timesteps": steps} if isinstance(steps, list) else {"num_inference_steps": steps}
-    ours.set_timesteps(**arguments)
-    theirs.set_timesteps(**arguments)
+    ours.set_timesteps(**timesteps)
+    theirs.set_timesteps(**timesteps)
     mine = rng.standard_normal(SHAPE, dtype=np.float32)
     yours = torch.from_numpy(mine)
     for t, their_t in zip(ours.timesteps, theirs.timesteps, strict=True):
@@ -184,6 +171,23 @@ def test_trajectories_are_equal(steps, spacing, schedule, inject):
         mine = ours.step(toy_model(mine, t), t, mine, noise=noise).prev_sample
         yours = theirs.step(toy_model(yours, their_t), their_t, yours).prev_sample
         assert difference(mine, yours) < 2e-6
+
+
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("steps", [5, 10, 50, [950, 600, 599, 20, 3]])
+def test_trajectories_are_equal(steps, spacing, schedule, inject):
+    ours, theirs = both(beta_schedule=schedule, timestep_spacing=spacing)
+    assert_trajectories_equal(ours, theirs, inject, **{"timesteps" if isinstance(steps, list) else "num_inference_steps": steps})
+
+
+@pytest.mark.parametrize("steps", [5, 10, 50])
+def test_trajectories_configured_by_the_file_of_a_dpm_solver_are_equal(steps, inject, tmp_path):
+    """Its variance_type is null, for which diffusers takes beta_tilde."""
+    diffusers.DPMSolverMultistepScheduler(beta_schedule="scaled_linear").save_pretrained(tmp_path)
+    ours, theirs = DDPMScheduler.from_pretrained(tmp_path), diffusers.DDPMScheduler.from_pretrained(tmp_path)
+    assert ours.config["variance_type"] is theirs.config.variance_type is None
+    assert_trajectories_equal(ours, theirs, inject, num_inference_steps=steps)
 
 
 def drawn_options(count):

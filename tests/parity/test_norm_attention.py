@@ -8,16 +8,10 @@ torch = pytest.importorskip("torch")
 from hcrot.layers.attention import Attention  # noqa: E402
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 FORWARD = {np.float32: 1e-5, np.float64: 1e-10}
 BACKWARD = {np.float32: 1e-4, np.float64: 1e-10}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -9,18 +9,9 @@ diffusers = pytest.importorskip("diffusers")
 from hcrot import pipelines  # noqa: E402
 from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
 from hcrot.schedulers import DDIMScheduler, DDPMScheduler  # noqa: E402
+from support.small_unets import SMALL  # noqa: E402
 
-ARGUMENTS = {
-    "sample_size": (8, 12),
-    "in_channels": 2,
-    "out_channels": 2,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-}
+ARGUMENTS = SMALL | {"sample_size": (8, 12), "in_channels": 2, "out_channels": 2}
 SCHEDULE = {"num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
 
 

@@ -7,26 +7,11 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot.schedulers import PNDMScheduler  # noqa: E402
-
-SHAPE = (2, 3, 4, 5)
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-SPACINGS = ("linspace", "leading", "trailing")
+from support.scheduler_parity import SCHEDULES, SPACINGS, difference, trajectories  # noqa: E402
 
 
 def both(**options):
     return PNDMScheduler(**options), diffusers.PNDMScheduler(**options)
-
-
-def difference(ours, theirs):
-    """Largest difference relative to the largest entry."""
-    theirs = theirs.numpy()
-    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-    return np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs))
-
-
-def toy_model(sample, t):
-    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
-    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
 
 
 @pytest.mark.parametrize("set_alpha_to_one", [True, False])
@@ -59,18 +44,6 @@ def test_where_diffusers_leaves_the_range_this_stays():
         assert ours.timesteps.min() >= 0 and ours.timesteps.max() <= 999
 
 
-def trajectories(options, steps, rng):
-    ours, theirs = both(**options)
-    ours.set_timesteps(steps)
-    theirs.set_timesteps(steps)
-    mine = rng.standard_normal(SHAPE, dtype=np.float32)
-    yours = torch.from_numpy(mine)
-    for t, their_t in zip(ours.timesteps, theirs.timesteps, strict=True):
-        mine = ours.step(toy_model(mine, t), t, mine).prev_sample
-        yours = theirs.step(toy_model(yours, their_t), int(their_t), yours).prev_sample
-        yield mine, yours
-
-
 def drawn_options(count):
     rng = np.random.default_rng(2)
     for i in range(count):
@@ -91,23 +64,23 @@ def drawn_options(count):
 def test_trajectories_are_equal(options, steps):
     # From abar_t = 4e-9, where the cosine schedule ends, phi subtracts numbers some 1e4 times its result. In float32 that
     # leaves errors up to 9e-4 against float64 coefficients, diffusers' (5e-4) no less than these.
-    scheduler = PNDMScheduler(**options)
-    scheduler.set_timesteps(steps)
-    abar = scheduler.alphas_cumprod[scheduler.timesteps[0]]
+    ours, theirs = both(**options)
+    ours.set_timesteps(steps)
+    abar = ours.alphas_cumprod[ours.timesteps[0]]
     tolerance = 1e-5 if abar > 1e-6 else 1e-7 / np.sqrt(abar)
-    for mine, yours in trajectories(options, steps, np.random.default_rng(3)):
+    for mine, yours in trajectories(ours, theirs, steps, np.random.default_rng(3)):
         assert difference(mine, yours) < tolerance
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_trajectories_of_few_steps_are_equal(steps):
-    for mine, yours in trajectories({"skip_prk_steps": True}, steps, np.random.default_rng(4)):
+    for mine, yours in trajectories(*both(skip_prk_steps=True), steps, np.random.default_rng(4)):
         assert difference(mine, yours) < 1e-5
 
 
 @pytest.mark.parametrize("skip_prk_steps", [False, True])
 def test_trajectories_of_a_run_with_more_steps_than_half_are_equal(skip_prk_steps):
     """T // N // 2 = 0: the middle of a step is one of its ends."""
-    options = {"num_train_timesteps": 50, "beta_end": 0.1, "skip_prk_steps": skip_prk_steps}
-    for mine, yours in trajectories(options, 40, np.random.default_rng(5)):
+    ours, theirs = both(num_train_timesteps=50, beta_end=0.1, skip_prk_steps=skip_prk_steps)
+    for mine, yours in trajectories(ours, theirs, 40, np.random.default_rng(5)):
         assert difference(mine, yours) < 1e-5

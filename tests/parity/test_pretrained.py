@@ -13,18 +13,8 @@ import safetensors.numpy  # noqa: E402
 from hcrot import pipelines  # noqa: E402
 from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
 from hcrot.schedulers import DDPMScheduler  # noqa: E402
+from support.small_unets import SMALL  # noqa: E402
 
-BASE = {
-    "sample_size": 8,
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 4,
-}
 CONFIGS = {
     "classes": {"num_class_embeds": 10},
     "plain": {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "sample_size": (8, 12)},
@@ -44,11 +34,11 @@ def tensors(folder):
 
 def build_theirs(**options):
     torch.manual_seed(0)
-    return diffusers.UNet2DModel(**BASE | options)
+    return diffusers.UNet2DModel(**SMALL | options)
 
 
 def build_ours(**options):
-    return UNet2dModel(**BASE | options, generator=np.random.default_rng(1))
+    return UNet2dModel(**SMALL | options, generator=np.random.default_rng(1))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot import schedulers  # noqa: E402
+from support.scheduler_parity import toy_model  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers", "ignore::FutureWarning:diffusers")
 
@@ -96,11 +97,6 @@ def largest_difference(ours, theirs, *, least=0.0):
     theirs = np.asarray(theirs)
     assert ours.shape == theirs.shape
     return np.max(np.abs(ours - theirs)) / max(np.max(np.abs(theirs)), least)
-
-
-def toy_model(sample, t):
-    """Elementary operations only, so NumPy and PyTorch agree in all but the last bit; it depends on x and on t."""
-    return 0.9 * sample / (1 + 0.1 * sample * sample) + 1e-4 * float(t)
 
 
 def assert_same_walk(ours, theirs, monkeypatch, tolerance, **churn):

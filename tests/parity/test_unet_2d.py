@@ -10,10 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from hcrot.kernels import jit  # noqa: E402
 from hcrot.layers.activation import ReLU  # noqa: E402
 from hcrot.layers.dropout import Dropout  # noqa: E402
 from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_kernel_thread", "one_torch_thread")
 
 PLAIN = {"in_channels": 1, "out_channels": 1, "norm_num_groups": 4, "num_class_embeds": 10}
 TWO = {
@@ -38,17 +39,6 @@ CONFIGS = {
     "no-mid-block": {**TWO, "mid_block_type": None, "center_input_sample": True},
     "wide": {**TWO, "block_out_channels": (16, 8), "in_channels": 3, "out_channels": 2, "time_embedding_dim": 20},
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """These networks are tiny: on a busy machine threads would only wait for each other."""
-    before = jit.get_num_threads(), torch.get_num_threads()
-    jit.set_num_threads(1)
-    torch.set_num_threads(1)
-    yield
-    jit.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
 
 
 def build_both(config, dtype):

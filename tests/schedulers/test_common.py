@@ -5,6 +5,7 @@ import pytest
 
 import hcrot
 from hcrot.schedulers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, PNDMScheduler
+from support.memory_order import channels_last
 
 SHAPE = (3, 2, 5, 4)
 MAKERS = {
@@ -17,11 +18,6 @@ MAKERS = {
     "plms": lambda **options: PNDMScheduler(skip_prk_steps=True, **options),
 }
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-
-
-def channels_last(x):
-    """The same numbers in the memory order of hcrot's layers."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 def run(scheduler, sample, order=np.asarray, steps=8):

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from hcrot.schedulers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, PNDMScheduler
+from hcrot.schedulers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 
 DEFAULTS = {
     "num_train_timesteps": 1000,
@@ -137,6 +137,22 @@ def test_the_configuration_of_a_trained_model_serves_any_scheduler(tmp_path):
         scheduler = other.from_pretrained(tmp_path)
         np.testing.assert_array_equal(scheduler.alphas_cumprod, trained.alphas_cumprod)
         assert scheduler.config["prediction_type"] == "sample"
+
+
+def test_a_configuration_without_a_variance_type_serves_ddpm(tmp_path):
+    """DPM-Solver's files say variance_type: null."""
+    DPMSolverMultistepScheduler(num_train_timesteps=400, prediction_type="sample").save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "scheduler_config.json").read_text())["variance_type"] is None
+    scheduler = DDPMScheduler.from_pretrained(tmp_path)
+    assert scheduler.config["variance_type"] is None and len(scheduler) == 400
+    scheduler.save_pretrained(tmp_path)
+    assert DPMSolverMultistepScheduler.from_pretrained(tmp_path).config["variance_type"] is None
+
+
+@pytest.mark.parametrize("config", ["folder", None, DDIMScheduler()])
+def test_a_configuration_is_a_mapping(config):
+    with pytest.raises(TypeError, match=f"DDPMScheduler.from_config: config is a {type(config).__name__}, expected arguments by name"):
+        DDPMScheduler.from_config(config)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -18,6 +18,7 @@ from hcrot.schedulers import (
 )
 from hcrot.schedulers.multistep import exponential_weight
 from hcrot.schedulers.sigmas import SIGMA_SPACINGS, timesteps_of_sigmas, training_sigmas
+from support.memory_order import channels_last
 
 SHAPE = (3, 2, 5, 4)
 ALL = (
@@ -35,11 +36,6 @@ VARIANTS = [
     (UniPCMultistepScheduler, {"solver_order": 3}),
     (FlowMatchEulerDiscreteScheduler, {"stochastic_sampling": True}),
 ]
-
-
-def channels_last(x):
-    """The same numbers in the memory order of hcrot's layers."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 def walk(scheduler, x, seed=0):
@@ -348,6 +344,14 @@ def test_noise_is_drawn_only_where_it_is_added():
             state = generator.bit_generator.state
             scheduler.step(x, last, x, generator=generator)
             assert generator.bit_generator.state == state
+
+
+@pytest.mark.parametrize("s_churn", [-0.1, np.nan])
+def test_churn_does_not_go_down(s_churn):
+    scheduler, x = EulerDiscreteScheduler(), np.zeros(SHAPE)
+    scheduler.set_timesteps(4)
+    with pytest.raises(ValueError, match=f"EulerDiscreteScheduler.step: s_churn is {s_churn}, expected a number of at least 0"):
+        scheduler.step(x, scheduler.timesteps[0], x, s_churn)
 
 
 def test_arguments_of_another_scheduler_have_no_effect():

@@ -1,0 +1,71 @@
+"""Parameter, and flat, the view of its numbers in the order of memory."""
+
+import numpy as np
+import pytest
+
+from hcrot.gradcheck import check_gradients
+from hcrot.layers.linear import Linear
+from hcrot.module import Parameter, flat
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 3, 1), (1, 0, 3, 2)])
+def test_flat_is_a_view_of_every_number_in_any_order_of_axes(rng, axes):
+    array = rng.standard_normal((2, 3, 4, 5)).transpose(axes)
+    view = flat(array)
+    assert view.shape == (120,)
+    view[...] = 7
+    assert (array == 7).all()
+
+
+def test_flat_of_data_and_grad_pair_up(rng):
+    parameter = Parameter(np.ascontiguousarray(rng.standard_normal((4, 3)).T).T)
+    parameter.grad[...] = 2 * parameter.data
+    np.testing.assert_array_equal(flat(parameter.grad), 2 * flat(parameter.data))
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 6))[:, ::2], np.zeros((4, 6))[:, :3], np.broadcast_to(np.zeros(3), (2, 3))])
+def test_flat_and_parameter_refuse_arrays_with_gaps(array):
+    with pytest.raises(ValueError, match="flat: array of shape .* is not dense"):
+        flat(array)
+    with pytest.raises(ValueError, match="not dense"):
+        Parameter(array)
+
+
+def test_flat_of_nothing():
+    assert flat(np.zeros((0, 3))).shape == (0,)
+
+
+def test_a_parameter_keeps_its_array_and_starts_without_gradient(rng):
+    data = rng.standard_normal((3, 4)).astype(np.float32).T
+    parameter = Parameter(data)
+    assert parameter.data is data
+    assert parameter.shape == (4, 3)
+    assert parameter.grad.dtype == np.float32
+    assert parameter.grad.strides == data.strides
+    assert not parameter.grad.any()
+    assert repr(parameter) == "Parameter(shape=(4, 3), dtype=float32)"
+
+
+@pytest.mark.parametrize(
+    ("data", "got"), [(np.zeros(3, np.int64), "int64"), (np.zeros(3, np.float16), "float16"), ([1.0], "list"), (1.0, "float")]
+)
+def test_a_parameter_is_a_float_array(data, got):
+    with pytest.raises(TypeError, match=f"Parameter: data must be a float32 or float64 array, got {got}"):
+        Parameter(data)
+
+
+def test_a_constant_is_saved_and_cast_but_not_learned(rng):
+    layer = Linear(2, 3, generator=rng)
+    layer.offset = Parameter(np.ones(3, np.float32), trainable=False)
+    assert list(layer.state_dict()) == ["weight", "bias", "offset"]
+    assert layer.parameters() == [layer.weight, layer.bias]
+    assert layer.num_parameters() == 9
+    layer.load_state_dict({**layer.state_dict(), "offset": np.full(3, 2.0)})
+    assert (layer.offset.data == 2).all()
+    assert layer.astype(np.float64).offset.data.dtype == np.float64
+    assert len(check_gradients(layer, rng.standard_normal((4, 2))).lines) == 3
