@@ -26,6 +26,8 @@ from numba.core import cgutils
 from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload, typeof_impl
 
+from hcrot.kernels import ahead
+
 # Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
 # diverges must show it.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -309,16 +311,22 @@ def aligned_zeros(size, like):
     return zeros
 
 
+is_ahead = False
+"""Whether this process was started by :func:`hcrot.kernels.ahead.start`."""
+
+
 @functools.cache
 def prepare() -> None:
-    """Once per process, before the first kernel: settle BLAS and memory, and say so if kernels are about to be compiled."""
+    """Once per process, before the first kernel: settle BLAS and memory; if kernels are about to be compiled, say so and get help."""
     hold_scipy_blas_to_one_thread()
     keep_freed_memory()
     # Kernels from the cache call into Numba's threading layer, but Numba forgets to load it for those that it compiled with a `launch`
     # that was itself from the cache: their calls then end the process.
     numba.get_num_threads()
-    if not numba.config.DISABLE_JIT and not has_compiled_kernels():
-        print("hcrot: compiling kernels (first run only, about 20 seconds)", file=sys.stderr, flush=True)
+    if not numba.config.DISABLE_JIT and not has_compiled_kernels() and not is_ahead:
+        print("hcrot: compiling kernels (first run only, about 15 seconds)", file=sys.stderr, flush=True)
+        if get_num_threads() > 1:
+            ahead.start()
 
 
 def has_compiled_kernels() -> bool:

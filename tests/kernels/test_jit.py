@@ -1,10 +1,6 @@
 """Threads, shares, the BLAS that kernels call, and running without compilation."""
 
 import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -12,8 +8,7 @@ import pytest
 
 from hcrot.kernels import jit
 from hcrot.kernels.im2col import make_geometry
-
-ROOT = Path(__file__).parents[2]
+from support.processes import run
 
 
 @pytest.fixture
@@ -21,11 +16,6 @@ def restore_threads():
     before = jit.get_num_threads()
     yield
     jit.set_num_threads(before)
-
-
-def run(script: str, **environment: str) -> subprocess.CompletedProcess:
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=variables, capture_output=True, text=True, timeout=120)
 
 
 # ---------------------------------------------------------------- threads

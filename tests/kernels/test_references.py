@@ -17,6 +17,7 @@ MODULES = [importlib.import_module(f"hcrot.kernels.{info.name}") for info in pkg
 
 # What works out shapes, layouts and threads: it has no meaning of its own to be stated twice.
 HELPERS = {
+    "ahead": {"start", "compile_backward"},
     "activation": {"exp", "flat_in_order_of"},  # exp works on one number: tests/kernels/test_activation.py compares it
     "channels": {"pixels"},
     "conv": {"rows_per_block", "weight_matrix", "winograd_pays", "uses_winograd"},
