@@ -29,7 +29,8 @@ from hcrot.kernels.im2col import (
     unfold,
 )
 from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
-from hcrot.kernels.winograd import applies, winograd, winograd_weight_gradient
+from hcrot.kernels.winograd import applies, count_tiles, winograd, winograd_weight_gradient
+from hcrot.kernels.winograd_wide import is_wide
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -134,24 +135,24 @@ def weight_matrix(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(kernel_h, kernel_w * channels, outputs)
 
 
-def winograd_pays(dtype: np.dtype, geometry: Geometry, batch: int, out_height: int, out_width: int, channels: int) -> bool:
+def winograd_pays(dtype: np.dtype, geometry: Geometry, batch: int, out_height: int, out_width: int, channels: int, outputs: int) -> bool:
     """Whether ``algorithm="auto"`` takes Winograd's algorithm for a convolution.
 
     It needs a quarter of the products, so it pays where the 4x4 tiles are mostly full (a 2x2 image fills a quarter of one), where
-    there are more of them than the transform of the weights costs (about as much as 20 tiles), and where there are enough channels to
-    add up in a product. Measured on Zen 4 over 30 shapes at batch 1 to 64: nearly all that are taken are faster, by up to 2.8 times.
-    float64, which is for checking gradients, is left to im2col.
+    there are more of them than the transform of the weights costs (about as much as 20 tiles; less where it never leaves the cache), and
+    where there are enough channels to add up in a product. Measured on Zen 4 over 30 shapes at batch 1 to 64: nearly all that are taken
+    are faster, by up to 4 times. float64, which is for checking gradients, is left to im2col.
     """
     if dtype != FLOAT32 or channels < 16 or not applies(geometry):
         return False
-    tiles = batch * -(-out_height // 4) * -(-out_width // 4)
-    return 6 * (tiles + 20) <= batch * out_height * out_width
+    tiles = count_tiles(batch, out_height, out_width)
+    return (2 if is_wide(channels, outputs, tiles) else 6) * (tiles + 20) <= batch * out_height * out_width
 
 
-def uses_winograd(algorithm: str, x: np.ndarray, geometry: Geometry, out_height: int, out_width: int) -> bool:
+def uses_winograd(algorithm: str, x: np.ndarray, geometry: Geometry, outputs: int, out_height: int, out_width: int) -> bool:
     """What an ``algorithm`` ("auto", "im2col" or "winograd") comes to for an input (B, C, H, W)."""
     if algorithm == "auto":
-        return winograd_pays(x.dtype, geometry, x.shape[0], out_height, out_width, x.shape[1])
+        return winograd_pays(x.dtype, geometry, x.shape[0], out_height, out_width, x.shape[1], outputs)
     return algorithm == "winograd" and x.dtype == FLOAT32
 
 
@@ -179,7 +180,7 @@ def conv2d(
         y (B, O, OH, OW), memory channels-last.
     """
     out_h, out_w = output_size(x.shape[2], x.shape[3], geometry)
-    if uses_winograd(algorithm, x, geometry, out_h, out_w):
+    if uses_winograd(algorithm, x, geometry, weight.shape[0], out_h, out_w):
         return winograd(x, weight, bias, geometry, residual)
     y = np.empty((x.shape[0], out_h, out_w, weight.shape[0]), x.dtype)
     rest = None if residual is None else channels_last(residual)
@@ -233,7 +234,7 @@ def conv2d_weight_gradient(
     Returns:
         dweight (O, C, KH, KW), its memory ordered (KH, KW, C, O), and dbias (O,).
     """
-    if uses_winograd(algorithm, x, geometry, *dy.shape[2:]):
+    if uses_winograd(algorithm, x, geometry, *dy.shape[1:]):
         return winograd_weight_gradient(x, dy, geometry)
     kernel_h, kernel_w = geometry[:2]
     channels, outputs = x.shape[1], dy.shape[1]

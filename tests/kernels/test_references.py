@@ -45,7 +45,9 @@ HELPERS = {
     },
     "optim": {"array_at"},
     "resample": {"starts"},
-    "winograd": {"applies", "blocks", "patches_of"},
+    "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
+    # another way to what winograd and winograd_weight_gradient say: tests/kernels/test_winograd.py compares it
+    "winograd_wide": {"is_wide", "block_width", "wide", "wide_weight_gradient"},
 }
 
 ODD = make_geometry((2, 3), (2, 1), (1, 0, 2, 1), (1, 2))
