@@ -44,7 +44,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erfcx, ndtr
+import scipy
 
 from hcrot.losses import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
 from hcrot.schedulers.base import PREDICTION_TYPES
@@ -279,7 +279,7 @@ def _decoder(x: np.ndarray, error: np.ndarray, log_variance: np.ndarray) -> tupl
     difference = np.where((h < 1e-5) & ~end, 2 * h * (1 + m * _mills_ratio(m)), _mills_ratio(far) - _mills_ratio(a))
     ratio = difference + loss * _mills_ratio(a)
     near = np.maximum(b, 1)
-    beyond = ndtr(-near) + np.where(end, 0, ndtr(a))
+    beyond = scipy.special.ndtr(-near) + np.where(end, 0, scipy.special.ndtr(a))
     density = np.exp(-0.5 * near**2) / math.sqrt(2 * math.pi)
 
     nats = np.where(b <= 1, 0.5 * (far**2 + math.log(2 * math.pi)) - np.log(ratio), -np.log1p(-beyond))
@@ -289,7 +289,7 @@ def _decoder(x: np.ndarray, error: np.ndarray, log_variance: np.ndarray) -> tupl
 
 def _mills_ratio(u: np.ndarray) -> np.ndarray:
     """Phi(u)/phi(u), for u that are not large."""
-    return math.sqrt(math.pi / 2) * erfcx(-u / math.sqrt(2))
+    return math.sqrt(math.pi / 2) * scipy.special.erfcx(-u / math.sqrt(2))
 
 
 def _per_image(values: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@ additions and multiplications that run in all vector lanes: 0.27 ns per element.
 """
 
 import numpy as np
+import scipy
 from numba import types
 from numba.extending import overload
-from scipy.special import expit
 
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
 from hcrot.module import flat
@@ -110,7 +110,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 def silu_reference(x: np.ndarray) -> np.ndarray:
     """:func:`silu` in plain NumPy."""
-    return x * expit(x)
+    return x * scipy.special.expit(x)
 
 
 def silu_gradient(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def silu_gradient(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
 
 def silu_gradient_reference(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
     """:func:`silu_gradient` in plain NumPy."""
-    s = expit(x)
+    s = scipy.special.expit(x)
     return dout * s * (1 + x * (1 - s))
 
 

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.special import expit, ndtr
+import scipy
 
 from hcrot.kernels.activation import silu, silu_gradient
 from hcrot.module import Module, check_gradient
@@ -89,7 +89,7 @@ class GELU(Module):
 
     def distribution(self, x: np.ndarray) -> np.ndarray:
         """Phi(x), or what approximates it."""
-        return ndtr(x) if self.approximate == "none" else (1 + _gelu_tanh(x)) / 2
+        return scipy.special.ndtr(x) if self.approximate == "none" else (1 + _gelu_tanh(x)) / 2
 
     def density(self, x: np.ndarray) -> np.ndarray:
         """The derivative of :meth:`distribution`."""
@@ -148,7 +148,7 @@ class Sigmoid(Module):
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         check_floating("Sigmoid", x)
-        y = expit(x)
+        y = scipy.special.expit(x)
         self.save(y)
         return y
 

@@ -28,7 +28,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import hyp1f1
+import scipy
 
 from hcrot.schedulers.base import PREDICTION_TYPES
 from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, checked_positive
@@ -41,7 +41,7 @@ def exponential_weight(power: int, h: float) -> float:
 
     The recursion of (f) says the same and loses its digits at small h: W_3(1e-3) is off by 2e-6, W_3(1e-4) by 2e-3.
     """
-    return h / (power + 1) * float(hyp1f1(1, power + 2, -h))
+    return h / (power + 1) * float(scipy.special.hyp1f1(1, power + 2, -h))
 
 
 def _checked_prediction_type(what: str, value: Any) -> str:

@@ -31,7 +31,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import betaincinv
+import scipy
 
 from hcrot.schedulers.base import NoiseScheduler, Timesteps
 from hcrot.schedulers.config import checked_boolean, checked_choice, checked_optional, checked_positive
@@ -85,7 +85,7 @@ def beta_sigmas(sigma_max: float, sigma_min: float, count: int) -> np.ndarray:
     (N,) float64. Lee et al. 2024, arXiv:2407.12173; there the quantiles are those of the timesteps, here as in
     diffusers those of sigma.
     """
-    return sigma_min + betaincinv(0.6, 0.6, 1 - np.linspace(0, 1, count)) * (sigma_max - sigma_min)
+    return sigma_min + scipy.special.betaincinv(0.6, 0.6, 1 - np.linspace(0, 1, count)) * (sigma_max - sigma_min)
 
 
 SIGMA_SPACINGS: dict[str, Callable[[float, float, int], np.ndarray]] = {
