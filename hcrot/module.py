@@ -61,6 +61,10 @@ class Parameter:
         return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype})"
 
 
+NOT_MODULES = {Parameter, np.ndarray, int, float, bool, str, tuple, type(None)}
+"""The types of most attributes of modules, which are none themselves and hold none."""
+
+
 class Module:
     """The base of everything with a ``forward`` and a ``backward``. Subclasses need not call ``super().__init__()``.
 
@@ -126,10 +130,15 @@ class Module:
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> list["Module"]:
-        """This module and everything below it, level by level. (Walked at every :meth:`inference`, so it does without names.)"""
+        """This module and everything below it, level by level.
+
+        Walked at every :meth:`inference`, where a sampler with one image waits for it: so it does without names, and looks at a type once.
+        """
         found = [self]
         for module in found:  # grows as it is walked
             for value in vars(module).values():
+                if type(value) in NOT_MODULES:
+                    continue
                 if isinstance(value, Module):
                     found.append(value)
                 elif isinstance(value, list):

@@ -286,7 +286,8 @@ def get_num_threads() -> int:
 def shares(work: int, grain: int) -> int:
     """Into how many shares to split ``work`` units so that none has fewer than ``grain``: at least 1, at most ``get_num_threads()``."""
     prepare()
-    return max(1, min(get_num_threads(), work // max(1, grain)))
+    wanted = work // grain if grain > 1 else work
+    return 1 if wanted < 2 else min(get_num_threads(), wanted)
 
 
 @jit
