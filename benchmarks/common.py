@@ -324,13 +324,16 @@ def picture(path: Path, width: float, heights: Sequence[float], columns: int = 1
         figure.savefig(unfinished, format="png")
 
 
-def draw_bars(axis: Any, labels: Sequence[str], series: Mapping[str, Sequence[float | None]], form: Callable[[float], str]) -> None:
-    """Horizontal bars, one group for each label from top to bottom, in it one bar for each series, its figure written behind it.
+def draw_bars(
+    axis: Any, labels: Sequence[str], series: Mapping[str, Sequence[float | None]], form: Callable[[float], str], inside: bool = False
+) -> None:
+    """Horizontal bars, one group for each label from top to bottom, in it one bar for each series, its figure written behind its end.
 
     Args:
         axis: matplotlib's; its scale is set before.
         series: values by name, as many as there are labels; None leaves a gap. A name's colour is that of COLOURS.
         form: writes a value.
+        inside: write it before the end, where none of the bars is short and something else lies behind them.
     """
     height = 0.8 / len(series)
     for index, (name, values) in enumerate(series.items()):
@@ -338,8 +341,10 @@ def draw_bars(axis: Any, labels: Sequence[str], series: Mapping[str, Sequence[fl
         places = [place + (index - (len(series) - 1) / 2) * height for place, _ in known]
         axis.barh(places, [value for _, value in known], height * 0.92, color=COLOURS[name], label=name)
         for place, (_, value) in zip(places, known, strict=True):
-            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-            axis.annotate(form(value), (value, place), (4, 0), textcoords="offset points", va="center", size=8, bbox=ground)
+            ground = {"facecolor": COLOURS[name] if inside else "white", "edgecolor": "none", "pad": 0.6}
+            style = {"ha": "right", "color": "white"} if inside else {"ha": "left"}
+            offset = (-8 if inside else 4, 0)
+            axis.annotate(form(value), (value, place), offset, textcoords="offset points", va="center", size=8, bbox=ground, **style)
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.margins(x=0.1)

@@ -193,7 +193,7 @@ def draw_ratios(axis, rows: list[dict]) -> None:
     series = {"hcrot": [row["ratio"] for row in rows]}
     if any("torch.compile" in row for row in rows):
         series["torch.compile"] = [row["torch.compile"] / row["PyTorch"] if "torch.compile" in row else None for row in rows]
-    draw_bars(axis, [row["label"] for row in rows], series, "{:.2f}".format)
+    draw_bars(axis, [row["label"] for row in rows], series, "{:.2f}".format, inside=True)
     aims = {place - 0.2 * (len(series) - 1): row["at most"] for place, row in enumerate(rows) if row["at most"] is not None}
     axis.plot(list(aims.values()), list(aims), "D", color="white", markeredgecolor="black", markersize=7, label="aim of hcrot")
     axis.axvline(1, color=COLOURS["PyTorch"], linewidth=1.4, label="PyTorch, eager")
