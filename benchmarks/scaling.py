@@ -1,6 +1,6 @@
 """Time and memory of a training step against the batch, the size of the images and the width of the network, with 1 and 2 threads.
 
-    python benchmarks/scaling.py                           both libraries, all three (six minutes)
+    python benchmarks/scaling.py                           both libraries, all three (nine minutes)
     python benchmarks/scaling.py --libraries hcrot         without PyTorch
 
 One of the three is varied, the other two stay at batch 16, 16x16 pixels, width 32. The network is the seed network with 8 groups, its
