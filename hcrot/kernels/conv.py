@@ -149,7 +149,13 @@ def winograd_pays(dtype: np.dtype, geometry: Geometry, batch: int, out_height: i
 
 
 def uses_winograd(algorithm: str, x: np.ndarray, geometry: Geometry, out_height: int, out_width: int) -> bool:
-    """What an ``algorithm`` ("auto", "im2col" or "winograd") comes to for an input (B, C, H, W)."""
+    """What an ``algorithm`` ("auto", "im2col" or "winograd") comes to for an input (B, C, H, W).
+
+    The input gradient of a padding above 2 is a convolution whose padding is below 0: one that begins inside the image. Winograd's tiles
+    begin at its edge or before.
+    """
+    if min(geometry[4:8]) < 0:
+        return False
     if algorithm == "auto":
         return winograd_pays(x.dtype, geometry, x.shape[0], out_height, out_width, x.shape[1])
     return algorithm == "winograd" and x.dtype == FLOAT32

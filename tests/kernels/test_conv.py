@@ -17,6 +17,7 @@ from hcrot.kernels.conv import (
     linear_weight_gradient,
     linear_weight_gradient_reference,
     rows_per_block,
+    uses_winograd,
 )
 from hcrot.kernels.im2col import make_geometry, output_size
 
@@ -104,6 +105,17 @@ def test_the_gradients_are_the_adjoints(rng, forward, weight_gradient, input_gra
 @pytest.mark.parametrize(("shape", "outputs", "geometry"), CASES)
 def test_kernels_equal_their_references(rng, dtype, shape, outputs, geometry):
     check_all(*draw(rng, shape, outputs, geometry, dtype), geometry, dtype)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "winograd"])
+@pytest.mark.parametrize("padding", [2, 3, 4, (0, 0, 5, 0), (0, 2, 3, 0), (4, 0, 0, 0), (0, 0, 0, 5)])
+def test_input_gradient_of_a_3x3_kernel_beyond_whose_reach_is_padding(rng, algorithm, padding):
+    """It is a convolution that begins or ends inside the image; Winograd's tiles, in which forward was done, do not."""
+    geometry = make_geometry(3, padding=padding)
+    x, weight, bias, dy = draw(rng, (4, 16, 15, 17), 18, geometry, np.float32)
+    assert uses_winograd(algorithm, x, geometry, *dy.shape[2:])
+    expected = conv2d_input_gradient_reference(dy, weight, geometry, 15, 17)
+    close(conv2d_input_gradient(dy, weight, geometry, 15, 17, algorithm), expected, np.float32)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 7, 64])
