@@ -318,7 +318,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual:
     y = np.empty((*x.shape[:-1], outputs), x.dtype)
     rows = np.ascontiguousarray(x).reshape(-1, 1, 1, features)
     matrix = np.ascontiguousarray(weight.T).reshape(1, features, outputs)
-    _convolve(rows, matrix, bias, POINTWISE, residual, y.reshape(-1, 1, 1, outputs))
+    rest = None if residual is None else np.ascontiguousarray(residual)
+    _convolve(rows, matrix, bias, POINTWISE, rest, y.reshape(-1, 1, 1, outputs))
     return y
 
 

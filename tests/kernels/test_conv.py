@@ -1,5 +1,6 @@
 """The convolution kernels: definition, references, adjoint identities, and every way of cutting the work into blocks and shares."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -216,3 +217,13 @@ def test_linear_equals_its_reference(rng, dtype, shape):
     close(linear(np.asfortranarray(x), weight, bias), linear_reference(x, weight, bias), dtype)
     for got, expected in zip(linear_weight_gradient(x, dy), linear_weight_gradient_reference(x, dy), strict=True):
         close(got, expected, dtype)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
+@pytest.mark.parametrize("order", [np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]])
+def test_a_residual_in_any_memory_order_goes_to_the_kernel_that_is_compiled(rng, order):
+    x, weight, residual = (rng.standard_normal(shape) for shape in ((7, 3), (4, 3), (7, 4)))
+    expected = linear(x, weight, None, residual)
+    compiled = list(conv._conv2d.compiled.signatures)
+    np.testing.assert_array_equal(linear(x, weight, None, order(residual)), expected)
+    assert conv._conv2d.compiled.signatures == compiled
