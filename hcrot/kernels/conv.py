@@ -150,7 +150,13 @@ def winograd_pays(dtype: np.dtype, geometry: Geometry, batch: int, out_height: i
 
 
 def uses_winograd(algorithm: str, x: np.ndarray, geometry: Geometry, outputs: int, out_height: int, out_width: int) -> bool:
-    """What an ``algorithm`` ("auto", "im2col" or "winograd") comes to for an input (B, C, H, W)."""
+    """What an ``algorithm`` ("auto", "im2col" or "winograd") comes to for an input (B, C, H, W).
+
+    The input gradient of a padding above 2 is a convolution whose padding is below 0: one that begins inside the image. Winograd's tiles
+    begin at its edge or before.
+    """
+    if min(geometry[4:8]) < 0:
+        return False
     if algorithm == "auto":
         return winograd_pays(x.dtype, geometry, x.shape[0], out_height, out_width, x.shape[1], outputs)
     return algorithm == "winograd" and x.dtype == FLOAT32
@@ -313,7 +319,8 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual:
     y = np.empty((*x.shape[:-1], outputs), x.dtype)
     rows = np.ascontiguousarray(x).reshape(-1, 1, 1, features)
     matrix = np.ascontiguousarray(weight.T).reshape(1, features, outputs)
-    _convolve(rows, matrix, bias, POINTWISE, residual, y.reshape(-1, 1, 1, outputs))
+    rest = None if residual is None else np.ascontiguousarray(residual)
+    _convolve(rows, matrix, bias, POINTWISE, rest, y.reshape(-1, 1, 1, outputs))
     return y
 
 

@@ -24,8 +24,6 @@ these partial sums go to float64 before they grow large, so that a 256x256 image
 mean is much larger than 1 / rstd, that rounds no more than x itself was rounded when it was stored.
 """
 
-import math
-
 import numpy as np
 
 from hcrot.kernels.activation import exp
@@ -146,7 +144,7 @@ def moments(x, eps, mean, rstd, strips, totals):
             for c in range(g * size, (g + 1) * size):
                 total += totals[c]
             if squared:
-                rstd[g] = 1 / math.sqrt(total / count + eps)
+                rstd[g] = 1 / np.sqrt(total / count + eps)
             else:
                 mean[g] = total / count
                 for c in range(g * size, (g + 1) * size):

@@ -1,5 +1,6 @@
 """The convolution kernels: definition, references, adjoint identities, and every way of cutting the work into blocks and shares."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from hcrot.kernels.conv import (
     linear_weight_gradient,
     linear_weight_gradient_reference,
     rows_per_block,
+    uses_winograd,
 )
 from hcrot.kernels.im2col import make_geometry, output_size
 
@@ -104,6 +106,17 @@ def test_the_gradients_are_the_adjoints(rng, forward, weight_gradient, input_gra
 @pytest.mark.parametrize(("shape", "outputs", "geometry"), CASES)
 def test_kernels_equal_their_references(rng, dtype, shape, outputs, geometry):
     check_all(*draw(rng, shape, outputs, geometry, dtype), geometry, dtype)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "winograd"])
+@pytest.mark.parametrize("padding", [2, 3, 4, (0, 0, 5, 0), (0, 2, 3, 0), (4, 0, 0, 0), (0, 0, 0, 5)])
+def test_input_gradient_of_a_3x3_kernel_beyond_whose_reach_is_padding(rng, algorithm, padding):
+    """It is a convolution that begins or ends inside the image; Winograd's tiles, in which forward was done, do not."""
+    geometry = make_geometry(3, padding=padding)
+    x, weight, bias, dy = draw(rng, (4, 16, 15, 17), 18, geometry, np.float32)
+    assert uses_winograd(algorithm, x, geometry, *dy.shape[1:])
+    expected = conv2d_input_gradient_reference(dy, weight, geometry, 15, 17)
+    close(conv2d_input_gradient(dy, weight, geometry, 15, 17, algorithm), expected, np.float32)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 7, 64])
@@ -204,3 +217,13 @@ def test_linear_equals_its_reference(rng, dtype, shape):
     close(linear(np.asfortranarray(x), weight, bias), linear_reference(x, weight, bias), dtype)
     for got, expected in zip(linear_weight_gradient(x, dy), linear_weight_gradient_reference(x, dy), strict=True):
         close(got, expected, dtype)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
+@pytest.mark.parametrize("order", [np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]])
+def test_a_residual_in_any_memory_order_goes_to_the_kernel_that_is_compiled(rng, order):
+    x, weight, residual = (rng.standard_normal(shape) for shape in ((7, 3), (4, 3), (7, 4)))
+    expected = linear(x, weight, None, residual)
+    compiled = list(conv._conv2d.compiled.signatures)
+    np.testing.assert_array_equal(linear(x, weight, None, order(residual)), expected)
+    assert conv._conv2d.compiled.signatures == compiled
