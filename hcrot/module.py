@@ -294,7 +294,10 @@ class Identity(Module):
 
     def backward(self, dout: np.ndarray, residual: np.ndarray | None = None) -> np.ndarray:
         self.saved()
-        return dout if residual is None else dout + residual
+        if residual is None:
+            return dout
+        check_term("Identity.backward: residual", residual, dout.shape, dout.dtype)
+        return dout + residual
 
 
 class Sequential(Module):

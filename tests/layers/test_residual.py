@@ -52,7 +52,7 @@ def test_residual_of_linear_is_added_to_the_output(rng):
         layer(x, residual.T)
 
 
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "Identity"])
+@pytest.mark.parametrize("name", LAYERS)
 def test_residual_must_be_like_the_input(name, rng):
     layer = LAYERS[name](rng)
     x = rng.standard_normal((2, 6, 7, 5), dtype=np.float32)
