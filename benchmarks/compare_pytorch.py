@@ -4,9 +4,10 @@
     python benchmarks/compare_pytorch.py --compile                   torch.compile beside them; compiling takes minutes
     python benchmarks/compare_pytorch.py --only seed-train-64        one line
 
-Each library has a process of its own, and all the same number of threads. Steps alternate, one of hcrot's, one of PyTorch's, so that
-whatever else the machine does falls on all; the figure to quote is the ratio of the medians. A training step is forward, backward,
-clipping to norm 1 and AdamW; a forward step is one denoising forward. Before it is timed, the first step's loss or output is compared.
+Each library has a process of its own, and all the same number of threads. They take turns, a tenth of a second of steps (at least one)
+each, so that whatever else the machine does falls on all; the figure to quote is the ratio of the medians. A training step is forward,
+backward, clipping to norm 1 and AdamW; a forward step is one denoising forward. Before it is timed, the first step's loss or output is
+compared.
 
 Memory is the peak of a process that does nothing but two training steps, less what the process held just before. ``start-up`` times new
 processes: the import, less what Python itself takes to start, and from launch to the end of the first training step, with kernels to be

@@ -238,6 +238,8 @@ def options_and_data(arguments: Namespace, given: dict, folder: Path) -> tuple[N
         options = saved_options(folder, given)
     elif (folder / "config.json").exists():
         raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
+    elif folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output: {folder} is a file, expected a folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
         options = Namespace(**{"seed": SEED, "digits": DIGITS}.get(arguments.preset or given.get("dataset"), MNIST) | given)
@@ -283,6 +285,8 @@ def saved_options(folder: Path, given: dict) -> Namespace:
 def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[hcrot.UNet2dModel, hcrot.DDPMScheduler]:
     if options.threads:
         hcrot.set_num_threads(options.threads)
+    if (checkpoint / "checkpoint").is_dir():
+        raise FileNotFoundError(f"{checkpoint} is a whole run: its checkpoint is {checkpoint / 'checkpoint'}")
     model, scheduler = hcrot.load_model(checkpoint), hcrot.DDPMScheduler.from_pretrained(checkpoint)
     if [model.config[name] for name in ("in_channels", "out_channels", "num_class_embeds")] != [1, 1, 10]:
         raise ValueError(f"{checkpoint} is no model of digits: expected one channel and ten classes")

@@ -5,6 +5,7 @@ loops, ``hcrot.plotting`` the pictures.
 """
 
 import importlib
+import sys
 from types import ModuleType
 
 from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
@@ -48,7 +49,7 @@ def __getattr__(name: str) -> ModuleType:
     """``hcrot.data``, ``.metrics``, ``.pipelines`` and ``.plotting``, imported when first used so that ``import hcrot`` stays fast."""
     if name in ("data", "metrics", "pipelines", "plotting"):
         return importlib.import_module(f"hcrot.{name}")
-    raise AttributeError(f"module 'hcrot' has no attribute {name!r}")
+    raise AttributeError(f"module 'hcrot' has no attribute {name!r}", name=name, obj=sys.modules[__name__])  # Python suggests a name
 
 
 __all__ = [

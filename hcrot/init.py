@@ -14,7 +14,8 @@ def default_generator(generator: np.random.Generator | None) -> np.random.Genera
     if generator is None:
         return np.random.default_rng()
     if not isinstance(generator, np.random.Generator):
-        raise TypeError(f"generator must be a numpy.random.Generator or None, got {type(generator).__name__}")
+        kind = type(generator).__name__
+        raise TypeError(f"generator must be a numpy.random.Generator or None, got {kind}; np.random.default_rng(seed) makes one")
     return generator
 
 

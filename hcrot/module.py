@@ -101,7 +101,8 @@ class Module:
         """
         if self._kept is None:
             raise RuntimeError(
-                f"{type(self).__name__}: backward needs a forward pass in training mode before it (each forward serves one backward)"
+                f"{type(self).__name__}: backward needs a forward pass in training mode before it "
+                "(each forward serves one backward, and keeps what it needs by self.save)"
             )
         values, self._kept = self._kept, None
         return values[0] if len(values) == 1 else values
