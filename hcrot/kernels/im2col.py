@@ -99,6 +99,13 @@ def add(source, target):
         target[k] += source[k]
 
 
+@distinct_jit
+def sum_of(a, b, y):
+    """``y = a + b`` for 1-D arrays."""
+    for k in range(y.size):
+        y[k] = a[k] + b[k]
+
+
 @jit
 def unfold(x, first, last, geometry, out_h, out_w, columns, plane, pitch):
     """Write the columns of output pixels ``first <= p < last``; entry (p, i, k) goes to ``columns[i * plane + (p - first) * pitch + k]``.

@@ -39,6 +39,7 @@ from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, copy, output_size
 from hcrot.kernels.jit import GRAIN, aligned_empty, aligned_zeros, launched, parallel_jit, share_bounds, shares, small_product_limit
 from hcrot.kernels.winograd_tiles import (
+    TILES,
     transform_inputs,
     transform_output_gradients,
     transform_outputs,
@@ -47,10 +48,6 @@ from hcrot.kernels.winograd_tiles import (
 )
 from hcrot.kernels.winograd_transforms import INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM
 from hcrot.kernels.winograd_wide import is_wide, wide, wide_weight_gradient
-
-TILES = 64
-"""How many tiles to multiply at a time. Buffers have room for one more, so that the 36 rows of a tile do not fall on the same lines of the
-cache."""
 
 
 @parallel_jit

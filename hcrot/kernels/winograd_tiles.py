@@ -5,8 +5,8 @@ Notation: B images, C channels in, O out, tiles of 4x4 output pixels in tile row
 
 import numpy as np
 
-from hcrot.kernels.im2col import add, copy
-from hcrot.kernels.jit import distinct_jit, jit
+from hcrot.kernels.im2col import add, copy, sum_of
+from hcrot.kernels.jit import jit
 from hcrot.kernels.winograd_transforms import (
     transform_input,
     transform_kernel,
@@ -14,6 +14,10 @@ from hcrot.kernels.winograd_transforms import (
     transform_output,
     transform_output_adjoint,
 )
+
+TILES = 64
+"""How many tiles to multiply at a time. Buffers have room for one more, so that the 36 rows of a tile do not fall on the same lines of the
+cache."""
 
 
 @jit
@@ -85,13 +89,6 @@ def transform_output_gradients(dy, height, first, last, tile_rows, tiles, rows, 
                     m[e, n], m[e + 1, n], m[e + 2, n], m[e + 3, n], m[e + 4, n], m[e + 5, n],
                 )  # fmt: skip
         tile += tiles
-
-
-@distinct_jit
-def sum_of(a, b, y):
-    """``y = a + b``."""
-    for k in range(y.size):
-        y[k] = a[k] + b[k]
 
 
 @jit

@@ -15,6 +15,7 @@ import numpy as np
 from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import aligned_empty, aligned_zeros, get_num_threads, launched, parallel_jit, share_bounds, shares
 from hcrot.kernels.winograd_tiles import (
+    TILES,
     transform_inputs,
     transform_output_gradients,
     transform_outputs,
@@ -28,9 +29,6 @@ gradient 2 times; 512 to 256 channels at 16 tiles 2.6 and 3.7 times."""
 
 MOST_TILES = 128
 """Up to how many tiles it pays; at 256 it is slower."""
-
-TILES = 64
-"""How many tiles to multiply at a time."""
 
 BLOCK = 8_192
 """C * N, or N * O: N is how many outputs, or channels, to multiply at a time."""

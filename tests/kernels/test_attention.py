@@ -1,16 +1,11 @@
 """The attention kernels: references, definition, extremes, and every way of cutting into blocks, strips and shares."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import numba
 import numpy as np
 import pytest
 
 from hcrot.kernels import attention as kernels
 from hcrot.kernels.attention import attention, attention_backward, attention_backward_reference, attention_reference
+from support.processes import run
 
 # batch, tokens, heads, size of a head
 CASES = [
@@ -22,16 +17,9 @@ CASES = [
     (1, 7, 4, 1),
     (1, 260, 1, 3),
 ]
+pytestmark = pytest.mark.usefixtures("one_thread")  # the arrays are worth one; the work is cut into shares all the same
+
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The arrays here are worth one thread; the work is cut into shares all the same."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 def draw(batch, tokens, heads, size, dtype=np.float64):
@@ -158,5 +146,5 @@ arguments = do, q, k, v, logsum, 2
 for got, expected in zip(attention_backward(*arguments), attention_backward_reference(*arguments)):
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 """
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    result = run(program, NUMBA_DISABLE_JIT="1")
+    assert result.returncode == 0, result.stderr

@@ -1,16 +1,11 @@
 """The group normalisation kernels: references, definition, adjoint directions, accuracy, extremes, and every way of cutting into strips."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import numba
 import numpy as np
 import pytest
 
 from hcrot.kernels import norm
 from hcrot.kernels.norm import group_norm, group_norm_backward, group_norm_backward_reference, group_norm_reference
+from support.processes import run
 
 # shape of x, number of groups
 CASES = [
@@ -26,16 +21,9 @@ CASES = [
     ((2, 4, 3, 2, 5), 2),
     ((2, 3, 1, 1), 1),
 ]
+pytestmark = pytest.mark.usefixtures("one_thread")  # the arrays are worth one; the work is cut into shares all the same
+
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The arrays here are worth one thread; the work is cut into shares all the same."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
 
 
 def draw(shape, groups, dtype=np.float64, seed=0):
@@ -161,5 +149,5 @@ arguments = dy, x, mean, rstd, weight, bias, True
 for got, expected in zip(group_norm_backward(*arguments), group_norm_backward_reference(*arguments)):
     np.testing.assert_allclose(got, expected, rtol=1e-10)
 """
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    result = run(program, NUMBA_DISABLE_JIT="1")
+    assert result.returncode == 0, result.stderr

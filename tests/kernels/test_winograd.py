@@ -14,7 +14,7 @@ from hcrot.kernels.conv import (
     winograd_pays,
 )
 from hcrot.kernels.im2col import make_geometry, output_size
-from hcrot.kernels.jit import FASTMATH, compile_function, get_num_threads, set_num_threads
+from hcrot.kernels.jit import FASTMATH, compile_function, get_num_threads
 from hcrot.kernels.winograd import winograd, winograd_weight_gradient
 from hcrot.kernels.winograd_transforms import (
     INPUT_TRANSFORM,
@@ -33,14 +33,6 @@ SAME = make_geometry(3, padding=1)
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-@pytest.fixture
-def one_thread():
-    before = get_num_threads()
-    set_num_threads(1)
-    yield
-    set_num_threads(before)
 
 
 @pytest.fixture(params=["narrow", "wide"])
@@ -83,7 +75,7 @@ def test_each_transform_is_its_matrix(transform, matrix, size, rng):
 @pytest.mark.parametrize("height", range(1, 10))
 @pytest.mark.parametrize("width", [1, 2, 4, 5, 9])
 @pytest.mark.parametrize("padding", [1, 0, (2, 1, 0, 3)])
-def test_every_size_and_padding_in_float64_is_exact(height, width, padding, rng, one_thread, way):
+def test_every_size_and_padding_in_float64_is_exact(height, width, padding, rng, one_kernel_thread, way):
     geometry = make_geometry(3, padding=padding)
     size = output_size(height, width, geometry)
     if min(size) < 1:
