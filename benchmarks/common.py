@@ -23,7 +23,7 @@ import llvmlite.binding
 import numpy as np
 
 import hcrot
-from hcrot.files import replacing
+from hcrot.files.json_and_arrays import replacing
 
 PAUSE = 0.01
 """Seconds before each burst, in which idle threads of the worker before stop spinning."""

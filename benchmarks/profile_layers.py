@@ -21,7 +21,7 @@ from common import Parser, Table, alternate, draw_bars, duration, headline, pict
 from networks import NETWORKS, make_batch
 
 import hcrot
-from hcrot.files import read_json
+from hcrot.files.json_and_arrays import read_json
 
 OTHERS = "everything else"
 

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 import hcrot
 from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
-from hcrot.files import replacing
-from hcrot.metrics import accuracy
-from hcrot.plotting import image_strip, plot_loss
+from hcrot.files.json_and_arrays import replacing
+from hcrot.tools.metrics import accuracy
+from hcrot.tools.plotting import image_strip, plot_loss
 
 
 class Parser(argparse.ArgumentParser):

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 import hcrot
 from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
-from hcrot.files import replacing
-from hcrot.lr_schedules import constant_with_warmup, cosine, linear
-from hcrot.metrics import accuracy, accuracy_by_class, frechet_distance
-from hcrot.plotting import image_grid, image_strip, plot_loss, save_gif
+from hcrot.files.json_and_arrays import replacing
+from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
+from hcrot.tools.plotting import image_grid, image_strip, plot_loss, save_gif
+from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
 from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, SEED, parse_arguments
 
 

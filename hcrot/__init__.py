@@ -8,8 +8,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
-from hcrot.ema import EMA
+from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
 from hcrot.gradcheck import GradientError, check_gradients
 from hcrot.kernels.im2col import col2im, im2col
 from hcrot.kernels.jit import get_num_threads, set_num_threads
@@ -23,13 +22,11 @@ from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
-from hcrot.losses import cross_entropy, flow_matching_loss, l1_loss, min_snr_weights, mse_loss, p2_weights, smooth_l1_loss
-from hcrot.lr_schedules import LRSchedule, get_scheduler
 from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D
 from hcrot.module import Identity, Module, Parameter, Sequential
-from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
+from hcrot.pipelines.folder import load_model, save_model
 from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
 from hcrot.schedulers.ddpm import DDPMScheduler
@@ -40,15 +37,22 @@ from hcrot.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteSch
 from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
 from hcrot.schedulers.pndm import PNDMScheduler
 from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
-from hcrot.variational_bound import bits_per_dimension, hybrid_loss
+from hcrot.training.ema import EMA
+from hcrot.training.losses import cross_entropy, flow_matching_loss, l1_loss, min_snr_weights, mse_loss, p2_weights, smooth_l1_loss
+from hcrot.training.lr_schedules import LRSchedule, get_scheduler
+from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
+from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
 
 __version__ = "0.1.0"
 
+ROOMS = {"data": "hcrot.data", "metrics": "hcrot.tools.metrics", "plotting": "hcrot.tools.plotting"}
+"""Where to find what is spelled ``hcrot.data``, ``hcrot.metrics`` and ``hcrot.plotting``."""
+
 
 def __getattr__(name: str) -> ModuleType:
-    """``hcrot.data``, ``.metrics``, ``.pipelines`` and ``.plotting``, imported when first used so that ``import hcrot`` stays fast."""
-    if name in ("data", "metrics", "pipelines", "plotting"):
-        return importlib.import_module(f"hcrot.{name}")
+    """The rooms of ``ROOMS``, imported when first used so that ``import hcrot`` stays fast."""
+    if name in ROOMS:
+        return importlib.import_module(ROOMS[name])
     raise AttributeError(f"module 'hcrot' has no attribute {name!r}", name=name, obj=sys.modules[__name__])  # Python suggests a name
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from hcrot.data import DIGITS_MAX, DataUnavailable, load_digits, prepare_images
 from hcrot.kernels import jit
-from hcrot.metrics import accuracy
 from hcrot.models.digit_classifier import DigitClassifier
+from hcrot.tools.metrics import accuracy
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "mnist_cnn.py"
 FILES = ["checkpoint", "config.json", "hardest.png", "loss.png", "metrics.jsonl"]

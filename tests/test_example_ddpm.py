@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hcrot.checkpoint import load_model, save_checkpoint
 from hcrot.data import DataUnavailable
+from hcrot.files.checkpoint import save_checkpoint
 from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
+from hcrot.pipelines.folder import load_model
 from hcrot.schedulers import DDPMScheduler
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "mnist_ddpm.py"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hcrot import init
-from hcrot.files import read_arrays, read_json, replacing, write_arrays
+from hcrot.files.json_and_arrays import read_arrays, read_json, replacing, write_arrays
 from hcrot.layers.activation import ReLU
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.linear import Linear

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.channels import plus
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d, check_images
@@ -26,7 +27,6 @@ from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.unet_2d_arguments import check_arguments, parts_of
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.module import Identity, check_gradient
-from hcrot.pretrained import Pretrained
 
 
 class UNet2dModel(Pretrained):

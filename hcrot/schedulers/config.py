@@ -13,9 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from hcrot.files import DIFFUSERS_VERSION, read_json, replacing, write_json
-
-CONFIG_NAME = "scheduler_config.json"
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
+from hcrot.files.pretrained import SCHEDULER_NAME
 
 Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
 Check = Callable[[str, Any], Any]
@@ -44,7 +43,7 @@ class SchedulerConfig:
         A file that is there is replaced in one move, so a reader meets the old one or the new one, whole.
         """
         names = {"_class_name": type(self).__name__, "_diffusers_version": DIFFUSERS_VERSION}
-        with replacing(Path(folder) / CONFIG_NAME) as unfinished:
+        with replacing(Path(folder) / SCHEDULER_NAME) as unfinished:
             write_json(unfinished, {**names, **self.config})
 
     @classmethod
@@ -55,7 +54,7 @@ class SchedulerConfig:
             FileNotFoundError: there is no such file.
             ValueError: the file is not JSON, or JSON but not an object; further what `from_config` raises.
         """
-        return cls.from_config(read_json(Path(folder) / CONFIG_NAME))
+        return cls.from_config(read_json(Path(folder) / SCHEDULER_NAME))
 
     @classmethod
     def from_config(cls: type[Scheduler], config: Mapping[str, Any]) -> Scheduler:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
-from hcrot.losses import cross_entropy
-from hcrot.metrics import accuracy
 from hcrot.models.digit_classifier import DigitClassifier
-from hcrot.optim import AdamW
+from hcrot.tools.metrics import accuracy
+from hcrot.training.losses import cross_entropy
+from hcrot.training.optim import AdamW
 
 SMALL = {"image_size": 9, "num_classes": 3, "channels": (2, 3, 4), "num_features": 5}
 

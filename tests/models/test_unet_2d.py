@@ -9,10 +9,10 @@ import pytest
 from hcrot.gradcheck import check_gradients
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.norm import GroupNormSiLU
-from hcrot.losses import mse_loss
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
-from hcrot.optim import AdamW
+from hcrot.training.losses import mse_loss
+from hcrot.training.optim import AdamW
 from support.small_unets import TEST_NET, draw, make
 
 pytestmark = pytest.mark.usefixtures("one_kernel_thread")

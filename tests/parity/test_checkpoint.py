@@ -8,10 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-from hcrot.checkpoint import load_model, save_checkpoint  # noqa: E402
-from hcrot.ema import EMA  # noqa: E402
+from hcrot.files.checkpoint import save_checkpoint  # noqa: E402
 from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
+from hcrot.pipelines.folder import load_model  # noqa: E402
 from hcrot.schedulers import DDPMScheduler  # noqa: E402
+from hcrot.training.ema import EMA  # noqa: E402
 from support.small_unets import SMALL  # noqa: E402
 
 ARGUMENTS = SMALL | {"num_class_embeds": 10}

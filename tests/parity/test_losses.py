@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hcrot.losses import (
+from hcrot.training.losses import (
     cross_entropy,
     flow_matching_loss,
     l1_loss,

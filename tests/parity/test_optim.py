@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hcrot.ema import EMA
-from hcrot.lr_schedules import get_scheduler
 from hcrot.module import Parameter
-from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
+from hcrot.training.ema import EMA
+from hcrot.training.lr_schedules import get_scheduler
+from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
 
 torch = pytest.importorskip("torch")
 

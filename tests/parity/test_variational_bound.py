@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from hcrot.variational_bound import bits_per_dimension, hybrid_loss
+from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")

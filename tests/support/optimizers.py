@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcrot.module import Parameter
-from hcrot.optim import SGD, Adam, AdamW
+from hcrot.training.optim import SGD, Adam, AdamW
 
 SHAPES = [(3, 2, 5), (7,), (1, 1), ()]
 

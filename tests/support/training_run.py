@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from hcrot.checkpoint import load_checkpoint, save_checkpoint
 from hcrot.data import Batches
-from hcrot.ema import EMA
-from hcrot.losses import mse_loss
-from hcrot.lr_schedules import get_scheduler
-from hcrot.optim import AdamW, clip_grad_norm
+from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
 from hcrot.schedulers import DDPMScheduler
+from hcrot.training.ema import EMA
+from hcrot.training.losses import mse_loss
+from hcrot.training.lr_schedules import get_scheduler
+from hcrot.training.optim import AdamW, clip_grad_norm
 from support.small_unets import tiny_model
 
 

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from hcrot.files import find_folder, read_json, replacing, replacing_folder, write_json
+from hcrot.files.json_and_arrays import find_folder, read_json, replacing, replacing_folder, write_json
 
 
 def test_the_file_changes_when_the_block_ends(tmp_path):

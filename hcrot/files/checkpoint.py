@@ -7,36 +7,49 @@
     training_state.safetensors             the parameters and what belongs to them: Adam's moments, averages
 
 The weights in the second file are the ones to sample from: the moving average, if the run keeps one. A folder takes the place of an
-earlier one in one move (:mod:`hcrot.files`), so there is always one checkpoint, with all its files of one and the same step.
+earlier one in one move (:mod:`hcrot.files.json_and_arrays`), so there is always one checkpoint, with all its files of one and the same
+step.
 """
 
 import json
 import os
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import numpy as np
 
-from hcrot.ema import EMA
-from hcrot.files import find_folder, plain, read_arrays, read_json, replacing_folder, write_arrays
-from hcrot.models.unet_2d import UNet2dModel
+from hcrot.files.json_and_arrays import find_folder, plain, read_arrays, read_json, replacing_folder, write_arrays
+from hcrot.files.pretrained import MODEL_FILES, SCHEDULER_NAME, Pretrained, write_model
 from hcrot.module import Module
-from hcrot.pretrained import MODEL_FILES, write_model
-from hcrot.schedulers.config import CONFIG_NAME as SCHEDULER_NAME
-from hcrot.schedulers.config import SchedulerConfig
 
 STATE_NAME = "training_state.json"
 ARRAYS_NAME = "training_state.safetensors"
 
 
+class Scheduler(Protocol):
+    """What a checkpoint needs of a scheduler."""
+
+    def save_pretrained(self, folder: str | os.PathLike[str], /) -> None: ...
+
+
+class Average(Protocol):
+    """What a checkpoint needs of a moving average of the parameters, such as :class:`hcrot.EMA`."""
+
+    def swapped_in(self) -> AbstractContextManager: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
 def save_checkpoint(
     folder: str | os.PathLike,
-    model: UNet2dModel,
-    scheduler: SchedulerConfig | None = None,
+    model: Pretrained,
+    scheduler: Scheduler | None = None,
     *,
-    ema: EMA | None = None,
+    ema: Average | None = None,
     state: Mapping[str, Any] | None = None,
     progress: Mapping[str, Any] | None = None,
 ) -> None:
@@ -72,18 +85,8 @@ def save_checkpoint(
             write_arrays(new / ARRAYS_NAME, arrays)
 
 
-def save_model(model: UNet2dModel, folder: str | os.PathLike) -> None:
-    """:meth:`UNet2dModel.save_pretrained`: the network alone, a checkpoint without scheduler and training state."""
-    model.save_pretrained(folder)
-
-
-def load_model(folder: str | os.PathLike) -> UNet2dModel:
-    """:meth:`UNet2dModel.from_pretrained`: the network of a checkpoint that hcrot or diffusers wrote."""
-    return UNet2dModel.from_pretrained(folder)
-
-
 def load_checkpoint(
-    folder: str | os.PathLike, model: UNet2dModel, *, ema: EMA | None = None, state: Mapping[str, Any]
+    folder: str | os.PathLike, model: Pretrained, *, ema: Average | None = None, state: Mapping[str, Any]
 ) -> Any:
     """Put a run where it was when the checkpoint was written. All or nothing: after an error everything is as it was.
 
@@ -122,7 +125,7 @@ def load_checkpoint(
 # ---------------------------------------------------------------- states
 
 
-def _parts(model: Module, ema: EMA | None, state: Mapping[str, Any]) -> dict[str, Any]:
+def _parts(model: Module, ema: Average | None, state: Mapping[str, Any]) -> dict[str, Any]:
     parts = {"model": model} | ({"ema": ema} if ema else {})
     for name, part in state.items():
         if name in ("model", "ema") or "." in name:

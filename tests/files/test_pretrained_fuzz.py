@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import safetensors.numpy
 
-from hcrot.files import write_arrays
+from hcrot.files.json_and_arrays import write_arrays
 from hcrot.models.unet_2d import UNet2dModel
 from support.small_unets import tiny_model
 

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hcrot.module import Parameter
-from hcrot.optim import SGD, Adam, AdamW, clip_grad_norm
+from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
 from support.optimizers import every_optimizer, fill_gradients, one_parameter, parameters, train
 
 # ---------------------------------------------------------------- steps by hand

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hcrot.files import replacing
+from hcrot.files.json_and_arrays import replacing
 from hcrot.init import check_positive
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hcrot.ema import EMA
 from hcrot.module import Parameter
+from hcrot.training.ema import EMA
 
 
 def parameters(dtype=np.float32):

@@ -6,7 +6,7 @@ Values are summed in float64. ``dout`` has the dtype, the shape and the memory o
 in the input come out as NaN and infinity.
 
 Diffusion models are trained with :func:`mse_loss`, which :func:`min_snr_weights` and :func:`p2_weights` give a weight
-for each image, or with :func:`flow_matching_loss`. `hcrot.variational_bound` has the loss that learns variances too.
+for each image, or with :func:`flow_matching_loss`. `hcrot.training.variational_bound` has the loss that learns variances too.
 """
 
 import math

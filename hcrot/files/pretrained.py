@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hcrot import init
-from hcrot.files import DIFFUSERS_VERSION, find_folder, read_arrays, read_json, replacing_folder, write_arrays, write_json
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, find_folder, read_arrays, read_json, replacing_folder, write_arrays, write_json
 from hcrot.module import Module
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"
 PIPELINE_NAME = "model_index.json"
+SCHEDULER_NAME = "scheduler_config.json"
 MODEL_FILES = rf"{re.escape(CONFIG_NAME)}|{re.escape(WEIGHTS_NAME)}|{re.escape(INDEX_NAME)}|diffusion_pytorch_model-\d+-of-\d+\.safetensors"
 
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention's keys before diffusers 0.15
@@ -73,7 +74,7 @@ class Pretrained(Module):
         """The network in a folder that hcrot or diffusers wrote, float32 whatever the file has, in training mode.
 
         Args:
-            folder: of a network, of a checkpoint (:mod:`hcrot.checkpoint`), or of a whole pipeline.
+            folder: of a network, of a checkpoint (:mod:`hcrot.files.checkpoint`), or of a whole pipeline.
             subfolder: where in it the network is. None: in ``unet`` if the folder is a pipeline's that has one, else in itself.
             generator: for the network's own noise, dropout; None: a new one, seeded by the operating system.
 

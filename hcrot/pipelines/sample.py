@@ -1,4 +1,4 @@
-"""From noise to images in one call, and whole pipelines in diffusers' folders.
+"""From noise to images in one call.
 
     x_T ~ N(0, sigma^2)                                sigma: the scheduler's ``init_noise_sigma``
     x_s = step(model(x_t, t, class_labels), t, x_t)    for each t of the scheduler's timesteps
@@ -6,13 +6,8 @@
 
 One loop, :func:`sample`, serves every scheduler; :func:`ddpm` and :func:`ddim` are that loop with the scheduler that their name
 says, whatever scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
-
-A pipeline's folder holds ``model_index.json``, which says what there is, ``unet/`` and ``scheduler/``; diffusers opens it with
-``DDPMPipeline.from_pretrained`` or ``DDIMPipeline.from_pretrained``.
 """
 
-import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,14 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 import hcrot.schedulers
-from hcrot.files import DIFFUSERS_VERSION, find_folder, read_json, replacing_folder, write_json
 from hcrot.models.unet_2d import UNet2dModel
-from hcrot.pretrained import MODEL_FILES, PIPELINE_NAME, size_in_bytes, write_model
-from hcrot.schedulers.config import CONFIG_NAME as SCHEDULER_NAME
 from hcrot.schedulers.config import SchedulerConfig
 
-# ---------------------------------------------------------------- sampling
-
+__all__ = ["ddim", "ddpm", "sample"]
 
 def sample(
     model: UNet2dModel,
@@ -137,59 +128,3 @@ def _batch_size(batch_size: int | None, class_labels: int | np.ndarray | None, n
         got = ", ".join(f"{name} of {size}" for name, size in sizes.items())
         raise ValueError(f"sample: expected one and the same number of images, at least 1, got {got}")
     return next(iter(sizes.values()), 1)
-
-
-# ---------------------------------------------------------------- folders
-
-
-def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: SchedulerConfig, *, max_shard_size: int | str = "10GB") -> None:
-    """Write a pipeline's folder, in the place of the one that is there, in one move.
-
-    Args:
-        folder: made with its parents if need be. An earlier pipeline in it is replaced.
-        model, scheduler: what the pipeline consists of.
-        max_shard_size: as in `model.save_pretrained`.
-
-    Raises:
-        FileExistsError, ValueError, OSError: as `model.save_pretrained`.
-    """
-    limit, kind = size_in_bytes(max_shard_size), type(scheduler).__name__
-    index = {
-        "_class_name": "DDIMPipeline" if kind == "DDIMScheduler" else "DDPMPipeline",
-        "_diffusers_version": DIFFUSERS_VERSION,
-        "unet": ["diffusers", model.class_name],
-        "scheduler": ["diffusers", kind],
-    }
-    files = rf"{re.escape(PIPELINE_NAME)}|unet/({MODEL_FILES})|scheduler/{re.escape(SCHEDULER_NAME)}"
-    with replacing_folder("pipelines.save", folder, files) as new:
-        write_json(new / PIPELINE_NAME, index)
-        (new / "unet").mkdir()
-        write_model(new / "unet", model, limit)
-        scheduler.save_pretrained(new / "scheduler")
-
-
-def load(folder: str | os.PathLike) -> tuple[UNet2dModel, SchedulerConfig]:
-    """The model and the scheduler of a pipeline's folder that hcrot or diffusers wrote; both may lie in the folder itself, too.
-
-    Raises:
-        FileNotFoundError: no such folder, or one of the files is missing.
-        ValueError: a file that is damaged, a pipeline of something else, weights that do not fit; the message names the file.
-        NotImplementedError: a model or a scheduler that hcrot does not have.
-    """
-    folder = find_folder("pipelines.load", folder)
-    path = folder / PIPELINE_NAME
-    index = read_json(path)
-    parts = {name: index.get(name) for name in ("unet", "scheduler")}
-    for name, part in parts.items():
-        if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
-            raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")
-    kind = vars(hcrot.schedulers).get(parts["scheduler"][1])
-    if parts["unet"][1] != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, SchedulerConfig)):
-        raise NotImplementedError(f"pipelines.load: {path} asks for {parts['unet'][1]} with {parts['scheduler'][1]}, hcrot has no such two")
-    model = UNet2dModel.from_pretrained(folder)
-    place = (folder / "scheduler" if (folder / "scheduler").is_dir() else folder) / SCHEDULER_NAME
-    config = read_json(place)
-    try:
-        return model, kind.from_config(config)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"pipelines.load: {place}: {error}") from error

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from hcrot.metrics import accuracy, accuracy_by_class, frechet_distance
+from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
 
 
 def by_definition(a, b):

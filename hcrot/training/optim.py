@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.checks import check_state, checked_number, parameter_list
-from hcrot.ema import EMA, move
 from hcrot.kernels.jit import prepare
 from hcrot.kernels.optim import Arrays, adam, square_sum
 from hcrot.module import Parameter
+from hcrot.training.checks import check_state, checked_number, parameter_list
+from hcrot.training.ema import EMA, move
 
 
 class ParameterGroup:

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from hcrot.lr_schedules import LRSchedule, constant, constant_with_warmup, cosine, get_scheduler, linear
 from hcrot.module import Parameter
-from hcrot.optim import SGD
+from hcrot.training.lr_schedules import LRSchedule, constant, constant_with_warmup, cosine, get_scheduler, linear
+from hcrot.training.optim import SGD
 
 NAMES = ["constant", "constant_with_warmup", "linear", "cosine"]
 

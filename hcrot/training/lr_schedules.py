@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hcrot.checks import check_state, checked_count
-from hcrot.optim import Optimizer
+from hcrot.training.checks import check_state, checked_count
+from hcrot.training.optim import Optimizer
 
 
 def constant() -> Callable[[int], float]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hcrot import pipelines
-from hcrot.checkpoint import load_model
+from hcrot.pipelines.folder import load_model
 from support.training_run import Run
 
 KILLABLE = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hcrot.variational_bound import HALF_LEVEL, _decoder
+from hcrot.training.variational_bound import HALF_LEVEL, _decoder
 
 
 def scaled_mass(m, h):

@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 
-from hcrot.ema import EMA
 from hcrot.module import Parameter
-from hcrot.optim import clip_grad_norm
+from hcrot.training.ema import EMA
+from hcrot.training.optim import clip_grad_norm
 from support.optimizers import every_optimizer, fill_gradients, one_parameter, parameters
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hcrot.losses import cross_entropy
+from hcrot.training.losses import cross_entropy
 from support.differences import central_differences
 from support.memory_order import channels_last
 

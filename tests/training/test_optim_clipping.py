@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcrot.module import Parameter
-from hcrot.optim import clip_grad_norm
+from hcrot.training.optim import clip_grad_norm
 from support.optimizers import fill_gradients, one_parameter, parameters
 
 

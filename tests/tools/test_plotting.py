@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hcrot import plotting
-from hcrot.plotting import GAP, PAGE, image_grid, image_strip, moving_average, plot_loss, save_gif
+from hcrot.tools import plotting
+from hcrot.tools.plotting import GAP, PAGE, image_grid, image_strip, moving_average, plot_loss, save_gif
 
 MARGIN = 36  # for the labels of rows
 
@@ -176,7 +176,7 @@ def test_the_users_matplotlib_is_left_alone_and_changes_nothing(tmp_path):
 
 def test_importing_brings_in_no_matplotlib_and_drawing_no_pyplot(tmp_path):
     program = """if True:
-        import sys, numpy, hcrot.plotting
+        import sys, numpy, hcrot
         assert not {"matplotlib", "PIL"} & set(sys.modules)
         hcrot.plotting.plot_loss([1, 2], [2, 1], sys.argv[1] + "/loss.png")
         hcrot.plotting.image_strip(numpy.zeros((1, 1, 4, 4)), ["a"], sys.argv[1] + "/strip.png")

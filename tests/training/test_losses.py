@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hcrot.losses import (
+from hcrot.schedulers import DDPMScheduler
+from hcrot.training.losses import (
     flow_matching_loss,
     l1_loss,
     min_snr_weights,
@@ -11,7 +12,6 @@ from hcrot.losses import (
     p2_weights,
     smooth_l1_loss,
 )
-from hcrot.schedulers import DDPMScheduler
 from support.differences import central_differences
 from support.memory_order import channels_last
 

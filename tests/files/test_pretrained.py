@@ -12,9 +12,9 @@ import safetensors.numpy
 
 import hcrot
 from hcrot import pipelines
-from hcrot.files import write_arrays
+from hcrot.files.json_and_arrays import write_arrays
+from hcrot.files.pretrained import Blank, size_in_bytes
 from hcrot.models.unet_2d import UNet2dModel
-from hcrot.pretrained import Blank, size_in_bytes
 from support.small_unets import tiny_model
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -119,7 +119,7 @@ def test_other_floats_become_float32(tmp_path, kind):
 def test_what_is_not_finite_survives_bfloat16(tmp_path):
     bits = np.array([0x7F80, 0xFF80, 0x7FC0, 0x8000, 0x0001], "<u2")
     (tmp_path / "a.safetensors").write_bytes(safetensors_bytes({"a": ("BF16", (5,), bits.tobytes())}))
-    array = hcrot.files.read_arrays(tmp_path / "a.safetensors")["a"]
+    array = hcrot.files.json_and_arrays.read_arrays(tmp_path / "a.safetensors")["a"]
     assert array.tolist()[:2] == [np.inf, -np.inf] and np.isnan(array[2]) and np.signbit(array[3]) and array[4] == 2.0**-133
 
 
@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         write_arrays(path, arrays)
 
-    monkeypatch.setattr(hcrot.pretrained, "write_arrays", full)
+    monkeypatch.setattr(hcrot.files.pretrained, "write_arrays", full)
     with pytest.raises(OSError, match="No space left"):
         tiny_model(2).save_pretrained(tmp_path / "m", max_shard_size=3000)
     assert len(written) == 2

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.checks import check_state, checked_count, checked_number, parameter_list
 from hcrot.module import Parameter
+from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list
 
 
 class EMA:

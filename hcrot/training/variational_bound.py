@@ -46,10 +46,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
-from hcrot.losses import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
 from hcrot.schedulers.base import PREDICTION_TYPES
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
+from hcrot.training.losses import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
 
 HALF_LEVEL = 1 / 255  # half the distance between two of 256 levels from -1 to 1
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hcrot import checkpoint
-from hcrot.checkpoint import load_checkpoint, load_model, save_checkpoint, save_model
-from hcrot.files import read_arrays, write_arrays
+from hcrot.files import checkpoint
+from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
+from hcrot.files.json_and_arrays import read_arrays, write_arrays
+from hcrot.pipelines.folder import load_model, save_model
 from hcrot.schedulers import DDPMScheduler
 from support.small_unets import tiny_model
 from support.training_run import Run

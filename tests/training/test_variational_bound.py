@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hcrot.losses import mse_loss
 from hcrot.schedulers import DDPMScheduler
-from hcrot.variational_bound import HALF_LEVEL, _decoder, bits_per_dimension, hybrid_loss
+from hcrot.training.losses import mse_loss
+from hcrot.training.variational_bound import HALF_LEVEL, _decoder, bits_per_dimension, hybrid_loss
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 FIXED = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")

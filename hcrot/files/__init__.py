@@ -1,0 +1,1 @@
+"""What is read from and written to the disk: JSON and arrays, networks in diffusers' folders, checkpoints."""

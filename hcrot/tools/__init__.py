@@ -1,0 +1,1 @@
+"""What looks at networks and images: plots (`hcrot.plotting`) and figures of merit (`hcrot.metrics`)."""
