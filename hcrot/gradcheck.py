@@ -349,7 +349,7 @@ class _Trial:
             where = f" at {tuple(map(int, np.unravel_index(worst, array.shape)))}"
         else:
             direction = self.generator.standard_normal(array.shape)
-            (analytic, numeric, error), where = self.compare_along(direction, array, gradient, np.linalg.norm(gradient), rtol), ""
+            (analytic, numeric, error), where = self.compare_along(direction, array, gradient, float(np.linalg.norm(gradient)), rtol), ""
         fault = "wrong" + where if gradient.any() else "no gradient arrived"
         verdict = "ok" if error <= rtol else fault + self.kink(direction, array)
         return GradientLine(name, array.shape, analytic, numeric, error, verdict)

@@ -40,8 +40,7 @@ class Module:
     """
 
     _training = True
-    _kept: list[tuple] | None = None
-    _pass: Pass | None = None
+    _kept: tuple[Pass, list[tuple]] | None = None
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Run :meth:`forward`. A call that comes from no other module's forward begins a new pass (see ``hcrot/passes.py``)."""
@@ -70,14 +69,15 @@ class Module:
         Args:
             values: whatever backward will need. Arrays are kept as they are, not copied.
         """
-        if not self.training:
+        if id(self) in thread.inference or not self._training:  # "not self.training", without the cost of a property
             return
         current = thread.current_pass or Pass()  # a forward that was called by its name, from outside, is a pass of its own
-        if self._pass is not current:
-            if self._kept and self._pass.waiting:
-                current.unsure = self._pass.unsure = True
-            self._kept, self._pass = [], current
-        self._kept.append((values, fingerprint(values) if detecting_inplace() else None))
+        kept = self._kept
+        if kept is None or kept[0] is not current:
+            if kept is not None and kept[0].waiting:
+                current.unsure = kept[0].unsure = True
+            kept = self._kept = (current, [])
+        kept[1].append((values, fingerprint(values) if detecting_inplace() else None))
 
     def saved(self) -> Any:
         """Hand over what the latest forward kept (a single value bare, several as a tuple) and let go of it.
@@ -91,22 +91,23 @@ class Module:
                 the next forward begins anew.
             InplaceError: ``set_detect_inplace`` is on, and a kept array has been written to.
         """
-        if not self._kept:
+        if self._kept is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward needs a forward pass in training mode before it "
                 "(each forward serves one backward, and keeps what it needs by self.save)"
             )
-        self._pass.over = True
-        if self._pass.unsure:
+        current, stack = self._kept
+        current.over = True
+        if current.unsure:
             Pass.give_up_waiting()
             raise RuntimeError(
                 f"{type(self).__name__}: two forward passes in training mode came before this backward, which could belong to either. "
                 "Look at outputs within `with model.inference():`; call layers that share one pass within `with hcrot.one_pass():`; "
                 "or drop a forward that needs no backward with model.forget()"
             )
-        values, sums = self._kept.pop()
-        if not self._kept:
-            self._kept = self._pass = None
+        values, sums = stack.pop()
+        if not stack:
+            self._kept = None
         if sums is not None and sums != fingerprint(values):
             raise InplaceError(f"{type(self).__name__}: an array that forward kept for backward was changed in between: change a copy")
         return values[0] if len(values) == 1 else values
@@ -114,7 +115,7 @@ class Module:
     def forget(self) -> None:
         """Let go of all that forwards of this module and of everything below it have kept, as if they had not run."""
         for module in self.modules():
-            module._kept = module._pass = None
+            module._kept = None
 
     # ---------------------------------------------------------------- the tree of modules
 
@@ -220,15 +221,17 @@ class Module:
         What an earlier forward kept stays, so its backward may come later, as with PyTorch's ``no_grad``. Blocks may be nested, left by an
         exception, and used by several threads with one model at the same time.
         """
-        inside = [id(module) for module in self.modules()]
-        thread.inference.update(inside)
+        modules, blocks = self.modules(), thread.inference
+        for key in map(id, modules):
+            blocks[key] = blocks.get(key, 0) + 1
         try:
             yield self
         finally:
-            thread.inference.subtract(inside)
-            for key in inside:
-                if thread.inference[key] <= 0:
-                    del thread.inference[key]
+            for key in map(id, modules):
+                if blocks[key] == 1:
+                    del blocks[key]
+                else:
+                    blocks[key] -= 1
 
     def astype(self, dtype: np.dtype | type) -> "Module":
         """Turn every parameter, and its gradient, into ``dtype``. Makes new arrays: do it before building an optimizer or an average.

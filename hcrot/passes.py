@@ -17,7 +17,6 @@ State is per thread: a thread's passes and its inference are its own.
 
 import threading
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +57,7 @@ class _Thread(threading.local):
 
     def __init__(self) -> None:
         self.current_pass: Pass | None = None
-        self.inference: Counter[int] = Counter()
+        self.inference: dict[int, int] = {}
 
 
 thread = _Thread()
@@ -134,7 +133,7 @@ def detect_inplace(mode: bool = True) -> Iterator[None]:
 def fingerprint(values: Any) -> tuple[int, ...]:
     """A checksum of each array among ``values``, tuples and lists of arrays included."""
     if isinstance(values, np.ndarray):
-        return (zlib.crc32(np.ascontiguousarray(values).view(np.uint8).ravel()),)
+        return (zlib.crc32(np.ascontiguousarray(values).data),)
     if isinstance(values, (tuple, list)):
         return tuple(number for value in values for number in fingerprint(value))
     return ()

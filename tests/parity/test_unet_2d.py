@@ -85,7 +85,7 @@ def compare(ours, theirs, output, sample, timesteps, labels, forward_bound, grad
     """Run theirs forward, with the entries dropped that ours dropped when it computed ``output``, and both backward; all must agree."""
     for name, module in ours.named_modules():
         if isinstance(module, Dropout):
-            mask = torch.from_numpy(np.ascontiguousarray(module._kept[-1][0][0]))
+            mask = torch.from_numpy(np.ascontiguousarray(module._kept[1][-1][0][0]))
             theirs.get_submodule(name).forward = lambda x, mask=mask: x * mask
     tensors = [None if array is None else torch.from_numpy(array) for array in (sample, labels)]
     floating = [tensor.requires_grad_() for tensor in tensors if tensor is not None and tensor.is_floating_point()]
