@@ -104,8 +104,8 @@ def test_trajectories_are_equal(options, steps):
 
 
 def test_where_rounding_may_make_diffusers_nan_this_goes_on():
-    """eta = 1 from abar_t = 2e-9: of x_t nothing is left, x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s) z. On some processors diffusers takes the
-    root of a number that rounding made negative."""
+    """eta = 1 from abar_t = 2e-9: of x_t nothing is left, x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s) z. On some processors diffusers takes
+    the root of a number that rounding made negative."""
     rng = np.random.default_rng(8)
     ours, _ = both(beta_schedule="squaredcos_cap_v2", prediction_type="sample", timestep_spacing="trailing")
     sample, output, noise = (rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(3))
