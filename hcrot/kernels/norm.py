@@ -26,7 +26,7 @@ mean is much larger than 1 / rstd, that rounds no more than x itself was rounded
 
 import numpy as np
 
-from hcrot.kernels.activation import exp
+from hcrot.kernels.activation import silu_backward_of, silu_gradient_reference, silu_of, silu_reference
 from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
@@ -53,11 +53,9 @@ def add_products(dn, x, center, sums, products):
 @distinct_jit
 def affine(x, scale, offset, silu, y):
     """``n = scale x + offset``; y is n or silu(n)."""
-    one = x.dtype.type(1)
     if silu:
         for k in range(x.size):
-            n = x[k] * scale[k] + offset[k]
-            y[k] = n / (one + exp(-n))
+            y[k] = silu_of(x[k] * scale[k] + offset[k])
     else:
         for k in range(x.size):
             y[k] = x[k] * scale[k] + offset[k]
@@ -66,12 +64,9 @@ def affine(x, scale, offset, silu, y):
 @distinct_jit
 def affine_gradient(dy, x, scale, offset, silu, dn):
     """The gradient dn of n in :func:`affine`."""
-    one = x.dtype.type(1)
     if silu:
         for k in range(x.size):
-            n = x[k] * scale[k] + offset[k]
-            s = one / (one + exp(-n))
-            dn[k] = dy[k] * s * (one + n * (one - s))
+            dn[k] = silu_backward_of(x[k] * scale[k] + offset[k], dy[k])
     else:
         copy(dy, dn)
 
@@ -292,7 +287,7 @@ def group_norm_reference(
     groups = x.reshape(x.shape[0], num_groups, -1)
     mean, rstd = groups.mean(axis=2), 1 / np.sqrt(groups.var(axis=2) + eps)
     _, _, n = _affine_reference(x, mean, rstd, weight, bias)
-    return n / (1 + np.exp(-n)) if silu else n, mean, rstd
+    return silu_reference(n) if silu else n, mean, rstd
 
 
 def group_norm_backward(
@@ -340,10 +335,7 @@ def group_norm_backward_reference(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`group_norm_backward` in plain NumPy."""
     xhat, scale, n = _affine_reference(x, mean, rstd, weight, bias)
-    dn = dy
-    if silu:
-        s = 1 / (1 + np.exp(-n))
-        dn = dy * s * (1 + n * (1 - s))
+    dn = silu_gradient_reference(n, dy) if silu else dy
     m1, m2 = ((scale * a).reshape(*mean.shape, -1).mean(axis=2) for a in (dn, dn * xhat))
     m1, m2, rstd = (_expand(a, x.shape[1], x.ndim) for a in (m1, m2, rstd))
     pixels = (0, *range(2, x.ndim))
