@@ -43,6 +43,7 @@ HELPERS = {
         "number_at",
         "small_product_limit",
     },
+    "norm": {"row_moments"},  # plain NumPy itself
     "optim": {"array_at"},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
