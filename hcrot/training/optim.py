@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hcrot.kernels.jit import prepare
-from hcrot.kernels.optim import Arrays, adam, flush_subnormal, norm_of, square_sum
+from hcrot.kernels.optim import Arrays, adam, norm_of, square_sum, update_velocity
 from hcrot.module import Parameter
 from hcrot.training.checks import check_state, checked_number, parameter_list
 from hcrot.training.ema import EMA, move
@@ -231,9 +231,7 @@ class SGD(Optimizer):
             g = g + weight_decay * p
         if self.momentum:
             (u,) = state
-            u *= self.momentum
-            u += g
-            flush_subnormal(u)
+            update_velocity(u, g, self.momentum)
             g = g + self.momentum * u if self.nesterov else u
         p -= lr * g
 
