@@ -5,7 +5,6 @@ A training step ends in the open: ``model.backward(dout)``, ``clip_grad_norm(...
 Notation: p a parameter's values, g its gradient. Names, defaults and formulas are PyTorch's.
 """
 
-import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hcrot.kernels.jit import prepare
-from hcrot.kernels.optim import Arrays, adam, square_sum
+from hcrot.kernels.optim import Arrays, adam, norm_of, square_sum, update_velocity
 from hcrot.module import Parameter
 from hcrot.training.checks import check_state, checked_number, parameter_list
 from hcrot.training.ema import EMA, move
@@ -112,7 +111,8 @@ class Optimizer:
         average_rate = ema.count_step() if ema is not None else 0.0
         norm, scale = None, 1.0
         if max_grad_norm is not None:
-            norm = math.sqrt(sum(square_sum(group.grad) for group in self.groups))
+            squares = sum(square_sum(group.grad) for group in self.groups)
+            norm = norm_of([g for group in self.groups for g in group.grad], squares)
             scale = _clipping_factor(norm, max_grad_norm)
         self.step_count += 1
         for group, average in zip(self.groups, averages, strict=True):
@@ -202,7 +202,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent (momentum and Nesterov's variant as in Sutskever et al. 2013).
 
         g <- g + weight_decay p
-        u <- momentum u + g                          the velocity, kept if momentum > 0
+        u <- momentum u + g                          the velocity, kept if momentum > 0; 0 where subnormal
         p <- p - lr u                                or, with nesterov, p - lr (g + momentum u)
 
     Args:
@@ -231,8 +231,7 @@ class SGD(Optimizer):
             g = g + weight_decay * p
         if self.momentum:
             (u,) = state
-            u *= self.momentum
-            u += g
+            update_velocity(u, g, self.momentum)
             g = g + self.momentum * u if self.nesterov else u
         p -= lr * g
 
@@ -325,7 +324,10 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     _check_max_norm("clip_grad_norm: max_norm", max_norm)
     # Not a dot product: NumPy's is threaded, and its threads would go on spinning beside the kernels'. Nor the kernel of
     # Optimizer.step: for arrays that it meets for the first time, its table takes as long as the squares.
-    norm = math.sqrt(sum(float(np.square(parameter.grad, dtype=np.float64).sum()) for parameter in parameters))
+    gradients = [parameter.grad for parameter in parameters]
+    with np.errstate(over="ignore"):
+        squares = sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients)
+    norm = norm_of(gradients, squares)
     factor = _clipping_factor(norm, max_norm)
     if factor != 1:
         for parameter in parameters:
