@@ -195,8 +195,7 @@ def replacing_folder(owner: str, folder: str | os.PathLike, files: str) -> Itera
     target = Path(folder).resolve()
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{owner}: {folder} is a file, expected a folder")
-    names = (path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or not path.is_dir())
-    others = sorted(islice((name for name in names if not re.fullmatch(files, name)), 5))
+    others = sorted(islice((name for name in _names_in(target) if not re.fullmatch(files, name)), 5))
     if others:
         raise FileExistsError(f"{owner}: {folder} holds {', '.join(others)}, which would be lost: choose another folder")
 
@@ -210,6 +209,13 @@ def replacing_folder(owner: str, folder: str | os.PathLike, files: str) -> Itera
             _move_in(new, target)
         finally:
             shutil.rmtree(new, ignore_errors=True)
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    """The files and links below it, by their paths in it; those of a folder that another process is removing are left out."""
+    for place, folders, files in os.walk(folder):
+        for name in files + [name for name in folders if os.path.islink(os.path.join(place, name))]:
+            yield (Path(place) / name).relative_to(folder).as_posix()
 
 
 def _move_in(new: Path, target: Path) -> None:

@@ -4,13 +4,16 @@ import os
 import shutil
 import signal
 import time
+import traceback
 
 import numpy as np
 import pytest
 
 from hcrot import pipelines
+from hcrot.files import pretrained
 from hcrot.files.json_and_arrays import find_folder, read_folder, replacing, replacing_folder
 from hcrot.pipelines.folder import load_model
+from support.small_unets import tiny_model
 from support.training_run import Run
 
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
@@ -23,8 +26,8 @@ def forked(work):
         try:
             work()
             os._exit(0)
-        except BaseException as error:
-            print(f"the saving process: {error!r}")
+        except BaseException:
+            traceback.print_exc()
             os._exit(1)
     return child
 
@@ -183,6 +186,22 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
 
     with pytest.raises(OSError, match="test: .*c was replaced 100 times while it was being read"):
         read_folder("test", tmp_path / "c", always_replaced)
+
+
+def test_a_network_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
+    tiny_model(0).save_pretrained(tmp_path / "c", max_shard_size="10KB")
+    read_arrays, count = pretrained.read_arrays, 0
+
+    def slowly(path):
+        nonlocal count
+        count += 1
+        if count == 2:  # between two shards
+            tiny_model(1).save_pretrained(tmp_path / "c", max_shard_size="10KB")
+        return read_arrays(path)
+
+    monkeypatch.setattr(pretrained, "read_arrays", slowly)
+    loaded, whole = load_model(tmp_path / "c").state_dict(), tiny_model(1).state_dict()
+    assert all((loaded[name] == array).all() for name, array in whole.items())
 
 
 def test_errors_of_reading_are_raised_as_they_are(tmp_path):
