@@ -8,7 +8,7 @@
 
 The weights in the second file are the ones to sample from: the moving average, if the run keeps one. A folder takes the place of an
 earlier one in one move (:mod:`hcrot.files.json_and_arrays`), so there is always one checkpoint, with all its files of one and the same
-step, even while several processes save into one folder. The last two files carry the same digest of all they hold, under ``save_id``: if
+step, even while several processes save into one folder. The last two files carry the same digest of the state in both, ``save_id``: if
 something else (a copy broken off, files of two runs put together by hand) has mixed two checkpoints, loading says so.
 """
 
@@ -76,9 +76,8 @@ def save_checkpoint(
     others = [SCHEDULER_NAME] * bool(scheduler) + [STATE_NAME, ARRAYS_NAME] * (state is not None)
     if state is not None:
         values, arrays = _split(_states(_parts(model, ema, state)))
-        content = {"progress": progress, "state": values}
-        save_id = _digest(json.dumps(content, default=plain), arrays)
-        text = json.dumps({"save_id": save_id, **content}, default=plain)
+        save_id = _digest(json.dumps(values, default=plain), arrays)
+        text = json.dumps({"save_id": save_id, "progress": progress, "state": values}, default=plain)
 
     with replacing_folder("save_checkpoint", folder, "|".join([MODEL_FILES, *map(re.escape, others)])) as new:
         with ema.swapped_in() if ema else nullcontext():
