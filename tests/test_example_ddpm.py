@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 import struct
 import subprocess
 import sys

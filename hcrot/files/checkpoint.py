@@ -86,7 +86,7 @@ def save_checkpoint(
             scheduler.save_pretrained(new)
         if state is not None:
             (new / STATE_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
-            write_arrays(new / ARRAYS_NAME, arrays, {"save_id": save_id})
+            write_arrays(new / ARRAYS_NAME, arrays, ("save_id", save_id))
 
 
 def load_checkpoint(

@@ -74,14 +74,17 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             unfinished.unlink(missing_ok=True)
 
 
-def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays by name into a safetensors file, in C order, names sorted, with further ``metadata`` in its header.
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], about: tuple[str, str] = ("format", "pt")) -> None:
+    """Write arrays by name into a safetensors file, in C order, names sorted. Not in one move: that is the caller's affair.
 
-    Not in one move: that is the caller's affair.
+    Args:
+        path: the file.
+        arrays: those to write.
+        about: the one entry of the file's metadata, a name and its value. Of several, safetensors would choose the order at random,
+            and equal arrays would not make equal files.
     """
     ordered = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
-    header = {"format": "pt", **(metadata or {})}
-    Path(path).write_bytes(safetensors.numpy.save(ordered, metadata=header))  # save_file would hide it from other users
+    Path(path).write_bytes(safetensors.numpy.save(ordered, metadata=dict([about])))  # save_file would hide it from other users
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -66,6 +66,13 @@ def test_memory_order_does_not_matter(tmp_path):
     assert loaded["0"].shape == () and loaded["0"].dtype == np.float32
 
 
+def test_equal_runs_make_equal_files(tmp_path):
+    for number in range(8):
+        Run().save(tmp_path / str(number))
+    for name in FILES:
+        assert len({(tmp_path / str(number) / name).read_bytes() for number in range(8)}) == 1, name
+
+
 def test_model_for_sampling_only(tmp_path):
     model = tiny_model(1)
     save_model(model, tmp_path / "model")
@@ -114,7 +121,8 @@ def damage_arrays(name, change):
     def damage(folder):
         arrays, metadata = read_arrays_and_metadata(folder / name)
         change(arrays)
-        write_arrays(folder / name, arrays, metadata)
+        (about,) = metadata.items()
+        write_arrays(folder / name, arrays, about)
 
     return damage
 
@@ -227,7 +235,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
     run.train(1)
 
-    def full(path, arrays, metadata=None):
+    def full(path, arrays, about=None):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 
