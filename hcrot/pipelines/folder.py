@@ -6,10 +6,11 @@ A pipeline's folder holds ``model_index.json``, which says what there is, ``unet
 
 import os
 import re
+from pathlib import Path
 
 import hcrot.schedulers
 from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
-from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, find_folder, read_json, replacing_folder, write_json
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_folder, read_json, replacing_folder, write_json
 from hcrot.files.pretrained import MODEL_FILES, PIPELINE_NAME, SCHEDULER_NAME, size_in_bytes, write_model
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.schedulers.config import SchedulerConfig
@@ -51,7 +52,10 @@ def load(folder: str | os.PathLike) -> tuple[UNet2dModel, SchedulerConfig]:
         ValueError: a file that is damaged, a pipeline of something else, weights that do not fit; the message names the file.
         NotImplementedError: a model or a scheduler that hcrot does not have.
     """
-    folder = find_folder("pipelines.load", folder)
+    return read_folder("pipelines.load", folder, _load)
+
+
+def _load(folder: Path) -> tuple[UNet2dModel, SchedulerConfig]:
     path = folder / PIPELINE_NAME
     index = read_json(path)
     parts = {name: index.get(name) for name in ("unet", "scheduler")}
