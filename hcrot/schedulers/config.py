@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
@@ -21,9 +21,38 @@ Check = Callable[[str, Any], Any]
 
 
 class Config(dict[str, Any]):
-    """Arguments by name, and apart from them the names of those that nobody chose, which `from_config` needs."""
+    """Arguments by name, read as config["beta_end"] or config.beta_end, and never written.
 
-    not_chosen: frozenset[str] = frozenset()
+    `from_config` makes a scheduler with other arguments: DDIMScheduler.from_config(config, timestep_spacing="trailing").
+
+    Attributes:
+        not_chosen: the names of those arguments that nobody chose, so that they are the defaults of their scheduler.
+
+    Raises:
+        AttributeError: no argument has that name.
+        TypeError: an argument is set, removed or added.
+    """
+
+    not_chosen: frozenset[str]
+
+    def __init__(self, arguments: Mapping[str, Any], not_chosen: Collection[str] = ()) -> None:
+        super().__init__(arguments)
+        object.__setattr__(self, "not_chosen", frozenset(not_chosen))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"config has no argument {name!r}, it has {', '.join(self)}") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self.not_chosen)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("config is read-only, expected another scheduler instead: from_config(config, argument=value)")
+
+    __setattr__ = __delattr__ = __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
 
 
 class SchedulerConfig:
@@ -31,11 +60,13 @@ class SchedulerConfig:
 
     Attributes:
         checks: for every argument of the constructor by name, what returns its value as JSON can hold it, or raises.
-        config: the checked arguments by name; further what `from_config` was given for other schedulers to find again.
+        config: the checked arguments by name, read-only, see `Config`; further what `from_config` was given for other
+            schedulers to find again.
     """
 
     checks: ClassVar[Mapping[str, Check]] = {}
     config: Config
+    _arguments: dict[str, Any]
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write the configuration to folder/scheduler_config.json; the folder is made if need be.
@@ -57,8 +88,12 @@ class SchedulerConfig:
         return cls.from_config(read_json(Path(folder) / SCHEDULER_NAME))
 
     @classmethod
-    def from_config(cls: type[Scheduler], config: Mapping[str, Any]) -> Scheduler:
+    def from_config(cls: type[Scheduler], config: Mapping[str, Any], **overrides: Any) -> Scheduler:
         """The scheduler with these arguments, which may be the `config` of another: model trained with one, sampled with any.
+
+        overrides are arguments of this scheduler that take the place of those in config. So
+        DDIMScheduler.from_config(ddpm.config, timestep_spacing="trailing") is DDIM with the noise levels of ddpm, and
+        with other timesteps.
 
         As in diffusers, arguments that are missing, or that nobody chose when the other scheduler was made, take the
         defaults of this one. A file does not tell what was chosen, unless it lists what was not as _use_default_values:
@@ -67,20 +102,28 @@ class SchedulerConfig:
         dropped.
 
         Raises:
-            TypeError: config is no mapping. ValueError: _use_default_values is no list of names. Further whatever the
-                constructor has against the arguments.
+            TypeError: config is no mapping, or an override is no argument of this scheduler (diffusers ignores it).
+            ValueError: _use_default_values is no list of names.
+            TypeError, ValueError: whatever the constructor has against the arguments.
         """
         owner = f"{cls.__name__}.from_config"
         chosen = chosen_arguments(owner, config, config.not_chosen if isinstance(config, Config) else ())
+        strange = sorted(overrides.keys() - cls._argument_names())
+        if strange:
+            raise TypeError(f"{owner}: it has no argument {strange[0]!r}, but {', '.join(cls._argument_list())}")
         others = {name: chosen.pop(name) for name in chosen.keys() - cls._argument_names()}
         warn_of_unknown_keys(owner, others.keys() - set().union(*(one._argument_names() for one in _subclasses(SchedulerConfig))))
-        scheduler = cls(**chosen)
-        scheduler.config.update(others)
+        scheduler = cls(**{**chosen, **overrides})
+        scheduler.config = Config({**scheduler.config, **others}, scheduler.config.not_chosen)
         return scheduler
 
     @classmethod
+    def _argument_list(cls) -> list[str]:
+        return list(inspect.signature(cls).parameters)
+
+    @classmethod
     def _argument_names(cls) -> set[str]:
-        return set(inspect.signature(cls).parameters)
+        return set(cls._argument_list())
 
 
 def register_to_config(init: Callable[..., None]) -> Callable[..., None]:
@@ -102,15 +145,14 @@ def register_to_config(init: Callable[..., None]) -> Callable[..., None]:
         values = list(bound.arguments.items())[1:]  # without self
         config = {name: self.checks[name](f"{type(self).__name__}: {name}", value) for name, value in values}
         self._arguments = config  # without what `config` may keep for other schedulers, which must have no effect here
-        self.config = Config(config)
-        self.config.not_chosen = frozenset(config.keys() - chosen)
+        self.config = Config(config, not_chosen=config.keys() - chosen)
         init(self, **config)
 
     return checked_init
 
 
-def _subclasses(of: type) -> list[type]:
-    direct = of.__subclasses__()
+def _subclasses(of: type[SchedulerConfig]) -> list[type[SchedulerConfig]]:
+    direct: list[type[SchedulerConfig]] = of.__subclasses__()
     return direct + [cls for parent in direct for cls in _subclasses(parent)]
 
 

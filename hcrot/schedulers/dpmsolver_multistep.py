@@ -41,7 +41,7 @@ from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, checked_optional, register_to_config
 from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
 from hcrot.schedulers.multistep import MultistepScheduler, exponential_weight
-from hcrot.schedulers.sigmas import signal_and_noise
+from hcrot.schedulers.sigmas import shifted
 
 ALGORITHM_TYPES = ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
 
@@ -77,7 +77,8 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the levels that
             the model is trained on, see `DDPMScheduler`.
         solver_order: 1, 2 or 3, see (h); the first steps, which have less behind them, are of lower order.
-        prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d).
+        prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d), or with use_flow_sigmas
+            "epsilon", "sample" or "flow_prediction".
         thresholding, dynamic_thresholding_ratio, sample_max_value: whether the estimate of x_0 is thresholded, see
             `DDPMScheduler`.
         algorithm_type, solver_type: see (i) and (j).
@@ -91,8 +92,14 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         variance_type: with "learned" and "learned_range" the model has twice the sample's channels, the second half of
             which is left alone; others say nothing here.
         timestep_spacing, steps_offset: the timesteps `set_timesteps` visits.
-        use_flow_sigmas, use_dynamic_shifting, prediction_type "flow_prediction": raise NotImplementedError; flow_shift
-            and time_shift_type would go with them.
+        use_flow_sigmas: whether the model and the samples are those of flow matching, (h) and (i) of
+            hcrot/schedulers/multistep.py. `sigmas` are then the levels s, and the timesteps T s. timestep_spacing and
+            lambda_min_clipped are not used. A spacing such as use_karras_sigmas gives levels sigma/(1 + sigma).
+            (In diffusers such a walk is NaN.)
+        flow_shift: shift of the levels s by (e) of hcrot/schedulers/flow_match_euler_discrete.py; without use_flow_sigmas
+            or with a spacing such as use_karras_sigmas it is not used.
+        use_dynamic_shifting, time_shift_type: whether `set_timesteps` takes mu in place of flow_shift, which is then e^mu:
+            "exponential".
 
     Attributes, errors: those of `SigmaScheduler`. (In diffusers `add_noise` before `set_timesteps` has the levels in
     reverse.)
@@ -147,21 +154,35 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
                 "expected final_sigmas_type 'sigma_min'"
             )
 
-    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Sequence[int] | None = None) -> None:
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[int] | None = None,
+        mu: float | None = None,
+    ) -> None:
         """Choose the levels that sampling visits: a number of them, spaced as the scheduler's arguments say, or a list.
 
         Args:
-            num_inference_steps: N in 1 .. T, with "linspace" and "leading" spacing below T.
+            num_inference_steps: N in 1 .. T, with "leading" spacing below T.
             timesteps: instead, strictly descending integers in 0 .. T-1.
+            mu: with use_dynamic_shifting, the shift of the levels s is e^mu.
 
         Raises:
-            TypeError, ValueError: both or neither given, N out of range, a list that is not as described, or a list
-                where the scheduler's arguments fix the spacing.
+            TypeError, ValueError: both or neither of N and timesteps given, N out of range, a list that is not as
+                described, or a list where the scheduler's arguments fix the spacing; mu missing or not wanted.
         """
+        shift = self._flow_shift(mu)
         self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
         if timesteps is not None:
+            if self._flow:
+                raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with use_flow_sigmas=True")
             visited = self._checked_timesteps("set_timesteps", timesteps)
             self._set_by_timesteps(self._checked_list("timesteps", visited, highest=len(self) - 1))
+            return
+        if self._flow and self._sigma_spacing is None:
+            levels = 1 - np.linspace(1, 1 / len(self), self._checked_count(num_inference_steps) + 1)
+            self._set_flow_levels(shifted(levels, shift)[:0:-1], self._training_sigmas[0])
             return
         clipped = np.count_nonzero(-np.log(self._training_sigmas) < self.config["lambda_min_clipped"])
         if clipped == len(self):
@@ -207,7 +228,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         kept = self._history[0][1] if self._history else None
         self._check_arrays("step", sample=sample, model_output=model_output, noise=noise, **{"an earlier sample": kept})
         self._check_source_of_noise(generator, noise)
-        sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
+        sigma, sigma_next = self._ratio(index), self._ratio(index + 1)
         z = self._drawn_noise(timestep, sample, generator, noise) if self._stochastic and sigma_next > 0 else None
 
         self._remember(sigma, self._converted(model_output, sample, sigma, self._to_image))
@@ -232,16 +253,18 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
 
     def _order(self, index: int) -> int:
         """That of the step: solver_order, but no more than there are estimates, and less at the end of a walk."""
-        steps_left, last_sigma = len(self.timesteps) - index, self.sigmas[index + 1]
+        steps_left, sigma_next = len(self.timesteps) - index, self.sigmas[index + 1]
+        if sigma_next == self.sigmas[index]:
+            return 1
         cautious = self.config["lower_order_final"] and len(self.timesteps) < 15
-        if steps_left == 1 and (self.config["euler_at_final"] or cautious or last_sigma in (0, self.sigmas[index])):
+        if steps_left == 1 and (self.config["euler_at_final"] or cautious or sigma_next == 0):
             return 1
         return min(len(self._history), 2 if steps_left == 2 and cautious else 3)
 
     def _coefficients(self, sigma: float, sigma_next: float) -> tuple[float, float, float, float]:
         """What (i) or (j) multiplies x_s, m_0, the sum of W_k D_k for k > 0, and z with; without exponentials as in (g)."""
         of_sample, of_first, of_further = self._first_order(sigma, sigma_next, self._to_image)
-        signal, ratio = signal_and_noise(sigma_next)[0], sigma_next / sigma
+        signal, ratio = self._signal_and_noise(sigma_next)[0], sigma_next / sigma
         if not self._stochastic:
             return of_sample, of_first, of_further, 0.0
         if self._to_image:

@@ -32,7 +32,6 @@ Where in between the sigmas lie is a matter of the images' size, since noise of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
@@ -49,7 +48,7 @@ from hcrot.schedulers.config import (
     checked_positive,
     register_to_config,
 )
-from hcrot.schedulers.sigmas import SigmaScheduler
+from hcrot.schedulers.sigmas import SigmaScheduler, shift_of, shifted, stretched
 
 
 class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
@@ -112,7 +111,7 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
         count = np.float32(num_train_timesteps)
         levels = np.arange(num_train_timesteps, 0, -1, dtype=np.float32) / count
         if not use_dynamic_shifting:
-            levels = _shifted(levels, shift)
+            levels = shifted(levels, shift)
         self._sigma_spacing = self._checked_sigma_spacing()
         self._set_levels(levels * count, levels, last=0.0)
         self._ends = float(levels[0]), float(levels[-1])
@@ -183,23 +182,16 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
             levels = self._checked_list("sigmas", sigmas, highest=1).astype(np.float32)
             if levels[-1] == 0:
                 raise ValueError(f"{where}: sigmas {sigmas} end with 0, expected the ones before it")
-        levels = _shifted(levels, self.config["shift"] if mu is None else self._shift_of(mu))
+        levels = shifted(levels, self.config["shift"] if mu is None else shift_of(where, self.config, mu))
         if self.config["shift_terminal"]:
             if levels[-1] == 1:
                 raise ValueError(f"{where}: with shift_terminal expected sigmas that end below 1")
-            levels = 1 - (1 - levels) * ((1 - self.config["shift_terminal"]) / (1 - levels[-1]))
+            levels = stretched(levels, self.config["shift_terminal"])
         spaced = self._spaced_sigmas(levels, len(levels))
         levels = (levels if spaced is None else spaced).astype(np.float32)
         if self.config["invert_sigmas"]:
             levels = 1 - levels
         self._set_levels(levels * np.float32(len(self)), levels, last=float(self.config["invert_sigmas"]))
-
-    def _shift_of(self, mu: float) -> float:
-        """w of (e)."""
-        what = f"{self._name}.set_timesteps: mu"
-        if self.config["time_shift_type"] == "linear":
-            return checked_positive(what, mu)
-        return checked_positive(f"{what} is {mu}, its exponential", math.exp(mu))
 
     def step(
         self,
@@ -241,8 +233,3 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
             prev_sample += sigma_next * z
         self._advance(index)
         return SchedulerOutput(prev_sample).returned(return_dict)
-
-
-def _shifted(sigmas: np.ndarray, shift: float) -> np.ndarray:
-    """s sigma/(1 + (s - 1) sigma), line (e), in the dtype of sigmas."""
-    return shift * sigmas / (1 + (shift - 1) * sigmas)

@@ -26,7 +26,7 @@ D comes from the model. Solving for x_0 the definitions of what it predicts, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -56,6 +56,23 @@ def euler_step(sample: np.ndarray, x0: np.ndarray, ratio: float) -> np.ndarray:
     moved *= ratio
     moved += x0
     return moved
+
+
+def shifted(sigmas: np.ndarray, shift: float) -> np.ndarray:
+    """s sigma/(1 + (s - 1) sigma), line (e) of hcrot/schedulers/flow_match_euler_discrete.py, in the dtype of sigmas."""
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def shift_of(where: str, config: Mapping[str, Any], mu: float) -> float:
+    """w of line (e) there: e^mu, or mu itself if time_shift_type is "linear"; where is the method that was given mu."""
+    if config["time_shift_type"] == "linear":
+        return checked_positive(f"{where}: mu", mu)
+    return checked_positive(f"{where}: mu is {mu}, its exponential", math.exp(mu))
+
+
+def stretched(sigmas: np.ndarray, terminal: float) -> np.ndarray:
+    """1 - (1 - sigma)(1 - terminal)/(1 - sigma_{N-1}), line (f) there: the last sigma becomes the terminal one."""
+    return 1 - (1 - sigmas) / ((1 - sigmas[-1]) / (1 - terminal))
 
 
 # where to put N sigmas ----------------------------------------------------------------------------------------

@@ -35,9 +35,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput
-from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, register_to_config
+from hcrot.schedulers.config import (
+    checked_boolean,
+    checked_choice,
+    checked_fraction,
+    checked_integer,
+    checked_optional,
+    register_to_config,
+)
 from hcrot.schedulers.multistep import MultistepScheduler, exponential_weight
-from hcrot.schedulers.sigmas import checked_left_out
+from hcrot.schedulers.sigmas import checked_left_out, shifted, stretched
+
+NEARLY_ONE = 1e-6  # how far diffusers keeps the first level s below 1
 
 
 def _checked_solver_type(what: str, value: Any) -> str:
@@ -58,7 +67,8 @@ class UniPCMultistepScheduler(MultistepScheduler):
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the levels that
             the model is trained on, see `DDPMScheduler`.
         solver_order: p of UniP-p and UniC-p; the first steps, which have less behind them, are of lower order.
-        prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d).
+        prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d), or with use_flow_sigmas
+            "epsilon", "sample" or "flow_prediction".
         thresholding, dynamic_thresholding_ratio, sample_max_value: whether the estimate of x_0 is thresholded, see
             `DDPMScheduler`. (With predict_x0=False diffusers does not.)
         predict_x0: whether the polynomial (h) is of x_0 or of the noise.
@@ -70,8 +80,16 @@ class UniPCMultistepScheduler(MultistepScheduler):
         sigma_min, sigma_max: ends of such a spacing; None takes those of training.
         timestep_spacing, steps_offset: the timesteps `set_timesteps` visits.
         final_sigmas_type: where the walk ends, at "zero" or at "sigma_min", the smallest level of training.
-        solver_p, use_flow_sigmas, use_dynamic_shifting, shift_terminal, prediction_type "flow_prediction": raise
-            NotImplementedError; flow_shift and time_shift_type would go with them.
+        use_flow_sigmas: whether the model and the samples are those of flow matching, (h) and (i) of
+            hcrot/schedulers/multistep.py. `sigmas` are then the levels s, and the timesteps T s. timestep_spacing is
+            not used. A spacing such as use_karras_sigmas gives levels sigma/(1 + sigma).
+            (In diffusers use_exponential_sigmas and use_beta_sigmas then make NaN.)
+        flow_shift: shift of the levels s by (e) of hcrot/schedulers/flow_match_euler_discrete.py; without use_flow_sigmas
+            or with a spacing such as use_karras_sigmas it is not used.
+        use_dynamic_shifting, time_shift_type: whether `set_timesteps` takes mu in place of flow_shift, and whether the shift
+            is e^mu ("exponential") or mu ("linear").
+        shift_terminal: with use_flow_sigmas, the last level s before the end, see (f) there.
+        solver_p: another scheduler for the predictor; raises NotImplementedError.
 
     Attributes, errors: those of `SigmaScheduler`. (In diffusers `add_noise` before `set_timesteps` has the levels in
     reverse.)
@@ -83,7 +101,8 @@ class UniPCMultistepScheduler(MultistepScheduler):
         "solver_type": _checked_solver_type,
         "disable_corrector": _checked_indices,
         "solver_p": partial(checked_left_out, default=None),
-        "shift_terminal": partial(checked_left_out, default=None),
+        "time_shift_type": partial(checked_choice, choices=("exponential", "linear")),
+        "shift_terminal": partial(checked_optional, check=checked_fraction),
     }
 
     @register_to_config
@@ -120,18 +139,55 @@ class UniPCMultistepScheduler(MultistepScheduler):
         shift_terminal: float | None = None,
     ) -> None:
         super().__init__()
+        if shift_terminal is not None and not use_flow_sigmas:
+            raise ValueError(f"{self._name}: shift_terminal expected use_flow_sigmas=True, got use_flow_sigmas=False")
 
-    def set_timesteps(self, num_inference_steps: int) -> None:
-        """Choose how many levels sampling visits, spaced as the scheduler's arguments say.
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+    ) -> None:
+        """Choose the levels that sampling visits: a number of them, spaced as the scheduler's arguments say, or a list.
 
         Args:
-            num_inference_steps: N in 1 .. T, with "linspace" and "leading" spacing below T.
+            num_inference_steps: N in 1 .. T, with "leading" spacing below T.
+            sigmas: instead, with use_flow_sigmas, strictly descending levels s above 0, at most 1, which are then shifted;
+                without the one where the walk ends.
+            mu: with use_dynamic_shifting, what the shift of the levels s is made of.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range.
+            TypeError, ValueError: both or neither of N and sigmas given, N out of range, a list that is not as described,
+                or a list where the scheduler's arguments fix the levels; mu missing or not wanted.
         """
+        self._check_one_given(num_inference_steps=num_inference_steps, sigmas=sigmas)
+        shift = self._flow_shift(mu)
+        if self._flow and self._sigma_spacing is None:
+            if sigmas is None:
+                levels = np.linspace(1, 1 / len(self), self._checked_count(num_inference_steps) + 1)[:-1]
+            else:
+                levels = self._checked_list("sigmas", sigmas, highest=1).astype(np.float64)
+            self._set_shifted(levels, shift)
+            return
+        if sigmas is not None:
+            raise ValueError(f"{self._name}.set_timesteps: sigmas can be chosen with use_flow_sigmas=True only")
         rounded = self._sigma_spacing == "use_karras_sigmas"
         self._set_by_number(num_inference_steps, highest=len(self) - 1, rounded=rounded)
+
+    def _set_shifted(self, levels: np.ndarray, shift: float) -> None:
+        """Walk these levels s, (N,), once they are shifted and stretched; none is 1, where lambda would be infinite."""
+        where, terminal = f"{self._name}.set_timesteps", self.config["shift_terminal"]
+        if levels[-1] == 0:
+            raise ValueError(f"{where}: sigmas end with 0, expected the ones before it")
+        levels = shifted(levels, shift)
+        if terminal is not None:
+            if levels[-1] == 1:
+                raise ValueError(f"{where}: with shift_terminal expected sigmas that end below 1")
+            levels = stretched(levels, terminal)
+        if abs(levels[0] - 1) < NEARLY_ONE:
+            levels[0] -= NEARLY_ONE
+        self._set_flow_levels(levels, levels[-1])
 
     def _restart(self) -> None:
         super()._restart()
@@ -166,11 +222,12 @@ class UniPCMultistepScheduler(MultistepScheduler):
         kept = self._history[0][1] if self._history else None
         self._check_arrays("step", sample=sample, model_output=model_output, **{"an earlier sample": kept})
         self._check_source_of_noise(generator)
-        sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
+        sigma, sigma_next = self._ratio(index), self._ratio(index + 1)
         estimate = self._converted(model_output, sample, sigma, self.config["predict_x0"])
-        if self._predicted_from is not None and index - 1 not in self.config["disable_corrector"]:
+        moved = self._predicted_from is not None and self.sigmas[index - 1] != self.sigmas[index]
+        if moved and index - 1 not in self.config["disable_corrector"]:
             start, order = self._predicted_from
-            sample = self._taken(start, float(self.sigmas[index - 1]), sigma, order, reached=estimate)
+            sample = self._taken(start, self._ratio(index - 1), sigma, order, reached=estimate)
 
         self._remember(sigma, estimate)
         order = self._order(index)

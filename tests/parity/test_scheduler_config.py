@@ -100,3 +100,29 @@ def test_configurations_of_diffusers_objects_are_read():
     ours = schedulers.PNDMScheduler.from_config(theirs.config)
     assert ours.config == public(diffusers.PNDMScheduler.from_config(theirs.config).config)
     assert ours.config["set_alpha_to_one"] is False and ours.config["timestep_spacing"] == "trailing"
+
+
+OVERRIDES = [
+    {"timestep_spacing": "trailing"},
+    {"timestep_spacing": "linspace", "prediction_type": "v_prediction"},
+    {"num_train_timesteps": 200, "beta_schedule": "squaredcos_cap_v2"},
+]
+
+
+@pytest.mark.parametrize("overrides", OVERRIDES)
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("source", OPTIONS)
+def test_overrides_are_those_of_diffusers(source, name, overrides):
+    if name == "DDIMInverseScheduler" and overrides.get("timestep_spacing") == "linspace":
+        overrides = {**overrides, "timestep_spacing": "leading"}  # diffusers' class has no "linspace"
+    for options in [{}, {"steps_offset": 1, "timestep_spacing": "leading", "beta_end": 0.01}]:
+        mine, yours = both(source, options)
+        mine = getattr(schedulers, name).from_config(mine.config, **overrides)
+        yours = getattr(diffusers, name).from_config(yours.config, **overrides)
+        assert mine.config == public(yours.config)
+        assert mine.config.not_chosen == set(yours.config.get("_use_default_values", ()))
+        mine.set_timesteps(10)
+        yours.set_timesteps(10)
+        np.testing.assert_array_equal(mine.timesteps, yours.timesteps.numpy())
+        for key in public(yours.config):
+            assert getattr(mine.config, key) == getattr(yours.config, key)

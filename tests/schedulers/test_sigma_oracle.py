@@ -20,6 +20,9 @@ SPACED = {"use_exponential_sigmas": True, "final_sigmas_type": "sigma_min"}
 UNCUT = {**SPACED, "lower_order_final": False}
 
 
+FLOW, FLOW_PREDICTIONS = {"use_flow_sigmas": True}, ("flow_prediction", "epsilon", "sample")
+
+
 def levels(sigma, flow):
     """a and b."""
     return (1 - sigma, sigma) if flow else (1 / np.hypot(1, sigma), sigma / np.hypot(1, sigma))
@@ -32,13 +35,13 @@ def best_prediction(kind, signal, noise, x, mean):
     v = signal**2 * STD**2 + noise**2
     eps, x0 = noise / v * deviation, signal * STD**2 / v * deviation
     x0[0] += mean
-    return {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - noise * x0, "flow": eps - x0}[kind]
+    return {"epsilon": eps, "sample": x0, "v_prediction": signal * eps - noise * x0, "flow_prediction": eps - x0}[kind]
 
 
 def walk(scheduler, count, by_timestep=False, **options):
     """The coefficients of 1, of the start's place and of each step's noise in the samples, divided by a; the last sigma."""
     scheduler.set_timesteps(count)
-    flow = isinstance(scheduler, schedulers.FlowMatchEulerDiscreteScheduler)
+    flow = isinstance(scheduler, schedulers.FlowMatchEulerDiscreteScheduler) or scheduler.config.get("use_flow_sigmas", False)
     exploding = hasattr(scheduler, "_denoised")
     sigmas = scheduler.sigmas.astype(np.float64)
     takes_noise = "noise" in scheduler.step.__kwdefaults__
@@ -52,10 +55,11 @@ def walk(scheduler, count, by_timestep=False, **options):
         if by_timestep:
             training = np.sqrt(1 / scheduler.alphas_cumprod.astype(np.float64) - 1)
             sigma = np.interp(t, np.arange(len(training)), training)
-        kind = "flow" if flow else scheduler.config["prediction_type"]
+        kind = scheduler.config.get("prediction_type", "flow_prediction")
         output = best_prediction(kind, *levels(sigma, flow), scheduler.scale_model_input(x, t), MU)
         x = scheduler.step(output, t, x, **({"noise": z} if takes_noise else {}), **options).prev_sample
-    return x / (1 if exploding else levels(sigmas[-1], flow)[0]), sigmas[-1]
+    signal, noise = levels(sigmas[-1], flow)
+    return x / (1 if exploding else signal), noise / signal
 
 
 def errors(scheduler, counts=COUNTS, place=1.3):
@@ -104,6 +108,16 @@ DETERMINISTIC = {
         for predict_x0 in (True, False)
         for order, kind in ((1, "bh1"), (1, "bh2"), (2, "bh1"), (2, "bh2"))
     },
+    **{
+        f"dpmsolver, flow, {kind} {algorithm}": (dpm(**FLOW, prediction_type=kind, algorithm_type=algorithm), 2)
+        for kind in FLOW_PREDICTIONS
+        for algorithm in ("dpmsolver", "dpmsolver++")
+    },
+    **{
+        f"unipc, flow, {kind} {predict_x0}": (unipc(**FLOW, prediction_type=kind, predict_x0=predict_x0), 3)
+        for kind in FLOW_PREDICTIONS
+        for predict_x0 in (True, False)
+    },
     "unipc 2 uncorrected": (unipc(solver_order=2, disable_corrector=list(range(200))), 2),
 }
 
@@ -113,6 +127,15 @@ def test_walks_converge_to_the_exact_solution_with_their_order(name):
     scheduler, order = DETERMINISTIC[name]
     found = errors(scheduler)
     assert np.all(np.abs(orders(found)[1:] - order) < 0.15), (found, orders(found))
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("cls", [schedulers.DPMSolverMultistepScheduler, schedulers.UniPCMultistepScheduler])
+def test_the_levels_of_flow_matching_lead_to_the_data(cls, shift):
+    """They begin where lambda is all but infinite, so the first steps do not shrink with the others."""
+    scheduler = cls(**FLOW, prediction_type="flow_prediction", flow_shift=shift)
+    found = errors(scheduler, (25, 400), place=0.5)
+    assert found[1] < found[0] / 10 and found[1] < 1e-3, found
 
 
 @pytest.mark.parametrize("algorithm", ["dpmsolver", "dpmsolver++"])
@@ -144,6 +167,7 @@ def test_heun_converges_with_order_2_down_to_the_last_level():
 
 
 STOCHASTIC = {
+    "sde-dpmsolver++, flow": (dpm(**FLOW, prediction_type="flow_prediction", algorithm_type="sde-dpmsolver++"), {}, 2),
     "ancestral": (schedulers.EulerAncestralDiscreteScheduler(), {}, 1),
     **{
         f"churn {kind}": (schedulers.EulerDiscreteScheduler(prediction_type=kind), {"s_churn": 10.0}, 1)

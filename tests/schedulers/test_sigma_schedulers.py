@@ -88,9 +88,8 @@ def test_solvers_of_several_steps_do_not_visit_the_last_timestep():
         scheduler = cls(timestep_spacing="leading", steps_offset=1)
         scheduler.set_timesteps(10)
         assert scheduler.timesteps.tolist() == [901, 811, 721, 631, 541, 451, 361, 271, 181, 91]
-        for spacing in ("linspace", "leading"):
-            with pytest.raises(ValueError, match=f"1000 is more than the 999 timesteps that timestep_spacing '{spacing}'"):
-                cls(timestep_spacing=spacing).set_timesteps(1000)
+        with pytest.raises(ValueError, match="1000 is more than the 999 timesteps that timestep_spacing 'leading'"):
+            cls(timestep_spacing="leading").set_timesteps(1000)
 
 
 def test_trailing_timesteps_end_within_range():
