@@ -51,6 +51,7 @@ def check_state(
     arrays: dict[str, np.ndarray],
     counts: tuple[str, ...],
     numbers: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
 ) -> None:
     """Raise one ValueError that names everything in which ``state`` is not what is to be loaded.
 
@@ -60,9 +61,10 @@ def check_state(
         arrays: the names of its arrays, each with an array of the same shape and dtype.
         counts: the names of its integers >= 0.
         numbers: the names of its finite numbers >= 0.
+        optional: which of all these names may be missing.
     """
     expected = (*counts, *numbers, *arrays)
-    problems = [f"missing {name}" for name in expected if name not in state]
+    problems = [f"missing {name}" for name in expected if name not in state and name not in optional]
     problems += [f"unexpected {name}" for name in state if name not in expected]
     for name in state.keys() & set(expected):
         value = state[name]

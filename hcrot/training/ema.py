@@ -23,6 +23,9 @@ class EMA:
     and then d is kept between ``min_decay`` and ``decay``. Names, defaults and formulas are those of diffusers'
     ``EMAModel``.
 
+    A parameter that is frozen (``trainable`` is False) is averaged like the others: the average comes to where the parameter
+    stands. (``EMAModel`` sets it there at once.)
+
     Args:
         parameters: such as ``model.parameters()``; the averages start as copies of them.
         decay: the largest d, from 0 to 1.

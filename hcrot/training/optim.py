@@ -17,22 +17,7 @@ from hcrot.kernels.optim import Arrays, adam, square_sum
 from hcrot.module import Parameter
 from hcrot.training.checks import check_state, checked_number, parameter_list
 from hcrot.training.ema import EMA, move
-
-
-class ParameterGroup:
-    """Parameters of one dtype that share options, and their arrays, which are updated together.
-
-    Attributes:
-        lr_ratio: they learn at so many times the optimizer's ``lr``.
-        data, grad: the parameters' arrays.
-        state: what the optimizer keeps for them, by name, zero at first.
-    """
-
-    def __init__(self, parameters: list[Parameter], lr_ratio: float, weight_decay: float, state_names: tuple[str, ...]):
-        self.parameters, self.lr_ratio, self.weight_decay = parameters, lr_ratio, weight_decay
-        self.data = Arrays(parameter.data for parameter in parameters)
-        self.grad = Arrays(parameter.grad for parameter in parameters)
-        self.state = {name: Arrays(map(np.zeros_like, self.data)) for name in state_names}
+from hcrot.training.parameter_groups import Part, parameter_groups
 
 
 class Optimizer:
@@ -45,7 +30,7 @@ class Optimizer:
                 AdamW([{"params": [p for p in parameters if p.data.ndim > 1]},
                        {"params": [p for p in parameters if p.data.ndim <= 1], "weight_decay": 0.0}])
 
-            A parameter listed twice (tied weights) is updated once.
+            A parameter listed twice (tied weights) is updated once. One whose ``trainable`` is False is frozen, see below.
         lr: learning rate, > 0.
         weight_decay: for groups that do not say.
         state_names: what to keep for each parameter, an array of zeros like it for each name.
@@ -53,6 +38,12 @@ class Optimizer:
     Attributes:
         lr: the learning rate, to be set at will between steps. A group with its own ``"lr"`` keeps its ratio to it.
         step_count: the number of steps taken.
+
+    **Freezing.** ``parameter.trainable = False`` may be set and taken back at any time. What counts is its value when a step
+    begins. A frozen parameter is left out of the step and of the norm of the gradients: its values and its state stay bit for
+    bit, also with weight decay. Its own number of steps stands still, so Adam corrects the bias of its moments as if the steps
+    between had not been; in PyTorch the same comes of ``grad = None``. Its gradient is zeroed with all others, because backward
+    passes go on adding to it. Its moving average goes on following it, as in PyTorch's ``AveragedModel``.
 
     Raises:
         TypeError: something in ``params`` is not a Parameter.
@@ -67,12 +58,10 @@ class Optimizer:
         self.lr = checked_number(owner, "lr", lr, positive=True)
         self.step_count = 0
         decay = checked_number(owner, "weight_decay", weight_decay)
-        self.groups = _groups(owner, params, self.lr, decay, state_names)
+        self.groups = parameter_groups(owner, params, self.lr, decay, state_names)
         self.parameters = [parameter for group in self.groups for parameter in group.parameters]
-        if len(set(self.parameters)) < len(self.parameters):
-            raise ValueError(f"{owner}: a parameter appears in more than one group")
         self.state = {name: tuple(array for group in self.groups for array in group.state[name]) for name in state_names}
-        self._averages: tuple[EMA, list[Arrays]] | None = None
+        self._averages: tuple[EMA, dict[Parameter, np.ndarray]] | None = None
 
     def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
         """Update one parameter, and its state arrays (in the order of ``state_names``), in place."""
@@ -108,39 +97,43 @@ class Optimizer:
         self._check_arrays()
         if max_grad_norm is not None:
             _check_max_norm(f"{type(self).__name__}.step: max_grad_norm", max_grad_norm)
-        averages = self._averages_in_groups(ema) if ema is not None else [None] * len(self.groups)
+        average_of = self._average_of(ema) if ema is not None else None
         average_rate = ema.count_step() if ema is not None else 0.0
+        parts = [part for group in self.groups for part in group.parts()]
         norm, scale = None, 1.0
         if max_grad_norm is not None:
-            norm = math.sqrt(sum(square_sum(group.grad) for group in self.groups))
+            norm = math.sqrt(sum(square_sum(part.grad) for part in parts))
             scale = _clipping_factor(norm, max_grad_norm)
         self.step_count += 1
-        for group, average in zip(self.groups, averages, strict=True):
-            self.update_group(group, float(self.lr) * group.lr_ratio, scale, average, average_rate, zero_grad)
+        for group in self.groups:
+            group.count_missed()
+        for part in parts:
+            averages = part.averages(average_of) if average_of is not None else None
+            self.update_part(part, float(self.lr) * part.lr_ratio, scale, averages, average_rate, zero_grad)
+        frozen = [parameter for parameter in self.parameters if not parameter.trainable]
+        if average_of is not None:
+            move([average_of[parameter] for parameter in frozen], [parameter.data for parameter in frozen], average_rate)
+        if zero_grad:
+            for parameter in frozen:
+                parameter.grad.fill(0)
         return norm
 
-    def update_group(
-        self,
-        group: ParameterGroup,
-        lr: float,
-        scale: float,
-        averages: Arrays | None,
-        average_rate: float,
-        zero_grad: bool,
+    def update_part(
+        self, part: Part, lr: float, scale: float, averages: Arrays | None, average_rate: float, zero_grad: bool
     ) -> None:
-        """Update the parameters of a group by ``scale`` times their gradients, then move their averages, if any, and
-        zero their gradients, if wanted. Subclasses with a kernel that does it in one pass write this one instead of
+        """Update parameters that are alike by ``scale`` times their gradients, then move their averages, if any, and zero
+        their gradients, if wanted. Subclasses with a kernel that does it in one pass write this one instead of
         :meth:`update`."""
-        for p, g, *state in zip(group.data, group.grad, *group.state.values(), strict=True):
-            self.update(p, g if scale == 1 else scale * g, lr, group.weight_decay, *state)
+        for p, g, *state in zip(part.data, part.grad, *part.state.values(), strict=True):
+            self.update(p, g if scale == 1 else scale * g, lr, part.weight_decay, *state)
         if averages is not None:
-            move(averages, group.data, average_rate)
+            move(averages, part.data, average_rate)
         if zero_grad:
-            for g in group.grad:
+            for g in part.grad:
                 g.fill(0)
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero, in place."""
+        """Set every gradient to zero, in place, also those of frozen parameters."""
         for parameter in self.parameters:
             parameter.grad.fill(0)
 
@@ -150,11 +143,12 @@ class Optimizer:
         Returns:
             ``"step"`` (int) and ``"lr"`` (float), which JSON keeps exactly, and a copy of each state array under
             ``"<name>.<index of the parameter>"``, such as ``"m.0"``, for safetensors. Betas, decay and groups are the
-            constructor's and not part of it.
+            constructor's and not part of it. If parameters were frozen, ``"missed"`` is an int64 array of the number of
+            steps that each did not take. Which are frozen now is not part of it.
         """
-        return {"step": self.step_count, "lr": float(self.lr)} | {
-            name: array.copy() for name, array in self._state_by_name().items()
-        }
+        missed = np.array([count for group in self.groups for count in group.missed], np.int64)
+        state = {"step": self.step_count, "lr": float(self.lr)} | ({"missed": missed} if missed.any() else {})
+        return state | {name: array.copy() for name, array in self._state_by_name().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``: all or nothing, with exactly the names, shapes and dtypes of :meth:`state_dict`.
@@ -162,9 +156,16 @@ class Optimizer:
         Raises:
             ValueError: names everything that is missing, unexpected or wrong; the optimizer has not changed.
         """
-        arrays = self._state_by_name()
-        check_state(type(self).__name__, state, arrays, counts=("step",), numbers=("lr",))
+        owner, arrays = type(self).__name__, self._state_by_name()
+        missed = np.zeros(len(self.parameters), np.int64)
+        check_state(owner, state, arrays | {"missed": missed}, counts=("step",), numbers=("lr",), optional=("missed",))
+        missed = state.get("missed", missed)
+        if missed.min() < 0 or missed.max() > state["step"]:
+            raise ValueError(f"{owner}.load_state_dict: missed must be from 0 to step, {state['step']}, got {missed}")
         self.step_count, self.lr = int(state["step"]), float(state["lr"])
+        counts = iter(missed.tolist())
+        for group in self.groups:
+            group.missed = [next(counts) for _ in group.parameters]
         for name, array in arrays.items():
             array[...] = state[name]
 
@@ -177,8 +178,8 @@ class Optimizer:
                     "the optimizer was built; write into them, and call Module.astype before building an optimizer"
                 )
 
-    def _averages_in_groups(self, ema: EMA) -> list[Arrays]:
-        """The averages of the parameters of each group; looked up once, as tables of arrays take a while to make."""
+    def _average_of(self, ema: EMA) -> dict[Parameter, np.ndarray]:
+        """The average of each parameter; checked and looked up once for each ema."""
         if self._averages is None or self._averages[0] is not ema:
             where = f"{type(self).__name__}.step"
             if not isinstance(ema, EMA):
@@ -190,8 +191,7 @@ class Optimizer:
                 expected, found = parameter.data.dtype, average_of[parameter].dtype
                 if found != expected:
                     raise ValueError(f"{where}: parameter {index} is {expected}, its average in ema is {found}")
-            averages = [Arrays(average_of[parameter] for parameter in group.parameters) for group in self.groups]
-            self._averages = ema, averages
+            self._averages = ema, average_of
         return self._averages[1]
 
     def _state_by_name(self) -> dict[str, np.ndarray]:
@@ -269,18 +269,12 @@ class Adam(Optimizer):
         super().__init__(params, lr, weight_decay, ("m", "v"))
         prepare()
 
-    def update_group(
-        self,
-        group: ParameterGroup,
-        lr: float,
-        scale: float,
-        averages: Arrays | None,
-        average_rate: float,
-        zero_grad: bool,
+    def update_part(
+        self, part: Part, lr: float, scale: float, averages: Arrays | None, average_rate: float, zero_grad: bool
     ) -> None:
-        decay, l2 = (group.weight_decay, 0.0) if self.decoupled else (0.0, group.weight_decay)
-        arrays, numbers = (group.data, group.grad, *group.state.values()), (lr, *self.betas, self.eps, decay, l2, scale)
-        adam(*arrays, self.step_count, *numbers, averages, average_rate, zero_grad)
+        decay, l2 = (part.weight_decay, 0.0) if self.decoupled else (0.0, part.weight_decay)
+        arrays, numbers = (part.data, part.grad, *part.state.values()), (lr, *self.betas, self.eps, decay, l2, scale)
+        adam(*arrays, self.step_count - part.missed, *numbers, averages, average_rate, zero_grad)
 
 
 class AdamW(Adam):
@@ -308,8 +302,9 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
 
         norm = sqrt(sum of g^2 over all parameters),    g <- min(1, max_norm / (norm + 1e-6)) g
 
-    In place. As in PyTorch, a norm that is not finite is not hidden: an infinite one makes finite gradients zero and
-    infinite ones NaN, a NaN makes all of them NaN. Who would rather skip such a step looks at the norm before stepping.
+    In place; parameters that are not trainable at this time are left out. As in PyTorch, a norm that is not finite is not
+    hidden: an infinite one makes finite gradients zero and infinite ones NaN, a NaN makes all of them NaN. Who would rather
+    skip such a step looks at the norm before stepping.
 
     Args:
         parameters: such as ``model.parameters()``.
@@ -321,7 +316,7 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     Raises:
         TypeError, ValueError: no parameters, or ``max_norm`` is not a number > 0.
     """
-    parameters = parameter_list("clip_grad_norm", parameters)
+    parameters = [parameter for parameter in parameter_list("clip_grad_norm", parameters) if parameter.trainable]
     _check_max_norm("clip_grad_norm: max_norm", max_norm)
     # Not a dot product: NumPy's is threaded, and its threads would go on spinning beside the kernels'. Nor the kernel of
     # Optimizer.step: for arrays that it meets for the first time, its table takes as long as the squares.
@@ -341,23 +336,3 @@ def _clipping_factor(norm: float, max_norm: float) -> float:
 def _check_max_norm(name: str, max_norm: float) -> None:
     if not isinstance(max_norm, Real) or not max_norm > 0:
         raise ValueError(f"{name} must be a number > 0, got {max_norm!r}")
-
-
-def _groups(
-    owner: str, params: Iterable, lr: float, weight_decay: float, state_names: tuple[str, ...]
-) -> list[ParameterGroup]:
-    params = list(params) if isinstance(params, Iterable) else params
-    grouped = isinstance(params, list) and any(isinstance(item, dict) for item in params)
-    groups = []
-    for index, group in enumerate(params if grouped else [{"params": params}]):
-        name = f"{owner}: group {index}" if grouped else owner
-        if not isinstance(group, dict) or "params" not in group or not group.keys() <= {"params", "lr", "weight_decay"}:
-            found = sorted(map(str, group)) if isinstance(group, dict) else type(group).__name__
-            raise ValueError(f'{name}: expected a dict with "params" and perhaps "lr" and "weight_decay", got {found}')
-        parameters = parameter_list(name, group["params"])
-        if len({parameter.data.dtype for parameter in parameters}) > 1:
-            raise ValueError(f"{name}: expected parameters of one dtype, got float32 and float64; give each its own group")
-        group_lr = checked_number(name, "lr", group.get("lr", lr), positive=True)
-        group_decay = checked_number(name, "weight_decay", group.get("weight_decay", weight_decay))
-        groups.append(ParameterGroup(parameters, group_lr / lr, group_decay, state_names))
-    return groups
