@@ -31,12 +31,14 @@ class Optimizer:
                        {"params": [p for p in parameters if p.data.ndim <= 1], "weight_decay": 0.0}])
 
             A parameter listed twice (tied weights) is updated once. One whose ``trainable`` is False is frozen, see below.
-        lr: learning rate, > 0.
+        lr: learning rate, >= 0.
         weight_decay: for groups that do not say.
         state_names: what to keep for each parameter, an array of zeros like it for each name.
 
     Attributes:
         lr: the learning rate, to be set at will between steps. A group with its own ``"lr"`` keeps its ratio to it.
+        initial_lr: what the first schedule of the learning rate found in ``lr``, and every further one takes as its base rate.
+            None until there is a schedule. To begin a new schedule from another rate, set this one.
         step_count: the number of steps taken.
 
     **Freezing.** ``parameter.trainable = False`` may be set and taken back at any time. What counts is its value when a step
@@ -55,7 +57,8 @@ class Optimizer:
         self, params: Iterable[Parameter] | Iterable[dict], lr: float, weight_decay: float, state_names: tuple[str, ...]
     ):
         owner = type(self).__name__
-        self.lr = checked_number(owner, "lr", lr, positive=True)
+        self.lr = checked_number(owner, "lr", lr)
+        self.initial_lr: float | None = None
         self.step_count = 0
         decay = checked_number(owner, "weight_decay", weight_decay)
         self.groups = parameter_groups(owner, params, self.lr, decay, state_names)
@@ -142,27 +145,35 @@ class Optimizer:
 
         Returns:
             ``"step"`` (int) and ``"lr"`` (float), which JSON keeps exactly, and a copy of each state array under
-            ``"<name>.<index of the parameter>"``, such as ``"m.0"``, for safetensors. Betas, decay and groups are the
+            ``"<name>.<index of the parameter>"``, such as ``"m.0"``, for safetensors. ``"initial_lr"`` is there if a
+            schedule has set it. Betas, decay and groups are the
             constructor's and not part of it. If parameters were frozen, ``"missed"`` is an int64 array of the number of
             steps that each did not take. Which are frozen now is not part of it.
         """
         missed = np.array([count for group in self.groups for count in group.missed], np.int64)
-        state = {"step": self.step_count, "lr": float(self.lr)} | ({"missed": missed} if missed.any() else {})
+        state: dict[str, Any] = {"step": self.step_count, "lr": float(self.lr)}
+        if self.initial_lr is not None:
+            state["initial_lr"] = float(self.initial_lr)
+        if missed.any():
+            state["missed"] = missed
         return state | {name: array.copy() for name, array in self._state_by_name().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from ``state``: all or nothing, with exactly the names, shapes and dtypes of :meth:`state_dict`.
+
+        Without ``"initial_lr"``, the next schedule takes ``"lr"`` as its base rate, as in PyTorch.
 
         Raises:
             ValueError: names everything that is missing, unexpected or wrong; the optimizer has not changed.
         """
         owner, arrays = type(self).__name__, self._state_by_name()
         missed = np.zeros(len(self.parameters), np.int64)
-        check_state(owner, state, arrays | {"missed": missed}, counts=("step",), numbers=("lr",), optional=("missed",))
+        check_state(owner, state, arrays | {"missed": missed}, ("step",), ("lr", "initial_lr"), optional=("missed", "initial_lr"))
         missed = state.get("missed", missed)
         if missed.min() < 0 or missed.max() > state["step"]:
             raise ValueError(f"{owner}.load_state_dict: missed must be from 0 to step, {state['step']}, got {missed}")
         self.step_count, self.lr = int(state["step"]), float(state["lr"])
+        self.initial_lr = float(state["initial_lr"]) if "initial_lr" in state else None
         counts = iter(missed.tolist())
         for group in self.groups:
             group.missed = [next(counts) for _ in group.parameters]

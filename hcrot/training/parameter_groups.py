@@ -91,9 +91,11 @@ def parameter_groups(
         parameters = parameter_list(name, group["params"])
         if len({parameter.data.dtype for parameter in parameters}) > 1:
             raise ValueError(f"{name}: expected parameters of one dtype, got float32 and float64; give each its own group")
-        group_lr = checked_number(name, "lr", group.get("lr", lr), positive=True)
+        group_lr = checked_number(name, "lr", group.get("lr", lr))
+        if lr == 0 and group_lr != 0:
+            raise ValueError(f"{name}: lr {group_lr} is kept as a multiple of the optimizer's lr, which is 0; give that one a number > 0")
         group_decay = checked_number(name, "weight_decay", group.get("weight_decay", weight_decay))
-        groups.append(ParameterGroup(parameters, group_lr / lr, group_decay, state_names))
+        groups.append(ParameterGroup(parameters, group_lr / lr if lr else 1.0, group_decay, state_names))
     all_parameters = [parameter for group in groups for parameter in group.parameters]
     if len(set(all_parameters)) < len(all_parameters):
         raise ValueError(f"{owner}: a parameter appears in more than one group")

@@ -225,6 +225,7 @@ def test_state_dict_is_a_copy_with_these_names():
         ({"step": 1.5}, "step must be an integer >= 0, got 1.5"),
         ({"step": -1}, "step must be an integer >= 0, got -1"),
         ({"lr": float("nan")}, "lr must be a finite number >= 0, got nan"),
+        ({"initial_lr": -1.0}, "initial_lr must be a finite number >= 0, got -1.0"),
     ],
 )
 def test_loading_is_strict_and_all_or_nothing(change, message):
@@ -259,9 +260,9 @@ def test_every_problem_of_a_state_is_named():
         ),
         (lambda p: AdamW([p, p.data]), TypeError, "AdamW: .* but item 1 is of type ndarray"),
         (lambda p: AdamW({"params": [p]}), TypeError, "AdamW: .* but item 0 is of type str"),
-        (lambda p: AdamW([p], lr=-1e-3), ValueError, "AdamW: lr must be a finite number > 0, got -0.001"),
-        (lambda p: Adam([p], lr=float("nan")), ValueError, "Adam: lr must be a finite number > 0, got nan"),
-        (lambda p: Adam([p], lr="0.1"), ValueError, "Adam: lr must be a finite number > 0, got '0.1'"),
+        (lambda p: AdamW([p], lr=-1e-3), ValueError, "AdamW: lr must be a finite number >= 0, got -0.001"),
+        (lambda p: Adam([p], lr=float("nan")), ValueError, "Adam: lr must be a finite number >= 0, got nan"),
+        (lambda p: Adam([p], lr="0.1"), ValueError, "Adam: lr must be a finite number >= 0, got '0.1'"),
         (
             lambda p: Adam([p], betas=(0.9, 1.0)),
             ValueError,
@@ -279,7 +280,8 @@ def test_every_problem_of_a_state_is_named():
             r'SGD: group 0: expected a dict with "params" .* got \[\'parameters\'\]',
         ),
         (lambda p: SGD([{"params": [p], "momentum": 1}]), ValueError, "SGD: group 0: expected a dict"),
-        (lambda p: SGD([{"params": [p], "lr": 0}]), ValueError, "SGD: group 0: lr must be a finite number > 0, got 0"),
+        (lambda p: SGD([{"params": [p], "lr": -1}]), ValueError, "SGD: group 0: lr must be a finite number >= 0, got -1"),
+        (lambda p: SGD([{"params": [p], "lr": 0.1}], lr=0), ValueError, "SGD: group 0: lr 0.1 is kept as a multiple of .* which is 0"),
         (lambda p: SGD([{"params": []}]), ValueError, "SGD: group 0: the list of parameters is empty"),
         (
             lambda p: SGD([{"params": [p]}, {"params": [p]}]),
