@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hcrot.kernels.optim import flush_subnormal
 from hcrot.module import Parameter
 from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list
 
@@ -140,11 +141,12 @@ class EMA:
 
 
 def move(averages: Iterable[np.ndarray], arrays: Iterable[np.ndarray], rate: float) -> None:
-    """``average <- average - rate (average - array)`` for each of them, in place."""
+    """``average <- average - rate (average - array)`` for each of them, in place; 0 where that is subnormal."""
     for average, array in zip(averages, arrays, strict=True):
         difference = average - array
         difference *= rate
         average -= difference
+        flush_subnormal(average)
 
 
 def _copy(arrays: Iterable[np.ndarray], parameters: list[Parameter]) -> None:

@@ -5,7 +5,6 @@ A training step ends in the open: ``model.backward(dout)``, ``clip_grad_norm(...
 Notation: p a parameter's values, g its gradient. Names, defaults and formulas are PyTorch's.
 """
 
-import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hcrot.kernels.jit import prepare
-from hcrot.kernels.optim import Arrays, adam, square_sum
+from hcrot.kernels.optim import Arrays, adam, flush_subnormal, norm_of, square_sum
 from hcrot.module import Parameter
 from hcrot.training.checks import check_state, checked_number, parameter_list
 from hcrot.training.ema import EMA, move
@@ -105,7 +104,8 @@ class Optimizer:
         parts = [part for group in self.groups for part in group.parts()]
         norm, scale = None, 1.0
         if max_grad_norm is not None:
-            norm = math.sqrt(sum(square_sum(part.grad) for part in parts))
+            squares = sum(square_sum(part.grad) for part in parts)
+            norm = norm_of([g for part in parts for g in part.grad], squares)
             scale = _clipping_factor(norm, max_grad_norm)
         self.step_count += 1
         for group in self.groups:
@@ -213,7 +213,7 @@ class SGD(Optimizer):
     """Stochastic gradient descent (momentum and Nesterov's variant as in Sutskever et al. 2013).
 
         g <- g + weight_decay p
-        u <- momentum u + g                          the velocity, kept if momentum > 0
+        u <- momentum u + g                          the velocity, kept if momentum > 0; 0 where subnormal
         p <- p - lr u                                or, with nesterov, p - lr (g + momentum u)
 
     Args:
@@ -244,6 +244,7 @@ class SGD(Optimizer):
             (u,) = state
             u *= self.momentum
             u += g
+            flush_subnormal(u)
             g = g + self.momentum * u if self.nesterov else u
         p -= lr * g
 
@@ -331,7 +332,10 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     _check_max_norm("clip_grad_norm: max_norm", max_norm)
     # Not a dot product: NumPy's is threaded, and its threads would go on spinning beside the kernels'. Nor the kernel of
     # Optimizer.step: for arrays that it meets for the first time, its table takes as long as the squares.
-    norm = math.sqrt(sum(float(np.square(parameter.grad, dtype=np.float64).sum()) for parameter in parameters))
+    gradients = [parameter.grad for parameter in parameters]
+    with np.errstate(over="ignore"):
+        squares = sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients)
+    norm = norm_of(gradients, squares)
     factor = _clipping_factor(norm, max_norm)
     if factor != 1:
         for parameter in parameters:

@@ -43,7 +43,9 @@ HELPERS = {
         "number_at",
         "small_product_limit",
     },
-    "optim": {"array_at"},
+    "norm": {"row_moments"},  # plain NumPy itself
+    # norm_of is plain NumPy itself; flush_subnormal refuses arrays with gaps: tests/kernels/test_optim.py compares it
+    "optim": {"array_at", "norm_of", "flush_subnormal"},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
     # another way to what winograd and winograd_weight_gradient say: tests/kernels/test_winograd.py compares it

@@ -7,8 +7,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hcrot.module import Parameter
+from hcrot.training.ema import EMA
 from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
-from support.optimizers import every_optimizer, fill_gradients, one_parameter, parameters, train
+from support.optimizers import OPTIMIZERS, every_optimizer, fill_gradients, one_parameter, parameters, train
 
 # ---------------------------------------------------------------- steps by hand
 
@@ -318,3 +319,30 @@ def test_memory_order_of_a_parameter_does_not_matter(make):
         results.append(parameter.data.copy())
     assert np.abs(results[0] - start).max() > 0.1
     np.testing.assert_array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_gradients_have_become_zero_no_subnormal_number_is_left(dtype):
+    """Neither in moments and velocities nor in the moving average, after few steps or many."""
+    tiny = np.finfo(dtype).tiny
+    for make in (*OPTIMIZERS.values(), lambda params: SGD(params, lr=0.1, momentum=0.9)):
+        params = parameters(dtype)
+        optimizer, ema = make(params), EMA(params, decay=0.5)
+        train(params, optimizer, np.random.default_rng(0), 3)
+        ema.step()
+        for parameter in params:
+            parameter.grad[...] = 0
+            parameter.data[...] = 0
+        for array in ema.averages:
+            array *= 1000 * tiny
+        for arrays in optimizer.state.values():
+            for array in arrays:
+                array *= 1000 * tiny
+        for _ in range(150):
+            optimizer.step()
+            for parameter in params:
+                parameter.data[...] = 0
+            ema.step()
+            for arrays in (*optimizer.state.values(), ema.averages):
+                assert not any(((abs(array) > 0) & (abs(array) < tiny)).any() for array in arrays)
+        assert not any(array.any() for array in ema.averages)
