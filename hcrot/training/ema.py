@@ -91,7 +91,7 @@ class EMA:
         Raises:
             RuntimeError: as :meth:`step`.
         """
-        self._forbid_while_swapped_in("step")
+        self.check_not_swapped_in("step")
         self.step_count += 1
         return 1 - self.get_decay(self.step_count)
 
@@ -104,7 +104,7 @@ class EMA:
         Raises:
             RuntimeError: within another ``swapped_in`` of the same EMA.
         """
-        self._forbid_while_swapped_in("swapped_in")
+        self.check_not_swapped_in("swapped_in")
         before = [parameter.data.copy() for parameter in self.parameters]
         self._swapped_in = True
         try:
@@ -125,7 +125,7 @@ class EMA:
             ValueError: names everything that is missing, unexpected or wrong; nothing has changed.
             RuntimeError: within :meth:`swapped_in`.
         """
-        self._forbid_while_swapped_in("load_state_dict")
+        self.check_not_swapped_in("load_state_dict")
         averages = self._averages_by_name()
         check_state("EMA", state, averages, counts=("step",))
         self.step_count = int(state["step"])
@@ -135,7 +135,8 @@ class EMA:
     def _averages_by_name(self) -> dict[str, np.ndarray]:
         return {f"average.{index}": average for index, average in enumerate(self.averages)}
 
-    def _forbid_while_swapped_in(self, method: str) -> None:
+    def check_not_swapped_in(self, method: str) -> None:
+        """Raise a RuntimeError that names ``method`` if the averages are swapped in at this time."""
         if self._swapped_in:
             raise RuntimeError(f"EMA.{method}: the averages are swapped in; leave the swapped_in block first")
 

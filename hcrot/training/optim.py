@@ -5,6 +5,7 @@ A training step ends in the open: ``model.backward(dout)``, ``clip_grad_norm(...
 Notation: p a parameter's values, g its gradient. Names, defaults and formulas are PyTorch's.
 """
 
+import math
 from collections.abc import Iterable
 from numbers import Real
 from typing import Any
@@ -39,6 +40,7 @@ class Optimizer:
         initial_lr: what the first schedule of the learning rate found in ``lr``, and every further one takes as its base rate.
             None until there is a schedule. To begin a new schedule from another rate, set this one.
         step_count: the number of steps taken.
+        last_step_skipped: whether the last call of :meth:`step` took none, because of ``skip_nonfinite``.
 
     **Freezing.** ``parameter.trainable = False`` may be set and taken back at any time. What counts is its value when a step
     begins. A frozen parameter is left out of the step and of the norm of the gradients: its values and its state stay bit for
@@ -58,6 +60,7 @@ class Optimizer:
         owner = type(self).__name__
         self.lr = checked_number(owner, "lr", lr)
         self.initial_lr: float | None = None
+        self.last_step_skipped = False
         self.step_count = 0
         decay = checked_number(owner, "weight_decay", weight_decay)
         self.groups = parameter_groups(owner, params, self.lr, decay, state_names)
@@ -70,7 +73,12 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def step(
-        self, *, max_grad_norm: float | None = None, ema: EMA | None = None, zero_grad: bool = False
+        self,
+        *,
+        max_grad_norm: float | None = None,
+        ema: EMA | None = None,
+        zero_grad: bool = False,
+        skip_nonfinite: bool = False,
     ) -> float | None:
         """Update every parameter in place from its gradient, and do in the same pass what usually goes before and after.
 
@@ -86,10 +94,14 @@ class Optimizer:
             max_grad_norm: clip as :func:`clip_grad_norm` does, which says what a norm that is not finite leads to; but
                 what is clipped is what the step uses, and ``grad`` stays as it is.
             ema: take its step, too. It averages the parameters of this optimizer, all of them and no others.
-            zero_grad: set every gradient to zero afterwards; else they are left as they are.
+            zero_grad: set every gradient to zero afterwards, also after a skipped step; else they are left as they are.
+            skip_nonfinite: if a gradient holds a NaN or an infinity, take no step at all: parameters, state, averages and both
+                step counts stay as they are, and ``last_step_skipped`` is True. Costs a look at all gradients, or nothing with
+                ``max_grad_norm``. False lets NaN through, so that one sees it.
 
         Returns:
-            the norm of all gradients before clipping, or None without ``max_grad_norm``.
+            the norm of all gradients before clipping, or None without ``max_grad_norm``. That of a skipped step is NaN or
+            infinite.
 
         Raises:
             TypeError, ValueError: ``max_grad_norm`` is not a number > 0, or ``ema`` not such an average.
@@ -100,13 +112,25 @@ class Optimizer:
         if max_grad_norm is not None:
             _check_max_norm(f"{type(self).__name__}.step: max_grad_norm", max_grad_norm)
         average_of = self._average_of(ema) if ema is not None else None
-        average_rate = ema.count_step() if ema is not None else 0.0
+        if ema is not None:
+            ema.check_not_swapped_in("step")
         parts = [part for group in self.groups for part in group.parts()]
-        norm, scale = None, 1.0
-        if max_grad_norm is not None:
+        norm, scale = 0.0, 1.0
+        if max_grad_norm is not None or skip_nonfinite:
             squares = sum(square_sum(part.grad) for part in parts)
             norm = norm_of([g for part in parts for g in part.grad], squares)
+        if max_grad_norm is not None:
             scale = _clipping_factor(norm, max_grad_norm)
+        # The norm is finite as long as all gradients are, but for float64 gradients of nearly 1e308.
+        self.last_step_skipped = (
+            skip_nonfinite and not math.isfinite(norm) and not all(np.isfinite(g).all() for part in parts for g in part.grad)
+        )
+        if self.last_step_skipped:
+            if zero_grad:
+                self.zero_grad()
+            return norm if max_grad_norm is not None else None
+
+        average_rate = ema.count_step() if ema is not None else 0.0
         self.step_count += 1
         for group in self.groups:
             group.count_missed()
@@ -119,7 +143,7 @@ class Optimizer:
         if zero_grad:
             for parameter in frozen:
                 parameter.grad.fill(0)
-        return norm
+        return norm if max_grad_norm is not None else None
 
     def update_part(
         self, part: Part, lr: float, scale: float, averages: Arrays | None, average_rate: float, zero_grad: bool
@@ -315,8 +339,8 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
         norm = sqrt(sum of g^2 over all parameters),    g <- min(1, max_norm / (norm + 1e-6)) g
 
     In place; parameters that are not trainable at this time are left out. As in PyTorch, a norm that is not finite is not
-    hidden: an infinite one makes finite gradients zero and infinite ones NaN, a NaN makes all of them NaN. Who would rather
-    skip such a step looks at the norm before stepping.
+    hidden: an infinite one makes finite gradients zero and infinite ones NaN, a NaN makes all of them NaN. To leave out such
+    a step, call ``optimizer.step(max_grad_norm=..., skip_nonfinite=True)`` instead.
 
     Args:
         parameters: such as ``model.parameters()``.
