@@ -1,4 +1,4 @@
-"""Checks that optimizers, learning-rate schedules and the moving average share. ``owner`` is who asks, for the message."""
+"""Checks that losses, optimizers, learning-rate schedules and the moving average share. ``owner`` is who asks, for the message."""
 
 import math
 from collections.abc import Iterable
@@ -8,6 +8,15 @@ from typing import Any
 import numpy as np
 
 from hcrot.module import Parameter
+
+SINGLE_OR_DOUBLE = (np.float32, np.float64)
+REDUCTIONS = ("mean", "sum", "none")
+INSTEAD = {
+    "size_average": 'write reduction="mean" or "sum"',
+    "reduce": 'write reduction="mean" or "none"',
+    "weight": 'use reduction="none", and multiply the values and dout',
+}
+"""Keywords of PyTorch's losses that ours do not take, and what to type."""
 
 
 def parameter_list(owner: str, parameters: Iterable[Parameter]) -> list[Parameter]:
@@ -84,3 +93,35 @@ def check_state(
 
 def _described(found: tuple | str) -> str:
     return found if isinstance(found, str) else f"{found[0]} of shape {found[1]}"
+
+
+def check_reduction(owner: str, reduction: str) -> None:
+    """Raise a ValueError unless it is "mean", "sum" or "none"."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f'{owner}: reduction must be "mean", "sum" or "none", got {reduction!r}')
+
+
+def check_no_others(owner: str, others: dict[str, Any]) -> None:
+    """Raise an error for keywords that ``owner`` does not take; those of PyTorch's losses may be given as None, their default.
+
+    Raises:
+        TypeError: an unknown keyword.
+        ValueError: one that PyTorch has; the message says what to type instead.
+    """
+    for name, value in others.items():
+        if name not in INSTEAD:
+            raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
+        if value is not None:
+            raise ValueError(f"{owner}: {name} is an option of PyTorch that is not taken here; {INSTEAD[name]}")
+
+
+def check_floating(owner: str, name: str, array: np.ndarray, kinds: tuple[type, ...]) -> None:
+    """Raise a TypeError that names owner and array unless it is an array of one of these kinds of numbers."""
+    if not isinstance(array, np.ndarray) or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{owner}: {name} must be an array of {expected}, got {kind_of(array)}")
+
+
+def kind_of(value: object) -> str:
+    """What ``value`` is, for a message."""
+    return f"one of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
