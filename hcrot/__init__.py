@@ -72,7 +72,7 @@ __all__ = [
     "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d",
     "Mish", "Module", "PNDMScheduler", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh",
     "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
-    "clip_grad_norm", "col2im", "cross_entropy", "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col",
-    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "p2_weights", "save_checkpoint", "save_model",
+    "clip_grad_norm", "col2im", "cross_entropy", "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss",
+    "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "p2_weights", "save_checkpoint", "save_model",
     "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

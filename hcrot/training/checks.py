@@ -11,7 +11,7 @@ from hcrot.module import Parameter
 
 SINGLE_OR_DOUBLE = (np.float32, np.float64)
 REDUCTIONS = ("mean", "sum", "none")
-INSTEAD = {
+NOT_TAKEN_BY_LOSSES = {
     "size_average": 'write reduction="mean" or "sum"',
     "reduce": 'write reduction="mean" or "none"',
     "weight": 'use reduction="none", and multiply the values and dout',
@@ -45,6 +45,13 @@ def checked_number(owner: str, name: str, value: float, positive: bool = False, 
         bounds = (">" if positive else ">=") + " 0" + (f" and < {below}" if below < math.inf else "")
         raise ValueError(f"{owner}: {name} must be a finite number {bounds}, got {value!r}")
     return float(value)
+
+
+def checked_flag(owner: str, name: str, value: bool) -> bool:
+    """``value`` as a bool if it is one; else TypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def checked_count(owner: str, name: str, value: int) -> int:
@@ -101,18 +108,24 @@ def check_reduction(owner: str, reduction: str) -> None:
         raise ValueError(f'{owner}: reduction must be "mean", "sum" or "none", got {reduction!r}')
 
 
-def check_no_others(owner: str, others: dict[str, Any]) -> None:
-    """Raise an error for keywords that ``owner`` does not take; those of PyTorch's losses may be given as None, their default.
+def check_no_others(owner: str, others: dict[str, Any], not_taken: dict[str, str], defaults: tuple = (None,)) -> None:
+    """Raise an error for keywords that ``owner`` does not take.
+
+    Args:
+        owner: a function or class, for the message.
+        others: what came.
+        not_taken: options of PyTorch, each with the end of the message: why not, or what to type.
+        defaults: what these may be.
 
     Raises:
         TypeError: an unknown keyword.
-        ValueError: one that PyTorch has; the message says what to type instead.
+        ValueError: an option of PyTorch that is not at its default.
     """
     for name, value in others.items():
-        if name not in INSTEAD:
+        if name not in not_taken:
             raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
-        if value is not None:
-            raise ValueError(f"{owner}: {name} is an option of PyTorch that is not taken here; {INSTEAD[name]}")
+        if not any(value is default for default in defaults):
+            raise ValueError(f"{owner}: {name} is an option of PyTorch that is not taken here: {not_taken[name]}")
 
 
 def check_floating(owner: str, name: str, array: np.ndarray, kinds: tuple[type, ...]) -> None:

@@ -4,7 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from hcrot.training.checks import SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction, kind_of
+from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction, kind_of
 
 __all__ = ["cross_entropy"]
 
@@ -54,7 +54,7 @@ def cross_entropy(
         TypeError: the logits are not floating point, the labels neither integers nor floating point, or an unknown keyword.
         ValueError: shapes do not match or are empty, a label is out of range, or an option is.
     """
-    check_no_others("cross_entropy", others)
+    check_no_others("cross_entropy", others, NOT_TAKEN_BY_LOSSES)
     check_reduction("cross_entropy", reduction)
     check_floating("cross_entropy", "logits", logits, SINGLE_OR_DOUBLE)
     if logits.ndim == 0 or logits.size == 0:

@@ -24,7 +24,7 @@ from numbers import Real
 import numpy as np
 
 from hcrot.schedulers.config import checked_choice, checked_positive
-from hcrot.training.checks import SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction
+from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction
 from hcrot.training.cross_entropy import cross_entropy
 
 __all__ = [
@@ -260,7 +260,7 @@ def _squared_error(
 
 def _difference(owner: str, prediction: np.ndarray, name: str, target: np.ndarray, reduction: str, others: dict) -> np.ndarray:
     """``prediction - target`` in the dtype and memory order of the prediction; all checks on the way."""
-    check_no_others(owner, others)
+    check_no_others(owner, others, NOT_TAKEN_BY_LOSSES)
     check_reduction(owner, reduction)
     check_floating(owner, "prediction", prediction, SINGLE_OR_DOUBLE)
     check_floating(owner, name, target, (np.floating,))

@@ -15,9 +15,18 @@ import numpy as np
 from hcrot.kernels.jit import prepare
 from hcrot.kernels.optim import Arrays, adam, flush_subnormal, norm_of, square_sum
 from hcrot.module import Parameter
-from hcrot.training.checks import check_state, checked_number, parameter_list
+from hcrot.training.checks import check_no_others, check_state, checked_flag, checked_number, parameter_list
 from hcrot.training.ema import EMA, move
 from hcrot.training.parameter_groups import Part, parameter_groups
+
+NOT_TAKEN = {
+    "foreach": "one kernel walks through all parameters already",
+    "fused": "Adam and AdamW are fused already",
+    "capturable": "there are no CUDA graphs",
+    "differentiable": "steps have no backward pass",
+    "decoupled_weight_decay": "that is AdamW",
+}
+"""Options of PyTorch's optimizers that are accepted at their defaults only, and why."""
 
 
 class Optimizer:
@@ -34,6 +43,9 @@ class Optimizer:
         lr: learning rate, >= 0.
         weight_decay: for groups that do not say.
         state_names: what to keep for each parameter, an array of zeros like it for each name.
+        maximize: step along the gradient instead of against it.
+        others: ``foreach``, ``fused``, ``capturable`` and ``differentiable`` of PyTorch, which have no meaning here, at their
+            defaults None and False.
 
     Attributes:
         lr: the learning rate, to be set at will between steps. A group with its own ``"lr"`` keeps its ratio to it.
@@ -50,14 +62,23 @@ class Optimizer:
 
     Raises:
         TypeError: something in ``params`` is not a Parameter.
-        ValueError: no parameter, one in two groups, two dtypes in one group, an unknown key in a group, or a number out
-            of range.
+            Also for an unknown keyword.
+        ValueError: no parameter, one in two groups, two dtypes in one group, an unknown key in a group, a number out of range,
+            or an option of PyTorch that is not taken.
     """
 
     def __init__(
-        self, params: Iterable[Parameter] | Iterable[dict], lr: float, weight_decay: float, state_names: tuple[str, ...]
+        self,
+        params: Iterable[Parameter] | Iterable[dict],
+        lr: float,
+        weight_decay: float,
+        state_names: tuple[str, ...],
+        maximize: bool = False,
+        **others: bool | None,
     ):
         owner = type(self).__name__
+        check_no_others(owner, others, NOT_TAKEN, (None, False))
+        self.maximize = checked_flag(owner, "maximize", maximize)
         self.lr = checked_number(owner, "lr", lr)
         self.initial_lr: float | None = None
         self.last_step_skipped = False
@@ -68,8 +89,8 @@ class Optimizer:
         self.state = {name: tuple(array for group in self.groups for array in group.state[name]) for name in state_names}
         self._averages: tuple[EMA, dict[Parameter, np.ndarray]] | None = None
 
-    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
-        """Update one parameter, and its state arrays (in the order of ``state_names``), in place."""
+    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
+        """Update one parameter, and its state arrays (in the order of ``state_names``), in place; its first ``step`` is 1."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def step(
@@ -136,7 +157,7 @@ class Optimizer:
             group.count_missed()
         for part in parts:
             averages = part.averages(average_of) if average_of is not None else None
-            self.update_part(part, float(self.lr) * part.lr_ratio, scale, averages, average_rate, zero_grad)
+            self.update_part(part, float(self.lr) * part.lr_ratio, -scale if self.maximize else scale, averages, average_rate, zero_grad)
         frozen = [parameter for parameter in self.parameters if not parameter.trainable]
         if average_of is not None:
             move([average_of[parameter] for parameter in frozen], [parameter.data for parameter in frozen], average_rate)
@@ -152,7 +173,7 @@ class Optimizer:
         their gradients, if wanted. Subclasses with a kernel that does it in one pass write this one instead of
         :meth:`update`."""
         for p, g, *state in zip(part.data, part.grad, *part.state.values(), strict=True):
-            self.update(p, g if scale == 1 else scale * g, lr, part.weight_decay, *state)
+            self.update(p, g if scale == 1 else scale * g, lr, part.weight_decay, self.step_count - part.missed, *state)
         if averages is not None:
             move(averages, part.data, average_rate)
         if zero_grad:
@@ -236,14 +257,15 @@ class Optimizer:
 class SGD(Optimizer):
     """Stochastic gradient descent (momentum and Nesterov's variant as in Sutskever et al. 2013).
 
-        g <- g + weight_decay p
-        u <- momentum u + g                          the velocity, kept if momentum > 0; 0 where subnormal
+        g <- g + weight_decay p                      with maximize, g is -gradient from here on
+        u <- momentum u + (1 - dampening) g          the velocity, kept if momentum > 0; g at the first step; 0 where subnormal
         p <- p - lr u                                or, with nesterov, p - lr (g + momentum u)
 
     Args:
-        params: see :class:`Optimizer`, as for ``lr`` and ``weight_decay``.
+        params: see :class:`Optimizer`, as for ``lr``, ``weight_decay``, ``maximize`` and ``others``.
         momentum: >= 0.
-        nesterov: look ahead; needs momentum.
+        dampening: how much of the gradient to leave out of the velocity, >= 0 and < 1.
+        nesterov: look ahead; needs momentum, and no dampening.
     """
 
     def __init__(
@@ -252,22 +274,26 @@ class SGD(Optimizer):
         lr: float = 1e-3,
         *,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        maximize: bool = False,
+        **others: bool | None,
     ):
         self.momentum = checked_number("SGD", "momentum", momentum)
-        self.nesterov = nesterov
-        if nesterov and not self.momentum:
-            raise ValueError("SGD: nesterov needs momentum > 0, got momentum 0")
-        super().__init__(params, lr, weight_decay, ("velocity",) if self.momentum else ())
+        self.dampening = checked_number("SGD", "dampening", dampening, below=1)
+        self.nesterov = checked_flag("SGD", "nesterov", nesterov)
+        if nesterov and (not self.momentum or self.dampening):
+            raise ValueError(f"SGD: nesterov needs momentum > 0 and dampening 0, got {momentum=} and {dampening=}")
+        super().__init__(params, lr, weight_decay, ("velocity",) if self.momentum else (), maximize, **others)
 
-    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
+    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
         if weight_decay:
             g = g + weight_decay * p
         if self.momentum:
             (u,) = state
             u *= self.momentum
-            u += g
+            u += g if step == 1 or not self.dampening else (1 - self.dampening) * g
             flush_subnormal(u)
             g = g + self.momentum * u if self.nesterov else u
         p -= lr * g
@@ -276,15 +302,19 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1); weight decay, if any, is an L2 penalty added to the gradient.
 
-        g <- g + weight_decay p
+        g <- g + weight_decay p                      with maximize, g is -gradient from here on
         m <- beta1 m + (1 - beta1) g
         v <- beta2 v + (1 - beta2) g^2
         p <- p - lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
 
+    With ``amsgrad`` the last line divides by the largest v so far (Reddi et al. 2018, On the Convergence of Adam and Beyond,
+    algorithm 2). That variant is written in NumPy and takes several times as long.
+
     Args:
-        params: see :class:`Optimizer`, as for ``lr`` and ``weight_decay``.
+        params: see :class:`Optimizer`, as for ``lr``, ``weight_decay``, ``maximize`` and ``others``.
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: >= 0.
+        amsgrad: keep the largest v, as ``"v_max"``.
     """
 
     decoupled = False
@@ -296,21 +326,43 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        **others: bool | None,
     ):
         owner = type(self).__name__
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"{owner}: betas must be two numbers, got {betas!r}")
         self.betas = tuple(checked_number(owner, "betas", beta, below=1) for beta in betas)
         self.eps = checked_number(owner, "eps", eps)
-        super().__init__(params, lr, weight_decay, ("m", "v"))
+        self.amsgrad = checked_flag(owner, "amsgrad", amsgrad)
+        super().__init__(params, lr, weight_decay, ("m", "v", "v_max") if amsgrad else ("m", "v"), maximize, **others)
         prepare()
 
     def update_part(
         self, part: Part, lr: float, scale: float, averages: Arrays | None, average_rate: float, zero_grad: bool
     ) -> None:
+        if self.amsgrad:
+            super().update_part(part, lr, scale, averages, average_rate, zero_grad)
+            return
         decay, l2 = (part.weight_decay, 0.0) if self.decoupled else (0.0, part.weight_decay)
         arrays, numbers = (part.data, part.grad, *part.state.values()), (lr, *self.betas, self.eps, decay, l2, scale)
         adam(*arrays, self.step_count - part.missed, *numbers, averages, average_rate, zero_grad)
+
+    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
+        """With amsgrad; without it, the kernel of :meth:`update_part` does the work."""
+        (m, v, v_max), (beta1, beta2) = state, self.betas
+        if self.decoupled:
+            p *= 1 - lr * weight_decay
+        elif weight_decay:
+            g = g + weight_decay * p
+        for mean, beta, new in ((m, beta1, g), (v, beta2, np.square(g))):
+            mean *= beta
+            mean += (1 - beta) * new
+            flush_subnormal(mean)
+        np.maximum(v_max, v, out=v_max)
+        p -= lr / (1 - beta1**step) * m / (np.sqrt(v_max) / math.sqrt(1 - beta2**step) + self.eps)
 
 
 class AdamW(Adam):
@@ -329,8 +381,12 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        **others: bool | None,
     ):
-        super().__init__(params, lr, betas, eps, weight_decay)
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, **others)
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:

@@ -307,7 +307,7 @@ def test_without_reduction_any_function_of_the_terms_can_follow(loss, dtype):
 @pytest.mark.parametrize("name", ["size_average", "reduce", "weight"])
 def test_pytorchs_other_options_are_refused_by_name(loss, name):
     loss(np.zeros(2), np.zeros(2), **{name: None})
-    with pytest.raises(ValueError, match=f"_loss: {name} is an option of PyTorch that is not taken here; .*reduction="):
+    with pytest.raises(ValueError, match=f"_loss: {name} is an option of PyTorch that is not taken here: .*reduction="):
         loss(np.zeros(2), np.zeros(2), **{name: True})
     with pytest.raises(TypeError, match=r"_loss\(\) got an unexpected keyword argument 'wieght'"):
         loss(np.zeros(2), np.zeros(2), wieght=None)
