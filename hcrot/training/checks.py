@@ -1,13 +1,30 @@
 """Checks that losses, optimizers, learning-rate schedules and the moving average share. ``owner`` is who asks, for the message."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 from hcrot.module import Parameter
+
+__all__ = [
+    "NOT_TAKEN_BY_LOSSES",
+    "SINGLE_OR_DOUBLE",
+    "check_floating",
+    "check_no_others",
+    "check_reduction",
+    "check_state",
+    "checked_alphas_cumprod",
+    "checked_count",
+    "checked_flag",
+    "checked_number",
+    "checked_timesteps",
+    "kind_of",
+    "parameter_list",
+    "parameters_text",
+]
 
 SINGLE_OR_DOUBLE = (np.float32, np.float64)
 REDUCTIONS = ("mean", "sum", "none")
@@ -36,6 +53,14 @@ def parameter_list(owner: str, parameters: Iterable[Parameter]) -> list[Paramete
     if not parameters:
         raise ValueError(f"{owner}: the list of parameters is empty")
     return list(dict.fromkeys(parameters))
+
+
+def parameters_text(parameters: list[Parameter]) -> str:
+    """How many parameters and values there are, for ``repr``, such as "112 (1.2 M values, 3 frozen)"."""
+    number = sum(parameter.data.size for parameter in parameters)
+    frozen = sum(not parameter.trainable for parameter in parameters)
+    values = str(number) if number < 1e4 else f"{number / 1e3:.1f} k" if number < 1e6 else f"{number / 1e6:.1f} M"
+    return f"{len(parameters)} ({values} values{f', {frozen} frozen' if frozen else ''})"
 
 
 def checked_number(owner: str, name: str, value: float, positive: bool = False, below: float = math.inf) -> float:
@@ -133,6 +158,30 @@ def check_floating(owner: str, name: str, array: np.ndarray, kinds: tuple[type, 
     if not isinstance(array, np.ndarray) or not any(np.issubdtype(array.dtype, kind) for kind in kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"{owner}: {name} must be an array of {expected}, got {kind_of(array)}")
+
+
+def checked_alphas_cumprod(owner: str, alphas_cumprod: np.ndarray) -> np.ndarray:
+    """abar of a scheduler, (T,), strictly falling from below 1 to 0 or above, as float64; raises what owner documents."""
+    check_floating(owner, "alphas_cumprod", alphas_cumprod, SINGLE_OR_DOUBLE)
+    if alphas_cumprod.ndim != 1 or alphas_cumprod.size == 0:
+        raise ValueError(f"{owner}: alphas_cumprod must have the shape (T,) and not be empty, got {alphas_cumprod.shape}")
+    abar = alphas_cumprod.astype(np.float64)
+    if not (abar[0] < 1 and abar[-1] >= 0 and np.all(np.diff(abar) < 0)):
+        ends = f"from {abar[0]:g} to {abar[-1]:g}"
+        raise ValueError(f"{owner}: alphas_cumprod must fall strictly, from below 1 to no less than 0, got numbers {ends}")
+    return abar
+
+
+def checked_timesteps(owner: str, timesteps: np.ndarray | Sequence[int], num_train_timesteps: int) -> np.ndarray:
+    """t of each image, (B,) int64 in 0 .. T-1; raises what owner documents."""
+    t = np.asarray(timesteps)
+    if t.dtype.kind not in "iu":
+        raise TypeError(f"{owner}: timesteps must be integers, got dtype {t.dtype}")
+    if t.ndim != 1 or t.size == 0:
+        raise ValueError(f"{owner}: timesteps must have the shape (B,), one for each image, got {t.shape}")
+    if t.min() < 0 or t.max() >= num_train_timesteps:
+        raise ValueError(f"{owner}: expected timesteps 0 .. {num_train_timesteps - 1}, got {t.min()} .. {t.max()}")
+    return t.astype(np.int64)
 
 
 def kind_of(value: object) -> str:

@@ -93,7 +93,7 @@ def _for_classes(
     logits: np.ndarray, classes: np.ndarray, smoothing: float, class_weights: np.ndarray | None, label_weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """``-sum_k a_k log p_k`` and ``p sum(a) - a`` at each position; ``a`` is never made, since most of it is zero or constant."""
-    log_p, rest = log_softmax(logits), smoothing / logits.shape[1]
+    log_p, rest = _log_softmax(logits), smoothing / logits.shape[1]
     own = (1 - smoothing) * label_weights
     with np.errstate(invalid="ignore"):  # 0 times infinity is NaN here as in PyTorch
         losses = -own * np.take_along_axis(log_p, classes, axis=1)
@@ -114,7 +114,7 @@ def _for_probabilities(
     a = (1 - smoothing) * probabilities.astype(logits.dtype) + smoothing / logits.shape[1]
     if class_weights is not None:
         a *= class_weights
-    log_p = log_softmax(logits)
+    log_p = _log_softmax(logits)
     with np.errstate(invalid="ignore"):
         losses = -(a * log_p).sum(axis=1, keepdims=True)
     dout = np.exp(log_p)
@@ -123,7 +123,7 @@ def _for_probabilities(
     return losses, dout
 
 
-def log_softmax(z: np.ndarray) -> np.ndarray:
+def _log_softmax(z: np.ndarray) -> np.ndarray:
     """``z - max(z) - log sum exp(z - max(z))`` over axis 1, in the memory order of ``z``."""
     shifted = np.subtract(z, z.max(axis=1, keepdims=True), out=np.empty_like(z))
     shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -8,7 +8,9 @@ import numpy as np
 
 from hcrot.kernels.optim import flush_subnormal
 from hcrot.module import Parameter
-from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list
+from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list, parameters_text
+
+__all__ = ["EMA", "move"]
 
 
 class EMA:
@@ -67,6 +69,17 @@ class EMA:
         self.averages = tuple(parameter.data.copy(order="K") for parameter in self.parameters)
         self.step_count = 0
         self._swapped_in = False
+
+    def __repr__(self) -> str:
+        shown = [f"decay={self.decay}"]
+        if self.min_decay:
+            shown.append(f"min_decay={self.min_decay}")
+        if self.update_after_step:
+            shown.append(f"update_after_step={self.update_after_step}")
+        if self.use_ema_warmup:
+            shown.append(f"use_ema_warmup=True, inv_gamma={self.inv_gamma}, power={self.power:.4g}")
+        swapped = ", swapped in" if self._swapped_in else ""
+        return f"EMA({', '.join(shown)}, parameters={parameters_text(self.parameters)}, step={self.step_count}{swapped})"
 
     def get_decay(self, step: int) -> float:
         """The decay d of step number ``step``; the first is 1."""

@@ -24,7 +24,15 @@ from numbers import Real
 import numpy as np
 
 from hcrot.schedulers.config import checked_choice, checked_positive
-from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction
+from hcrot.training.checks import (
+    NOT_TAKEN_BY_LOSSES,
+    SINGLE_OR_DOUBLE,
+    check_floating,
+    check_no_others,
+    check_reduction,
+    checked_alphas_cumprod,
+    checked_timesteps,
+)
 from hcrot.training.cross_entropy import cross_entropy
 
 __all__ = [
@@ -205,30 +213,6 @@ def huber_loss(
     difference = _difference("huber_loss", prediction, "target", target, reduction, others)
     clipped = np.clip(difference, -float(delta), float(delta))
     return _reduced(reduction, np.multiply(clipped, difference - 0.5 * clipped, dtype=np.float64), 1.0, clipped)
-
-
-def checked_alphas_cumprod(owner: str, alphas_cumprod: np.ndarray) -> np.ndarray:
-    """abar of a scheduler, (T,), strictly falling from below 1 to 0 or above, as float64; raises what owner documents."""
-    check_floating(owner, "alphas_cumprod", alphas_cumprod, SINGLE_OR_DOUBLE)
-    if alphas_cumprod.ndim != 1 or alphas_cumprod.size == 0:
-        raise ValueError(f"{owner}: alphas_cumprod must have the shape (T,) and not be empty, got {alphas_cumprod.shape}")
-    abar = alphas_cumprod.astype(np.float64)
-    if not (abar[0] < 1 and abar[-1] >= 0 and np.all(np.diff(abar) < 0)):
-        ends = f"from {abar[0]:g} to {abar[-1]:g}"
-        raise ValueError(f"{owner}: alphas_cumprod must fall strictly, from below 1 to no less than 0, got numbers {ends}")
-    return abar
-
-
-def checked_timesteps(owner: str, timesteps: np.ndarray | Sequence[int], num_train_timesteps: int) -> np.ndarray:
-    """t of each image, (B,) int64 in 0 .. T-1; raises what owner documents."""
-    t = np.asarray(timesteps)
-    if t.dtype.kind not in "iu":
-        raise TypeError(f"{owner}: timesteps must be integers, got dtype {t.dtype}")
-    if t.ndim != 1 or t.size == 0:
-        raise ValueError(f"{owner}: timesteps must have the shape (B,), one for each image, got {t.shape}")
-    if t.min() < 0 or t.max() >= num_train_timesteps:
-        raise ValueError(f"{owner}: expected timesteps 0 .. {num_train_timesteps - 1}, got {t.min()} .. {t.max()}")
-    return t.astype(np.int64)
 
 
 def _signal_to_noise(owner: str, alphas_cumprod: np.ndarray, timesteps: np.ndarray | Sequence[int]) -> np.ndarray:

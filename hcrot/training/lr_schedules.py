@@ -11,12 +11,27 @@ from numbers import Integral
 from typing import Any
 
 from hcrot.training.checks import check_state, checked_count
-from hcrot.training.optim import Optimizer
+from hcrot.training.optimizer import Optimizer
+
+__all__ = ["LRSchedule", "constant", "constant_with_warmup", "cosine", "get_scheduler", "linear"]
+
+
+class _Factor:
+    """A function of the step that shows what it is, such as ``cosine(100, 2000)``."""
+
+    def __init__(self, text: str, function: Callable[[int], float]):
+        self._text, self._function = text, function
+
+    def __call__(self, step: int) -> float:
+        return self._function(step)
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def constant() -> Callable[[int], float]:
     """The factor 1 at every step."""
-    return lambda step: 1.0
+    return _Factor("constant()", lambda step: 1.0)
 
 
 def constant_with_warmup(num_warmup_steps: int) -> Callable[[int], float]:
@@ -55,7 +70,8 @@ def _after_warmup(
 ) -> Callable[[int], float]:
     warmup = checked_count(name, "num_warmup_steps", num_warmup_steps)
     decay = max(1, checked_count(name, "num_training_steps", num_training_steps) - warmup)
-    return lambda step: step / warmup if step < warmup else shape(min(1.0, (step - warmup) / decay))
+    text = f"{name}({warmup})" if name == "constant_with_warmup" else f"{name}({warmup}, {num_training_steps})"
+    return _Factor(text, lambda step: step / warmup if step < warmup else shape(min(1.0, (step - warmup) / decay)))
 
 
 class LRSchedule:
@@ -100,6 +116,10 @@ class LRSchedule:
         self.base_lr = float(optimizer.initial_lr)
         self.step_count = int(last_epoch) + 1
         self._set_lr()
+
+    def __repr__(self) -> str:
+        factor = getattr(self.factor, "__name__", repr(self.factor))
+        return f"LRSchedule({factor}, base_lr={self.base_lr:g}, step={self.step_count}, lr={self._last_lr:g})"
 
     def step(self) -> None:
         """Go on to the next step's rate."""

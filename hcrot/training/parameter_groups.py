@@ -9,6 +9,8 @@ from hcrot.kernels.optim import Arrays
 from hcrot.module import Parameter
 from hcrot.training.checks import checked_number, parameter_list
 
+__all__ = ["ParameterGroup", "Part", "parameter_groups"]
+
 
 class Part:
     """Parameters of one group that are trainable and have taken the same number of steps, so that one formula updates all.
