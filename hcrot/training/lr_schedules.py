@@ -7,7 +7,6 @@ K training steps, and stays at 1 when training goes on for longer (diffusers' co
 
 import math
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 from hcrot.training.checks import check_state, checked_count
@@ -94,7 +93,7 @@ class LRSchedule:
 
     Raises:
         TypeError: ``optimizer`` is no optimizer, or ``factor`` no function.
-        ValueError: ``last_epoch`` is no integer >= -1, or there is no ``initial_lr`` to go on from.
+        ValueError: ``last_epoch`` is neither -1 nor an integer >= 0, or there is no ``initial_lr`` to go on from.
     """
 
     def __init__(self, optimizer: Optimizer, factor: Callable[[int], float], last_epoch: int = -1):
@@ -102,8 +101,8 @@ class LRSchedule:
             raise TypeError(f"LRSchedule: optimizer must be an Optimizer, got {type(optimizer).__name__}")
         if not callable(factor):
             raise TypeError(f"LRSchedule: factor must be a function of the step, got {type(factor).__name__}")
-        if isinstance(last_epoch, bool) or not isinstance(last_epoch, Integral) or last_epoch < -1:
-            raise ValueError(f"LRSchedule: last_epoch must be an integer >= -1, got {last_epoch!r}")
+        if last_epoch != -1:
+            last_epoch = checked_count("LRSchedule", "last_epoch", last_epoch)
         if optimizer.initial_lr is None:
             if last_epoch != -1:
                 raise ValueError(
@@ -166,11 +165,12 @@ def get_scheduler(
     """
     if name in ("linear", "cosine") and num_training_steps is None:
         raise ValueError(f"get_scheduler: {name!r} needs num_training_steps")
+    total = 0 if num_training_steps is None else num_training_steps
     factors = {
         "constant": constant,
         "constant_with_warmup": lambda: constant_with_warmup(num_warmup_steps),
-        "linear": lambda: linear(num_warmup_steps, num_training_steps),
-        "cosine": lambda: cosine(num_warmup_steps, num_training_steps),
+        "linear": lambda: linear(num_warmup_steps, total),
+        "cosine": lambda: cosine(num_warmup_steps, total),
     }
     if name not in factors:
         raise ValueError(f"get_scheduler: unknown schedule {name!r}, expected one of {', '.join(factors)}")

@@ -117,8 +117,9 @@ class Adam(Optimizer):
             super().update_part(part, lr, scale, averages, average_rate, zero_grad)
             return
         decay, l2 = (part.weight_decay, 0.0) if self.decoupled else (0.0, part.weight_decay)
-        arrays, numbers = (part.data, part.grad, *part.state.values()), (lr, *self.betas, self.eps, decay, l2, scale)
-        adam(*arrays, self.step_count - part.missed, *numbers, averages, average_rate, zero_grad)
+        (m, v), (beta1, beta2), step = part.state.values(), self.betas, self.step_count - part.missed
+        numbers = (lr, beta1, beta2, self.eps, decay, l2, scale)
+        adam(part.data, part.grad, m, v, step, *numbers, averages, average_rate, zero_grad)
 
     def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
         """With amsgrad; without it, the kernel of :meth:`update_part` does the work."""

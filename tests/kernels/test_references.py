@@ -227,4 +227,6 @@ def test_kernel_equals_reference(name, order, dtype):
         for got, expected in zip(*results, strict=True):
             assert got.dtype == expected.dtype == dtype
             assert got.shape == expected.shape
-            np.testing.assert_allclose(got, expected, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-12) * np.abs(expected).max())
+            # the arguments are about 1, so what is zero in exact arithmetic (the slope of a softmax over one token) is rounded like 0.1
+            scale = max(np.abs(expected).max(), 0.1)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-12) * scale)

@@ -133,7 +133,7 @@ def test_loading_is_strict_and_all_or_nothing(state, message):
         (lambda: get_scheduler("linear", optimizer(), 3), ValueError, "'linear' needs num_training_steps"),
         (lambda: cosine(-1, 10), ValueError, "cosine: num_warmup_steps must be an integer >= 0, got -1"),
         (lambda: linear(0, 10.5), ValueError, "linear: num_training_steps must be an integer >= 0, got 10.5"),
-        (lambda: LRSchedule(optimizer(), constant(), -2), ValueError, "LRSchedule: last_epoch must be an integer >= -1, got -2"),
+        (lambda: LRSchedule(optimizer(), constant(), -2), ValueError, "LRSchedule: last_epoch must be an integer >= 0, got -2"),
         (
             lambda: get_scheduler("cosine", optimizer(), 1, 9, last_epoch=3),
             ValueError,
