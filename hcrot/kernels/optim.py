@@ -19,6 +19,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic, overload
 
+from hcrot.kernels.activation import flat_in_order_of
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
 from hcrot.module import flat
 
@@ -26,6 +27,8 @@ PIECE = 4096
 """How many numbers of an array a kernel treats at a time: so few that p, g, m and v stay in the core's cache until all is done."""
 GRAIN = 4
 """Pieces worth a thread of their own: some 5 microseconds of Adam."""
+ALONE = 250_000
+"""How many numbers of one array are worth a thread of their own: some 30 microseconds, as threads are launched for each array anew."""
 
 
 def norm_of(arrays: list[np.ndarray], squares: float) -> float:
@@ -142,34 +145,6 @@ def flushed(x, least):
     return ZERO if abs(x) < least else x
 
 
-@jit
-def flush_piece(x, tiny):
-    for i in range(x.size):
-        x[i] = flushed(x[i], tiny)
-
-
-@parallel_jit
-def _flush(x, tiny, share, num_shares):
-    if launched(share, num_shares):
-        return
-    first, last = share_bounds(x.size, share, num_shares)
-    flush_piece(x[first:last], tiny)
-
-
-def flush_subnormal(x: np.ndarray) -> None:
-    """Set to 0, in place, what is smaller than the smallest normal number of the dtype.
-
-    Args:
-        x: float32 or float64, dense in memory.
-    """
-    _flush(flat(x), np.finfo(x.dtype).tiny, shares(x.size, GRAIN * PIECE))
-
-
-def flush_subnormal_reference(x: np.ndarray) -> None:
-    """:func:`flush_subnormal` in plain NumPy."""
-    x[np.abs(x) < np.finfo(x.dtype).tiny] = 0
-
-
 @exact_jit
 def adam_piece(p, g, m, v, constants):
     scale, l2, beta1, rate1, beta2, rate2, keep, step_size, root, eps, least, tiny = constants
@@ -185,6 +160,61 @@ def adam_piece(p, g, m, v, constants):
 def average_piece(average, p, rate, tiny):
     for i in range(p.size):
         average[i] = flushed(average[i] - rate * (average[i] - p[i]), tiny)
+
+
+@jit
+def velocity_piece(u, g, momentum, tiny):
+    for i in range(u.size):
+        u[i] = flushed(momentum * u[i] + g[i], tiny)
+
+
+@parallel_jit
+def _move_average(average, p, rate, tiny, share, num_shares):
+    if launched(share, num_shares):
+        return
+    first, last = share_bounds(p.size, share, num_shares)
+    average_piece(average[first:last], p[first:last], rate, tiny)
+
+
+@parallel_jit
+def _update_velocity(u, g, momentum, tiny, share, num_shares):
+    if launched(share, num_shares):
+        return
+    first, last = share_bounds(u.size, share, num_shares)
+    velocity_piece(u[first:last], g[first:last], momentum, tiny)
+
+
+def move_average(average: np.ndarray, p: np.ndarray, rate: float) -> None:
+    """``average <- average - rate (average - p)`` in place, 0 where that is subnormal.
+
+    Args:
+        average: float32 or float64, dense in memory. p: of the same shape and dtype.
+    """
+    real, tiny = average.dtype.type, np.finfo(average.dtype).tiny
+    _move_average(flat(average), flat_in_order_of(average, p), real(rate), tiny, shares(p.size, ALONE))
+
+
+def move_average_reference(average: np.ndarray, p: np.ndarray, rate: float) -> None:
+    """:func:`move_average` in plain NumPy."""
+    average -= rate * (average - p)
+    _flush_reference(average)
+
+
+def update_velocity(u: np.ndarray, g: np.ndarray, momentum: float) -> None:
+    """``u <- momentum u + g`` in place, 0 where that is subnormal.
+
+    Args:
+        u: float32 or float64, dense in memory. g: of the same shape and dtype; a NumPy scalar if u has no axes.
+    """
+    real, tiny = u.dtype.type, np.finfo(u.dtype).tiny
+    _update_velocity(flat(u), flat_in_order_of(u, np.asarray(g)), real(momentum), tiny, shares(u.size, ALONE))
+
+
+def update_velocity_reference(u: np.ndarray, g: np.ndarray, momentum: float) -> None:
+    """:func:`update_velocity` in plain NumPy."""
+    u *= momentum
+    u += g
+    _flush_reference(u)
 
 
 @jit
@@ -280,14 +310,18 @@ def adam_reference(
         vi *= beta2
         clipped[np.abs(clipped) < math.sqrt(np.finfo(pi.dtype).tiny / (1 - beta2))] = 0
         vi += (1 - beta2) * clipped * clipped
-        flush_subnormal_reference(mi)
-        flush_subnormal_reference(vi)
+        _flush_reference(mi)
+        _flush_reference(vi)
         pi *= 1 - lr * decay
         pi -= lr / (1 - beta1**step) * mi / (np.sqrt(vi) / math.sqrt(1 - beta2**step) + eps)
     if average is not None:
         for ai, pi in zip(average, p, strict=True):
-            ai -= average_rate * (ai - pi)
-            flush_subnormal_reference(ai)
+            move_average_reference(ai, pi, average_rate)
     if zero_grad:
         for gi in g:
             gi.fill(0)
+
+
+def _flush_reference(x: np.ndarray) -> None:
+    """Set subnormal numbers to 0, in place."""
+    x[np.abs(x) < np.finfo(x.dtype).tiny] = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.kernels.optim import flush_subnormal
+from hcrot.kernels.optim import move_average
 from hcrot.module import Parameter
 from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list, parameters_text
 
@@ -157,10 +157,7 @@ class EMA:
 def move(averages: Iterable[np.ndarray], arrays: Iterable[np.ndarray], rate: float) -> None:
     """``average <- average - rate (average - array)`` for each of them, in place; 0 where that is subnormal."""
     for average, array in zip(averages, arrays, strict=True):
-        difference = average - array
-        difference *= rate
-        average -= difference
-        flush_subnormal(average)
+        move_average(average, array, rate)
 
 
 def _copy(arrays: Iterable[np.ndarray], parameters: list[Parameter]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from hcrot.kernels.jit import prepare
-from hcrot.kernels.optim import Arrays, adam, flush_subnormal
+from hcrot.kernels.optim import Arrays, adam, update_velocity
 from hcrot.module import Parameter
 from hcrot.training.checks import checked_flag, checked_number
 from hcrot.training.clipping import clip_grad_norm
@@ -61,9 +61,7 @@ class SGD(Optimizer):
             g = g + weight_decay * p
         if self.momentum:
             (u,) = state
-            u *= self.momentum
-            u += g if step == 1 or not self.dampening else (1 - self.dampening) * g
-            flush_subnormal(u)
+            update_velocity(u, g if step == 1 or not self.dampening else (1 - self.dampening) * g, self.momentum)
             g = g + self.momentum * u if self.nesterov else u
         p -= lr * g
 
@@ -129,9 +127,7 @@ class Adam(Optimizer):
         elif weight_decay:
             g = g + weight_decay * p
         for mean, beta, new in ((m, beta1, g), (v, beta2, np.square(g))):
-            mean *= beta
-            mean += (1 - beta) * new
-            flush_subnormal(mean)
+            update_velocity(mean, (1 - beta) * new, beta)
         np.maximum(v_max, v, out=v_max)
         p -= lr / (1 - beta1**step) * m / (np.sqrt(v_max) / math.sqrt(1 - beta2**step) + self.eps)
 

@@ -16,11 +16,13 @@ from hcrot.kernels.optim import (
     adam_piece,
     adam_reference,
     average_piece,
-    flush_piece,
-    flush_subnormal,
-    flush_subnormal_reference,
+    move_average,
+    move_average_reference,
     norm_of,
     square_sum,
+    update_velocity,
+    update_velocity_reference,
+    velocity_piece,
 )
 
 
@@ -85,9 +87,9 @@ def test_results_do_not_depend_on_the_number_of_threads(threads):
     [
         (adam_piece, (*np.ones((4, 3), np.float32), tuple(np.ones(12, np.float32)))),
         (average_piece, (*np.ones((2, 3), np.float32), np.float32(0.5), np.float32(1e-38))),
-        (flush_piece, (np.ones(3, np.float32), np.float32(1e-38))),
+        (velocity_piece, (*np.ones((2, 3), np.float32), np.float32(0.5), np.float32(1e-38))),
     ],
-    ids=["adam", "average", "flush"],
+    ids=["adam", "average", "velocity"],
 )
 def test_float32_is_computed_in_float32(kernel, arguments):
     """A float64 scalar in the loop would turn its arithmetic, silently, into float64."""
@@ -108,17 +110,28 @@ def test_scalars_are_handed_over_in_the_dtype_of_the_arrays(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [5, 20 * PIECE + 3])
-def test_flushing_takes_subnormal_numbers_and_no_others(dtype, size):
+@pytest.mark.parametrize(("function", "reference"), [(move_average, move_average_reference), (update_velocity, update_velocity_reference)])
+def test_averages_and_velocities_agree_with_their_references(function, reference, dtype):
+    rng = np.random.default_rng(1)
+    for shape in [(), (0, 3), (7, 5, 3), (9, PIECE)]:
+        x, other = (np.array(rng.standard_normal(shape), dtype) for _ in range(2))
+        for order in "CF":
+            got, expected = x.copy(), x.copy()
+            function(got, other.copy(order), 0.3)
+            reference(expected, other, 0.3)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("function", [move_average, move_average_reference, update_velocity, update_velocity_reference])
+def test_subnormal_numbers_become_zero_and_no_others(function, dtype):
     info = np.finfo(dtype)
-    special = [0, info.smallest_subnormal, np.nextafter(info.tiny, dtype(0)), info.tiny, 1, info.max, np.inf]
-    x = np.resize(np.array([*special, *(-np.array(special)), np.nan], dtype), size).reshape(-1, 1).T
-    expected = x.copy()
-    flush_subnormal_reference(expected)
-    flush_subnormal(x)
-    np.testing.assert_array_equal(x, expected)
-    assert np.isin(np.abs(x), [0, *special[3:]]).sum() + np.isnan(x).sum() == size
-    assert (abs(x) == info.tiny).any()
+    x = np.array([0, info.smallest_subnormal, info.tiny / 2, info.tiny, 1.5 * info.tiny, 3 * info.tiny, 1, np.nan], dtype)
+    half = np.array([0, 0, 0, 0, 0, 1.5 * info.tiny, 0.5, np.nan], dtype)
+    for sign in (1, -1):
+        y = sign * x
+        function(y, np.zeros_like(x), 0.5)
+        np.testing.assert_array_equal(y, sign * half)
 
 
 @pytest.mark.parametrize("function", [adam, adam_reference])

@@ -44,8 +44,8 @@ HELPERS = {
         "small_product_limit",
     },
     "norm": {"row_moments"},  # plain NumPy itself
-    # norm_of is plain NumPy itself; flush_subnormal refuses arrays with gaps: tests/kernels/test_optim.py compares it
-    "optim": {"array_at", "norm_of", "flush_subnormal"},
+    # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
+    "optim": {"array_at", "norm_of", "move_average", "update_velocity"},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
     # another way to what winograd and winograd_weight_gradient say: tests/kernels/test_winograd.py compares it

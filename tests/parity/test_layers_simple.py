@@ -214,3 +214,16 @@ def test_max_pool_passes_what_is_not_finite_alike(arguments):
     dout = rng.choice([1.5, -2.25, np.inf, np.nan], y.shape)
     expected.backward(torch.from_numpy(dout))
     np.testing.assert_array_equal(ours.backward(dout), inputs.grad.numpy())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_of_the_largest_numbers_and_of_what_is_not_finite(dtype):
+    most, inf = np.finfo(dtype).max, np.inf
+    x = np.array([[most, -most, 0], [1e30, 1e30, -1e30], [1e20, -inf, 1e20], [inf, 0, 1], [-inf, -inf, -inf], [1, 0, np.nan]], dtype)
+    dout = np.random.default_rng(4).standard_normal(x.shape).astype(dtype)
+    ours, inputs = Softmax(), torch.from_numpy(x.copy()).requires_grad_()
+    expected = torch.softmax(inputs, -1)
+    expected.backward(torch.from_numpy(dout))
+    np.testing.assert_array_equal(ours(x), expected.detach().numpy())
+    np.testing.assert_allclose(ours.backward(dout), inputs.grad.numpy(), rtol=1e-5, atol=1e-7)
