@@ -66,6 +66,34 @@ def test_twenty_steps(optimizer, torch_optimizer, options, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize(
+    ("optimizer", "torch_optimizer", "options"),
+    [
+        (SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}),
+        (Adam, torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.2}),
+        (AdamW, torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.2}),
+    ],
+)
+def test_freezing_and_setting_free(optimizer, torch_optimizer, options, dtype):
+    """Frozen is what PyTorch makes of ``requires_grad = False`` before the backward pass, which leaves ``grad`` None."""
+    params, torch_params = both(dtype)
+    ours, theirs = optimizer(params, **options), torch_optimizer(torch_params, **options)
+    rng = np.random.default_rng(7)
+    for step in range(20):
+        frozen = {1} if step < 4 else {0, 2} if 8 <= step < 14 else set()
+        fill_gradients(params, torch_params, rng)
+        for index, (p, q) in enumerate(zip(params, torch_params, strict=True)):
+            p.trainable = index not in frozen
+            q.grad = None if index in frozen else q.grad
+        norm = clip_grad_norm(params, 1.0)
+        torch_norm = torch.nn.utils.clip_grad_norm_(torch_params, 1.0)
+        assert norm == pytest.approx(torch_norm.item(), rel=TOLERANCE[dtype])
+        ours.step()
+        theirs.step()
+    assert_same([p.data for p in params], torch_params, dtype)
+
+
+@dtypes
 def test_groups(dtype):
     params, torch_params = both(dtype)
 
