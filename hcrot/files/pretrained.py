@@ -22,6 +22,11 @@ from hcrot import init
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_arrays, read_folder, read_json, replacing_folder, write_arrays, write_json
 from hcrot.module import Module
 
+__all__ = [
+    "CONFIG_NAME", "INDEX_NAME", "MODEL_FILES", "PIPELINE_NAME", "RENAMED", "SCHEDULER_NAME", "UNITS", "WEIGHTS_NAME", "Blank", "Model",
+    "Pretrained", "TooLarge", "read_weights", "renamed", "size_in_bytes", "write_model",
+]  # fmt: skip
+
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"

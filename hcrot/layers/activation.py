@@ -16,6 +16,8 @@ import scipy
 from hcrot.kernels.activation import silu, silu_gradient
 from hcrot.module import Module, check_gradient
 
+__all__ = ["GELU", "GELU_FLAT", "Mish", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh", "check_floating", "zero_unless"]
+
 
 class SiLU(Module):
     """``y = x sigmoid(x)``, also called swish (Elfwing et al. 2018; Ramachandran et al. 2017).

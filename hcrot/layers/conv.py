@@ -12,6 +12,8 @@ from hcrot.kernels.im2col import make_geometry, output_size, pair
 from hcrot.kernels.winograd import applies
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
+__all__ = ["Conv2d", "ConvTranspose2d", "check_images", "kernel_order"]
+
 
 class Conv2d(Module):
     """Cross-correlation of images with learned kernels, as ``torch.nn.Conv2d``.

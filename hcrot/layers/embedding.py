@@ -12,6 +12,8 @@ from hcrot.layers.activation import SiLU
 from hcrot.layers.linear import Linear
 from hcrot.module import Module, Parameter, check_gradient
 
+__all__ = ["Embedding", "GaussianFourierProjection", "TimestepEmbedding", "Timesteps", "check_timesteps"]
+
 
 class Embedding(Module):
     """``y = weight[index]``: one learned row per index.

@@ -9,6 +9,8 @@ from hcrot import init
 from hcrot.kernels.norm import SMALL_VARIANCE, group_norm, group_norm_backward, row_moments
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
+__all__ = ["GroupNorm", "GroupNormSiLU", "LayerNorm"]
+
 
 class GroupNorm(Module):
     """Give each group of channels of each image mean 0 and variance 1, then scale and shift each channel (Wu & He 2018).

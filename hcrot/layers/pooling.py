@@ -12,6 +12,8 @@ from hcrot.kernels.im2col import channels_first, channels_last, make_geometry, o
 from hcrot.layers.activation import check_floating, zero_unless
 from hcrot.module import Module, check_gradient
 
+__all__ = ["AvgPool2d", "MaxPool2d", "Pool2d"]
+
 
 class Pool2d(Module):
     """What both kinds of pooling share: the geometry. Use :class:`MaxPool2d` or :class:`AvgPool2d`.

@@ -10,6 +10,8 @@ from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.pooling import AvgPool2d
 from hcrot.module import Module, check_gradient
 
+__all__ = ["Downsample", "Upsample", "check_channels", "check_input"]
+
 
 class Upsample(Module):
     """Each pixel is repeated (nearest neighbour), then a 3x3 convolution smooths: ``y = conv(nearest(x))``.

@@ -8,6 +8,8 @@ from typing import Any
 from hcrot import init
 from hcrot.models.unet_2d_blocks import ACTIVATIONS
 
+__all__ = ["BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "parts_of"]
+
 BLOCK_TYPES = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
     "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),

@@ -16,6 +16,11 @@ from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
 from hcrot.files.pretrained import SCHEDULER_NAME
 
+__all__ = [
+    "Check", "Config", "Scheduler", "SchedulerConfig", "checked_betas", "checked_boolean", "checked_choice", "checked_fraction",
+    "checked_integer", "checked_optional", "checked_positive", "register_to_config",
+]  # fmt: skip
+
 Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
 Check = Callable[[str, Any], Any]
 
