@@ -272,7 +272,8 @@ def read_folder(owner: str, folder: str | os.PathLike, read: Callable[[Path], Re
         try:
             result = read(place)
         except Exception:
-            if before is not None and _identity(place) == before:
+            # an old folder that is being removed loses what is in its subfolders before it changes itself
+            if before is not None and _identity(place) == before and find_folder(owner, folder) == place:
                 raise
         else:
             if before is not None and _identity(place) == before:
