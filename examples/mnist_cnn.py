@@ -24,7 +24,7 @@ from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_m
 from hcrot.files.json_and_arrays import replacing
 from hcrot.files.lock import run_lock
 from hcrot.tools.metrics import accuracy
-from hcrot.tools.plotting import image_strip, plot_loss
+from hcrot.tools.plotting import image_strip, plot_loss, rehearse
 from hcrot.tools.stopping import end_on_signals
 
 
@@ -95,6 +95,7 @@ def train(args: argparse.Namespace) -> None:
             raise ValueError(f"--seed must be at least 0, got {args.seed}")
         if args.threads:
             hcrot.set_num_threads(args.threads)
+        rehearse(args.output)  # what would fail after training fails now
         images, labels = images[: args.images], labels[: args.images]
         rng = np.random.default_rng(args.seed)
         model = hcrot.DigitClassifier(image_size=images.shape[2], generator=rng)
@@ -106,7 +107,7 @@ def train(args: argparse.Namespace) -> None:
             unfinished.write_text(json.dumps({**vars(args), **found}, indent=2, default=str) + "\n", encoding="utf-8")
         lines = args.output / "metrics.jsonl"
         lines.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))
 
     batches = Batches(images, labels, batch_size=args.batch_size, generator=rng)

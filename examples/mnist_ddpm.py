@@ -30,7 +30,7 @@ from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_m
 from hcrot.files.json_and_arrays import replacing
 from hcrot.files.lock import run_lock
 from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
-from hcrot.tools.plotting import image_grid, image_strip, plot_loss, save_gif
+from hcrot.tools.plotting import image_grid, image_strip, plot_loss, rehearse, save_gif
 from hcrot.tools.stopping import end_on_signals, stop_request
 from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
 from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, SEED, parse_arguments
@@ -59,6 +59,7 @@ def main() -> None:
                 options, images, labels = options_and_data(arguments, given, folder)
                 size = images.shape[2]
             judge = load_judge(arguments.evaluate, size, options) if arguments.evaluate else None
+            rehearse(folder)  # what would fail after training fails now
 
         if not arguments.sample_only:
             train(images, labels, options, folder, arguments.resume)
@@ -194,8 +195,9 @@ def draw_samples(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, optio
     save_gif(list(frames[shown, ::10]), folder / "denoising.gif", columns=5)
 
 
-def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[hcrot.DigitClassifier, np.ndarray]:
-    """A classifier that examples/mnist_cnn.py has trained, and up to 2,000 real images that it was not trained on."""
+def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[hcrot.DigitClassifier, np.ndarray, float]:
+    """A classifier that examples/mnist_cnn.py has trained, what it sees in up to 1,000 real images that it was not trained on, and how
+    far these are from as many others."""
     advice = f"python examples/mnist_cnn.py --dataset {options.dataset} --image-size {size}"
     try:
         classifier = hcrot.DigitClassifier.from_pretrained(checkpoint)
@@ -205,8 +207,11 @@ def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[hcrot.Di
         reads = classifier.config["image_size"]
         raise ValueError(f"--evaluate: {checkpoint} reads images of {reads}x{reads}, these are {size}x{size}; to train one: {advice}")
     if options.dataset == "digits":
-        return classifier, prepare_images(load_digits()[0][::5], DIGITS_MAX, size)
-    return classifier, prepare_images(load_mnist("test", options.data_dir)[0][:2000], size=size)
+        real = prepare_images(load_digits()[0][::5], DIGITS_MAX, size)
+    else:
+        real = prepare_images(load_mnist("test", options.data_dir)[0][:2000], size=size)
+    some, others = np.array_split(classifier.read(real)[1], 2)
+    return classifier, some, frechet_distance(others, some)
 
 
 def evaluate(
@@ -214,25 +219,25 @@ def evaluate(
     scheduler: hcrot.DDPMScheduler,
     classifier: hcrot.DigitClassifier,
     real: np.ndarray,
+    least: float,
     options: Namespace,
     folder: Path,
 ) -> None:
     """evaluation.json: how many of 1,000 samples the classifier takes for the digit asked for, and how far they are from real images,
-    beside how far those are from as many others."""
+    beside how far those are from as many others, which is the least to expect."""
     rng, labels = np.random.default_rng([options.seed, 3]), np.arange(1000) % 10
     images = np.concatenate([list(sample(model, scheduler, hundred, rng))[-1] for hundred in np.split(labels, 10)])
     logits, features = classifier.read(images)
-    some, others = np.array_split(classifier.read(real)[1], 2)
     figures = {
         "label_agreement": accuracy(logits, labels),
         "by_digit": accuracy_by_class(logits, labels).tolist(),
-        "frechet_distance": frechet_distance(features[: len(some)], some),
-        "frechet_distance_of_real_images": frechet_distance(others, some),
+        "frechet_distance": frechet_distance(features[: len(real)], real),
+        "frechet_distance_of_real_images": least,
         "inference_steps": options.inference_steps,
     }
     with replacing(folder / "evaluation.json") as unfinished:
         unfinished.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    distance, least = figures["frechet_distance"], figures["frechet_distance_of_real_images"]
+    distance = figures["frechet_distance"]
     print(f"Label agreement {figures['label_agreement']:.1%}, Fréchet distance {distance:.1f} (real from real images: {least:.1f})")
 
 
@@ -309,15 +314,24 @@ def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[hcrot.UNet2
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The lines of metrics.jsonl; one that a crash has cut short is left out."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    """The lines of metrics.jsonl; one that a crash has cut short is left out. None, if somebody has removed the file."""
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        metrics = [json.loads(line) for line in lines if line.endswith("}")]
+        if not all(isinstance(numbers, dict) and {"step", "loss"} <= numbers.keys() for numbers in metrics):
+            raise ValueError("expected a step and a loss in each line")
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return metrics
 
 
 def open_metrics(folder: Path, step: int) -> TextIO:
     """metrics.jsonl, to be added to; what it says about steps after this one, which will be done again, is taken out."""
     path = folder / "metrics.jsonl"
-    kept = [numbers for numbers in read_metrics(folder) if numbers["step"] <= step] if path.exists() else []
+    kept = [numbers for numbers in read_metrics(folder) if numbers["step"] <= step]
     with replacing(path) as unfinished:
         unfinished.write_text("".join(json.dumps(numbers) + "\n" for numbers in kept), encoding="utf-8")
     return open(path, "a", encoding="utf-8", buffering=1)  # line by line
@@ -350,7 +364,7 @@ def refusing_bad_input() -> Iterator[None]:
     """What cannot be done ends in one sentence and exit status 2."""
     try:
         yield
-    except (ValueError, TypeError, NotImplementedError, OSError) as error:
+    except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(2)
 

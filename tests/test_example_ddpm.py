@@ -425,6 +425,24 @@ def test_resuming_from_a_broken_run(script, capsys):
         assert "config.json" in refusal(script, capsys, "--resume")
 
 
+def test_metrics_that_say_nothing_clear(script, capsys):
+    script.run("--dataset", "digits", *TINY)
+    metrics = Path("runs/mnist_ddpm/metrics.jsonl")
+    for damage in ("{}", "[1, {}", "\x00}"):
+        metrics.write_text(damage + "\n")
+        assert "metrics.jsonl is damaged" in refusal(script, capsys, "--resume", "--epochs", 3)
+    metrics.unlink()
+    script.run("--resume", "--epochs", 3)
+    assert [line["step"] for line in lines("runs/mnist_ddpm")] == [7, 8, 9]
+
+
+def test_pictures_are_tried_before_training(script, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert "matplotlib" in refusal(script, capsys, "--dataset", "digits", *TINY)
+    assert "matplotlib" in refusal(script, capsys, "--sample-only", checkpoint())
+    assert os.listdir("runs/mnist_ddpm") == os.listdir("runs/mnist_ddpm_samples") == []
+
+
 def test_divergence_is_reported(script):
     with pytest.raises(SystemExit) as stop, np.errstate(all="ignore"):
         script.run("--dataset", "digits", *TINY, "--lr", 1e30, "--warmup", 0)

@@ -1,14 +1,17 @@
 """The pictures of a run: the loss, grids and strips of images, an animation.
 
 matplotlib and Pillow are imported when a picture is drawn, not with hcrot, and the user's own matplotlib (backend, style,
-open figures) is neither used nor changed. Images come as models see them: ``(N, C, H, W)`` floats in [-1, 1], C = 1 (grey)
+open figures) is neither used nor changed; MPLBACKEND may name what is not installed. Images come as models see them: ``(N, C, H, W)`` floats in [-1, 1], C = 1 (grey)
 or 3 (RGB); what lies outside, as noise does, is drawn as the nearest end. Small images are enlarged by a whole factor,
 each pixel to a square. Files are written beside their target and renamed; missing folders are made.
 """
 
 import os
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +28,24 @@ PAGE = 0x1C  # grey of the page around images: a little lighter than paper in th
 INK = "#e8e8e8"
 GAP = 4  # pixels between images
 COARSENESS = 8  # of the greys in an animation: noise in all 256 would make the file larger and look the same
+
+
+def rehearse(folder: str | os.PathLike) -> None:
+    """Draw a small picture of each kind into the folder and remove it, so that what would fail after hours of training fails before.
+
+    Args:
+        folder: exists; the one that the pictures of the run will be written to.
+
+    Raises:
+        ImportError: matplotlib or Pillow is missing.
+        OSError: the folder cannot be written.
+    """
+    images = np.zeros((1, 1, 2, 2))
+    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=folder) as place:
+        plot_loss([1, 2], [2.0, 1.0], Path(place) / "loss.png", title="loss", evaluations={"errors, %": ([1, 2], [2.0, 1.0])})
+        image_grid(images, Path(place) / "grid.png", columns=1, row_labels=["0"])
+        image_strip(images, ["0 → 1"], Path(place) / "strip.png", title="title")
+        save_gif([images, images], Path(place) / "animation.gif", columns=1)
 
 
 def plot_loss(
@@ -50,6 +71,7 @@ def plot_loss(
         ValueError: no losses, or not as many as steps.
         OSError: the file cannot be written.
     """
+    _import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
@@ -219,9 +241,26 @@ def save_gif(
 
 def _default_style() -> AbstractContextManager[None]:
     """matplotlib's own style for a while, whatever the user's is; without the backend, which is not part of a style."""
+    _import_matplotlib()
     from matplotlib.style import context
 
     return context("default")
+
+
+def _import_matplotlib() -> None:
+    """Import it without MPLBACKEND, which names what shall show figures in windows, and which may be inherited from a notebook whose
+    package is not installed here: then matplotlib refuses to be imported. Afterwards the user's choice stands, if it is possible."""
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
 
 
 def _sheet(owner: str, images: np.ndarray, columns: int, pixels: int) -> np.ndarray:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from hcrot.tools import plotting
-from hcrot.tools.plotting import GAP, PAGE, image_grid, image_strip, moving_average, plot_loss, save_gif
+from hcrot.tools.plotting import GAP, PAGE, image_grid, image_strip, moving_average, plot_loss, rehearse, save_gif
+from support.processes import run
 
 MARGIN = 36  # for the labels of rows
 
@@ -226,3 +227,39 @@ def test_bad_input_is_named_and_nothing_written(tmp_path, call, error, message):
     with pytest.raises(error, match=message):
         call(tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("backend", "afterwards"),
+    [("module://matplotlib_inline.backend_inline", None), ("module://absent", "module://absent"), ("nonsense", None), ("svg", "svg")],
+)
+def test_a_backend_inherited_from_a_notebook(tmp_path, backend, afterwards):
+    program = f"""
+        import os, sys
+        sys.modules["matplotlib_inline"] = None  # not installed
+        from hcrot.tools.plotting import rehearse
+        rehearse({str(tmp_path)!r})
+        import matplotlib
+        assert os.environ["MPLBACKEND"] == {backend!r}
+        if {afterwards!r}:
+            assert matplotlib.rcParams["backend"] == {afterwards!r}
+        assert "matplotlib.pyplot" not in sys.modules
+    """
+    process = run(program, MPLBACKEND=backend)
+    assert process.returncode == 0, process.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_rehearsal_finds_what_would_fail(tmp_path, monkeypatch):
+    rehearse(tmp_path)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(OSError, match="nowhere"):
+        rehearse(tmp_path / "nowhere")
+    for name in ("matplotlib", "PIL"):
+        with monkeypatch.context() as patch:
+            for module in [module for module in sys.modules if module.split(".")[0] == name]:
+                patch.setitem(sys.modules, module, None)
+            patch.setitem(sys.modules, name, None)
+            with pytest.raises(ImportError, match=name):
+                rehearse(tmp_path)
+        assert os.listdir(tmp_path) == []
