@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from tqdm import tqdm
 import hcrot
 from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
 from hcrot.files.json_and_arrays import replacing
+from hcrot.files.lock import run_lock
 from hcrot.tools.metrics import accuracy
 from hcrot.tools.plotting import image_strip, plot_loss
+from hcrot.tools.stopping import end_on_signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -73,8 +76,18 @@ def load(args: argparse.Namespace) -> tuple[str, np.ndarray, np.ndarray, np.ndar
 
 def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
+    with ExitStack() as held:
+        try:
+            args.output.mkdir(parents=True, exist_ok=True)
+            held.enter_context(run_lock(args.output))
+        except OSError as error:
+            parser.error(str(error))
+        train(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train and test, epoch after epoch; leave the classifier, the metrics and the pictures in ``args.output``."""
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
         dataset, images, labels, test_images, test_labels = load(args)
         if args.images and args.images > len(images):
             raise ValueError(f"--images {args.images} is more than the {len(images)} that there are to train on")
@@ -91,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         found |= {"epochs": epochs, "threads": hcrot.get_num_threads()}
         with replacing(args.output / "config.json") as unfinished:
             unfinished.write_text(json.dumps({**vars(args), **found}, indent=2, default=str) + "\n", encoding="utf-8")
+        lines = args.output / "metrics.jsonl"
+        lines.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
@@ -101,7 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{name}, {model.num_parameters():,} parameters, {hcrot.get_num_threads()} threads")
 
     losses, accuracies, seconds = [], [], []
-    with open(args.output / "metrics.jsonl", "w", encoding="utf-8") as metrics, tqdm(total=total_steps, unit="step") as bar:
+    bar = tqdm(total=total_steps, unit="step", disable=sys.stderr is None)  # None: a program without a console
+    with open(lines, "a", encoding="utf-8", buffering=1) as metrics, bar:  # line by line
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
             for batch, batch_labels in batches:
@@ -123,8 +139,8 @@ def main(arguments: list[str] | None = None) -> None:
             accuracies.append(accuracy(logits, test_labels))
             model.save_pretrained(args.output / "checkpoint")
             metrics.write(json.dumps({"step": len(losses), "epoch": epoch, "seconds": seconds[-1], "accuracy": accuracies[-1]}) + "\n")
-            metrics.flush()
-            bar.write(f"epoch {epoch}: {seconds[-1]:.2f} s, {len(images) / seconds[-1]:,.0f} images/s, test accuracy {accuracies[-1]:.2%}")
+            with bar.external_write_mode():
+                print(f"epoch {epoch}: {seconds[-1]:.2f} s, {len(images) / seconds[-1]:,.0f} images/s, test accuracy {accuracies[-1]:.2%}")
 
     ends = [epoch * len(batches) for epoch in range(1, epochs + 1)]
     errors = [100 * (1 - share) for share in accuracies]
@@ -140,6 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     try:
         main()
     except KeyboardInterrupt:

@@ -13,12 +13,11 @@ mnist_ddpm_options.py.
 
 import json
 import math
-import signal
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import chain, repeat
 from pathlib import Path
 from typing import TextIO
@@ -29,8 +28,10 @@ from tqdm import tqdm
 import hcrot
 from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
 from hcrot.files.json_and_arrays import replacing
+from hcrot.files.lock import run_lock
 from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
 from hcrot.tools.plotting import image_grid, image_strip, plot_loss, save_gif
+from hcrot.tools.stopping import end_on_signals, stop_request
 from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
 from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, SEED, parse_arguments
 
@@ -38,30 +39,33 @@ from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, SEED, parse_arguments
 def main() -> None:
     start = time.perf_counter()
     arguments, given = parse_arguments(__doc__)
-    with refusing_bad_input():
-        if arguments.sample_only:
-            folder, checkpoint = Path(arguments.output or "runs/mnist_ddpm_samples"), Path(arguments.sample_only)
-            options = Namespace(**MNIST | given)
-            if arguments.resume:
-                raise ValueError("--sample-only does not train: it does not go with --resume")
-            if (folder / "config.json").exists():
-                raise FileExistsError(f"{folder} holds a run, whose pictures these would replace: choose another folder (--output)")
-            model, scheduler = load_for_sampling(checkpoint, options)
-            size = model.config["sample_size"]
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = Path(arguments.output or "runs/mnist_ddpm")
-            checkpoint = folder / "checkpoint"
-            options, images, labels = options_and_data(arguments, given, folder)
-            size = images.shape[2]
-        judge = load_judge(arguments.evaluate, size, options) if arguments.evaluate else None
+    with ExitStack() as held:
+        with refusing_bad_input():
+            if arguments.sample_only:
+                folder, checkpoint = Path(arguments.output or "runs/mnist_ddpm_samples"), Path(arguments.sample_only)
+                options = Namespace(**MNIST | given)
+                if arguments.resume:
+                    raise ValueError("--sample-only does not train: it does not go with --resume")
+                if (folder / "config.json").exists():
+                    raise FileExistsError(f"{folder} holds a run, whose pictures these would replace: choose another folder (--output)")
+                model, scheduler = load_for_sampling(checkpoint, options)
+                size = model.config["sample_size"]
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(run_lock(folder))
+            else:
+                folder = Path(arguments.output or "runs/mnist_ddpm")
+                checkpoint = folder / "checkpoint"
+                held.enter_context(lock_run(folder, arguments.resume))
+                options, images, labels = options_and_data(arguments, given, folder)
+                size = images.shape[2]
+            judge = load_judge(arguments.evaluate, size, options) if arguments.evaluate else None
 
-    if not arguments.sample_only:
-        train(images, labels, options, folder, arguments.resume)
-        model, scheduler = load_for_sampling(checkpoint, options)  # the moving average of the weights
-    draw_samples(model, scheduler, options, folder)
-    if judge:
-        evaluate(model, scheduler, *judge, options, folder)
+        if not arguments.sample_only:
+            train(images, labels, options, folder, arguments.resume)
+            model, scheduler = load_for_sampling(checkpoint, options)  # the moving average of the weights
+        draw_samples(model, scheduler, options, folder)
+        if judge:
+            evaluate(model, scheduler, *judge, options, folder)
     print(f"Everything is in {folder}/, {(time.perf_counter() - start) / 60:.1f} minutes after the start.")
 
 
@@ -112,8 +116,9 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
     print(f"{len(images):,} images of {height}x{width}, {model.num_parameters():,} parameters, {steps:,} steps of {batches.batch_size}")
     limit = 60 * options.minutes if options.minutes else math.inf
     stream, average = chain.from_iterable(repeat(batches)), None  # epoch after epoch
-    with metrics, collecting_ctrl_c() as ctrl_c, tqdm(total=steps, initial=step, unit="step") as bar:
-        while step < steps and seconds < limit and not ctrl_c:
+    bar = tqdm(total=steps, initial=step, unit="step", disable=sys.stderr is None)  # None: a program without a console
+    with metrics, stop_request() as stop, bar:
+        while step < steps and seconds < limit and not stop:
             start = time.perf_counter()
             clean, classes = next(stream)
             noise = rng.standard_normal(clean.shape, dtype=np.float32)
@@ -138,9 +143,11 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
                 hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
         hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
 
-    if ctrl_c:
-        print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: python {sys.argv[0]} --resume --output {folder}")
-        sys.exit(130)
+    if stop:
+        again = f"python {sys.argv[0]} --resume --output {folder}"
+        with suppress(OSError):  # the terminal may be gone
+            print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
+        sys.exit(stop.exit_code)
     draw_training(scheduler, images[np.argmax(labels == 5)], options, folder)
 
 
@@ -149,7 +156,7 @@ def sample(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, labels: np.
     size = model.config["sample_size"]
     x = rng.standard_normal((len(labels), 1, size, size), dtype=np.float32)
     yield x
-    for t in tqdm(scheduler.timesteps, desc="sampling", leave=False):
+    for t in tqdm(scheduler.timesteps, desc="sampling", leave=False, disable=sys.stderr is None):
         with model.inference():
             noise = model(x, t, labels)
         x = scheduler.step(noise, t, x, generator=rng).prev_sample
@@ -232,16 +239,23 @@ def evaluate(
 # files ----------------------------------------------------------------------------------------------------------------
 
 
+def lock_run(folder: Path, resume: bool) -> AbstractContextManager[None]:
+    """Let no other process write this run, whose folder is made if it is a new one."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output: {folder} is a file, expected a folder")
+    if resume and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no run to resume: there is no {folder / 'config.json'}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return run_lock(folder)
+
+
 def options_and_data(arguments: Namespace, given: dict, folder: Path) -> tuple[Namespace, np.ndarray, np.ndarray]:
     """The options of the run, images (N, 1, H, W) in [-1, 1] and labels (N,)."""
     if arguments.resume:
         options = saved_options(folder, given)
     elif (folder / "config.json").exists():
         raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
-    elif folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--output: {folder} is a file, expected a folder")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
         options = Namespace(**{"seed": SEED, "digits": DIGITS}.get(arguments.preset or given.get("dataset"), MNIST) | given)
     if options.threads:
         hcrot.set_num_threads(options.threads)
@@ -268,8 +282,6 @@ def load_data(options: Namespace) -> tuple[np.ndarray, np.ndarray]:
 
 def saved_options(folder: Path, given: dict) -> Namespace:
     path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run to resume: there is no {path}")
     fixed = sorted(given.keys() - CHANGEABLE)
     if fixed:
         raise ValueError(f"--resume goes on with the options of the run: {', '.join(fixed)} cannot be given anew")
@@ -334,23 +346,6 @@ def epochs_that_fit(minutes: float, model: hcrot.UNet2dModel, images: np.ndarray
 
 
 @contextmanager
-def collecting_ctrl_c() -> Iterator[list]:
-    """Ctrl-C goes into the list, so that the step in hand comes to its end; a second one does not wait."""
-    presses: list[bool] = []
-
-    def press(number: int, frame: object) -> None:
-        if presses:
-            raise KeyboardInterrupt
-        presses.append(True)
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield presses
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
 def refusing_bad_input() -> Iterator[None]:
     """What cannot be done ends in one sentence and exit status 2."""
     try:
@@ -361,6 +356,7 @@ def refusing_bad_input() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     try:
         main()
     except KeyboardInterrupt:

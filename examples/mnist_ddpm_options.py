@@ -66,7 +66,7 @@ def parse_arguments(description: str) -> tuple[Namespace, dict]:
         usage="%(prog)s [options]",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Ctrl-C saves and stops. A run is never overwritten: go on with it (--resume) or choose another --output.",
+        epilog="Ctrl-C, SIGTERM and SIGHUP save and stop. A run is never overwritten: go on with it (--resume) or choose another --output.",
     )
     run = parser.add_argument_group("what to do")
     run.add_argument("--output", metavar="FOLDER", help="default: runs/mnist_ddpm; with --sample-only runs/mnist_ddpm_samples")

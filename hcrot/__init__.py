@@ -26,6 +26,7 @@ from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D
 from hcrot.module import Identity, Module, Parameter, Sequential
+from hcrot.passes import InplaceError, detect_inplace, one_pass, set_detect_inplace
 from hcrot.pipelines.folder import load_model, save_model
 from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
@@ -38,7 +39,16 @@ from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
 from hcrot.schedulers.pndm import PNDMScheduler
 from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
 from hcrot.training.ema import EMA
-from hcrot.training.losses import cross_entropy, flow_matching_loss, l1_loss, min_snr_weights, mse_loss, p2_weights, smooth_l1_loss
+from hcrot.training.losses import (
+    cross_entropy,
+    flow_matching_loss,
+    huber_loss,
+    l1_loss,
+    min_snr_weights,
+    mse_loss,
+    p2_weights,
+    smooth_l1_loss,
+)
 from hcrot.training.lr_schedules import LRSchedule, get_scheduler
 from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
 from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
@@ -60,10 +70,10 @@ __all__ = [
     "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "DDIMInverseScheduler", "DDIMScheduler",
     "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout", "Embedding",
     "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection",
-    "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d",
-    "Mish", "Module", "PNDMScheduler", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh",
-    "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
-    "clip_grad_norm", "col2im", "cross_entropy", "flow_matching_loss", "get_num_threads", "get_scheduler", "hybrid_loss", "im2col",
-    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "p2_weights", "save_checkpoint", "save_model",
-    "set_num_threads", "smooth_l1_loss",
+    "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear",
+    "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax",
+    "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
+    "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss",
+    "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights",
+    "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

@@ -11,11 +11,12 @@ that returns zeros would pass. One random v sees an error in any entry, so an ar
 
 A slope needs a smooth f. ReLU, MaxPool and the like have kinks, and a difference taken across one is wrong by itself. Steps from 1e-3 down
 to 1e-5 are tried until one agrees, which steers clear of kinks that are not within 1e-5 of the point. At a kink itself (ReLU of exactly
-zero, MaxPool of equal numbers) there is no slope to compare with: choose other inputs.
+zero, MaxPool of equal numbers) the slopes on the two sides differ, and there is none to compare with. The check fails then and says so:
+choose other inputs.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ import numpy as np
 
 from hcrot import init
 from hcrot.module import Module
+from hcrot.passes import InplaceError, detect_inplace, one_pass
+
+__all__ = ["GradientError", "GradientLine", "GradientReport", "check_gradients"]
 
 STEPS = (1e-3, 1e-4, 1e-5)
 """Sizes of h to try in turn, in units of the checked array's root mean square (at least 0.01, or h would drown in rounding errors)."""
@@ -124,8 +128,10 @@ def check_gradients(
         the report, when everything agrees.
 
     Raises:
-        GradientError: a gradient is wrong, did not arrive, has another shape or dtype, or was assigned where it must be added; an input or
-            dout was written to; or forward gives another output each time.
+        GradientError: a gradient is wrong, did not arrive, has another shape or dtype, or was assigned where it must be added; an input, a
+            dout or an array that a layer keeps for backward was written to; the output depends on an array that is an attribute of a
+            module but no Parameter (a constant may be a read-only array, or a Parameter with ``trainable=False``); the point is a kink; or
+            forward gives another output each time.
         TypeError: ``module`` is no Module, or ``generator`` no Generator. ValueError: there is nothing to differentiate.
 
     Example:
@@ -158,6 +164,7 @@ def check_gradients(
     ]
     if all(line.verdict == "ok" for line in lines):
         trial.check_accumulation(dparameters)
+    trial.check_plain_arrays(_writeable_arrays(module))
     report = GradientReport(type(module).__name__, rtol, tuple(lines), tuple(trial.problems))
     if not report.passed:
         raise GradientError(report)
@@ -166,6 +173,19 @@ def check_gradients(
 
 def _is_floating(value: Any) -> bool:
     return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+
+
+def _plain_arrays(module: Module) -> Iterator[tuple[str, np.ndarray]]:
+    """The name and value of every floating-point array that is an attribute at or below ``module`` but no Parameter."""
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            if _is_floating(value):
+                yield f"{prefix + '.' if prefix else ''}{name} ({type(part).__name__})", value
+
+
+def _writeable_arrays(module: Module) -> set[str]:
+    """The names of those that are not read-only: asked of the module itself, since every array of a copy can be written to."""
+    return {name for name, array in _plain_arrays(module) if array.flags.writeable}
 
 
 def _size(array: np.ndarray) -> float:
@@ -193,9 +213,8 @@ class _Trial:
         self.differentiated = [(index, value) for index, value in enumerate(inputs) if _is_floating(value)]
         self.problems: list[str] = []
         self.parameter_names = list({id(parameter): name for name, parameter in module.named_parameters() if parameter.trainable}.values())
-        sources = [value for part in module.modules() for value in vars(part).values() if isinstance(value, np.random.Generator)]
-        self.rewinds = [(source.bit_generator, source.bit_generator.state) for source in sources]
-        self.outputs = self.forward()
+        self.rewinds = [(source.bit_generator, source.bit_generator.state) for _, source in module.named_generators()]
+        self.outputs = self.value()
         self.cotangents = [generator.standard_normal(y.shape) for y in self.outputs]
         self.scale = float(np.sqrt(sum(np.square(c * y).sum() for c, y in zip(self.cotangents, self.outputs, strict=True))))
 
@@ -204,39 +223,61 @@ class _Trial:
             self.problems.append(problem)
 
     def forward(self) -> list[np.ndarray]:
-        """The outputs, copied, since a module may return its very input."""
+        """The outputs, copied, since a module may return its very input. Nothing that an earlier forward kept is left."""
+        self.module.forget()
         for bits, state in self.rewinds:
             bits.state = state
-        return [y.copy() for y in _as_tuple(self.call_forward(self.module, *self.inputs))]
+        with one_pass():
+            return [y.copy() for y in _as_tuple(self.call_forward(self.module, *self.inputs))]
+
+    def value(self) -> list[np.ndarray]:
+        """The outputs of a forward that no backward follows; whatever it wrote into its inputs is undone."""
+        before = [value.copy() for _, value in self.differentiated]
+        outputs = self.forward()
+        self.module.forget()
+        self.restore([(f"input {index}", value) for index, value in self.differentiated], before)
+        return outputs
+
+    def restore(self, arrays: list[tuple[str, np.ndarray]], before: list[np.ndarray]) -> None:
+        """Give ``(name, array)`` pairs the values that they had before, and complain of those that have others now."""
+        for (name, array), old in zip(arrays, before, strict=True):
+            self.complain_if(not np.array_equal(array, old, equal_nan=True), f"{name} was written to")
+            array[...] = old
 
     def backpropagate(self) -> tuple[list[Any], list[np.ndarray]]:
         """One forward and one backward: what backward returned for each floating-point input, and a copy of each parameter's gradient."""
         douts = [c.copy() for c in self.cotangents]
-        watched = [(f"input {index}", value) for index, value in self.differentiated]
-        watched += [(f"dout {index}", dout) for index, dout in enumerate(douts)]
+        inputs = [(f"input {index}", value) for index, value in self.differentiated]
+        watched = inputs + [(f"dout {index}", dout) for index, dout in enumerate(douts)]
         before = [value.copy() for _, value in watched]
-        grads = [parameter.grad for parameter in self.module.parameters()]
+        parameters = self.module.parameters()
+        grads, earlier = [p.grad for p in parameters], [p.grad.copy() for p in parameters]
 
-        outputs = self.forward()
-        dinputs = list(_as_tuple(self.call_backward(self.module, *douts)))
+        try:
+            with detect_inplace():
+                outputs, dinputs = self.forward(), list(_as_tuple(self.call_backward(self.module, *douts)))
+        except InplaceError as error:  # once more without the guard: then the report says, too, which gradients it makes wrong
+            self.complain_if(True, str(error))
+            for array, old in zip([array for _, array in watched] + grads, before + earlier, strict=True):
+                array[...] = old
+            outputs, dinputs = self.forward(), list(_as_tuple(self.call_backward(self.module, *douts)))
 
         for y, reference in zip(outputs, self.outputs, strict=True):
             self.complain_if(y.dtype != np.float64, f"the output for float64 inputs is {y.dtype}")
             self.complain_if(
                 not np.array_equal(y, reference, equal_nan=True),
-                "two forwards differ: randomness must come from a numpy.random.Generator that is an attribute of its module",
+                "two forwards differ: forward changes something that it reads, or its randomness does not come from a "
+                "numpy.random.Generator that is an attribute of its module",
             )
-        for (name, value), old in zip(watched, before, strict=True):
-            self.complain_if(not np.array_equal(value, old, equal_nan=True), f"{name} was written to")
-            value[...] = old
-        for name, parameter, grad in zip(self.parameter_names, self.module.parameters(), grads, strict=True):
+        self.restore(watched, before)
+        for name, parameter, grad in zip(self.parameter_names, parameters, grads, strict=True):
             self.complain_if(parameter.grad is not grad, f"{name}: backward replaced the array .grad instead of adding to it in place")
         expected = len(self.differentiated)
         self.complain_if(
             0 < expected != len(dinputs), f"backward returned {len(dinputs)} gradients for {expected} floating-point inputs: pass backward="
         )
         dinputs = (dinputs + [None] * expected)[:expected]
-        return dinputs, [parameter.grad.copy() for parameter in self.module.parameters()]
+        return dinputs, [parameter.grad.copy() for parameter in parameters]
 
     def check_accumulation(self, once: list[np.ndarray]) -> None:
         """A second pass must double the gradients of parameters."""
@@ -245,18 +286,52 @@ class _Trial:
             doubled = np.abs(second - 2 * first).max(initial=0) <= 1e-9 * np.abs(first).max(initial=0)
             self.complain_if(not doubled, f"{name}: backward assigns to .grad instead of adding to it: a second pass did not double it")
 
+    def check_plain_arrays(self, suspects: set[str]) -> None:
+        """An array that changes the output but is no Parameter is learned by nobody, and no comparison above has looked at it.
+
+        Args:
+            suspects: names of the arrays to look at.
+        """
+        for name, array in _plain_arrays(self.module):
+            if name not in suspects:
+                continue
+            values = array.copy()
+            array += (_size(values) or 1) * self.generator.standard_normal(values.shape)
+            outputs = self.value()
+            array[...] = values
+            self.complain_if(
+                any(not np.array_equal(y, reference, equal_nan=True) for y, reference in zip(outputs, self.outputs, strict=True)),
+                f"{name} is a plain array that the output depends on: no gradient reaches it and no state_dict holds it. "
+                "Make it a Parameter (with trainable=False if it is a constant)",
+            )
+
     def slope(self, array: np.ndarray, direction: np.ndarray, step: float) -> float:
         """The derivative of <cotangents, outputs> along ``direction`` in ``array``, extrapolated from differences at step and step / 2."""
         values = array.copy()
         slopes = []
         for h in (step, step / 2):
             array[...] = values + h * direction
-            above = self.forward()
+            above = self.value()
             array[...] = values - h * direction
-            below = self.forward()
+            below = self.value()
             slopes.append(sum(np.vdot(c, y - z) for c, y, z in zip(self.cotangents, above, below, strict=True)) / (2 * h))
         array[...] = values
         return (4 * slopes[1] - slopes[0]) / 3
+
+    def kink(self, direction: np.ndarray, array: np.ndarray) -> str:
+        """What to say of a kink at this very point, or "". There the slopes of the two sides stay apart however small the step is."""
+        values, middle, gaps = array.copy(), self.value(), []
+        for h in (1e-4 * max(_size(array), 0.01), 1e-5 * max(_size(array), 0.01)):
+            sides = []
+            for step in (-h, h):
+                array[...] = values + step * direction
+                sides.append(sum(np.vdot(c, y - z) for c, y, z in zip(self.cotangents, self.value(), middle, strict=True)) / step)
+            gaps.append(sides[1] - sides[0])
+        array[...] = values
+        # a smooth function's gap shrinks as h does, to a tenth; that of a kink stays, and that of a jump grows
+        if abs(gaps[1]) < 0.5 * abs(gaps[0]) or abs(gaps[1]) <= 1e-5 * (abs(sides[0]) + abs(sides[1])):
+            return ""
+        return f", or there is a kink just here (slope {sides[0]:+.3g} on one side, {sides[1]:+.3g} on the other): choose other inputs"
 
     def compare(self, name: str, array: np.ndarray, gradient: Any, rtol: float, exhaustive: bool) -> GradientLine:
         """Hold ``gradient`` against slopes along one random direction, or along each axis."""
@@ -270,11 +345,13 @@ class _Trial:
             size, axes = np.abs(gradient).max(initial=0), np.eye(array.size).reshape(array.size, *array.shape)
             slopes = [self.compare_along(axis, array, gradient, size, rtol) for axis in axes]
             worst = max(range(array.size), key=lambda k: slopes[k][2])
-            (analytic, numeric, error), where = slopes[worst], f" at {tuple(map(int, np.unravel_index(worst, array.shape)))}"
+            (analytic, numeric, error), direction = slopes[worst], axes[worst]
+            where = f" at {tuple(map(int, np.unravel_index(worst, array.shape)))}"
         else:
             direction = self.generator.standard_normal(array.shape)
-            (analytic, numeric, error), where = self.compare_along(direction, array, gradient, np.linalg.norm(gradient), rtol), ""
-        verdict = "ok" if error <= rtol else "wrong" + where if gradient.any() else "no gradient arrived"
+            (analytic, numeric, error), where = self.compare_along(direction, array, gradient, float(np.linalg.norm(gradient)), rtol), ""
+        fault = "wrong" + where if gradient.any() else "no gradient arrived"
+        verdict = "ok" if error <= rtol else fault + self.kink(direction, array)
         return GradientLine(name, array.shape, analytic, numeric, error, verdict)
 
     def compare_along(

@@ -5,8 +5,12 @@ The laws, in short (each is checked for every module by ``tests/test_contract.py
 - ``forward(*inputs)`` computes the output; ``backward(dout)`` returns the gradient of the input, ``dx``.
 - Gradients of parameters are *added* to ``Parameter.grad``, never assigned.
 - What forward must remember for backward goes through :meth:`Module.save`; backward takes it with :meth:`Module.saved`, which lets go
-  of it.
-- Nobody writes into an array that was handed in or that was returned.
+  of it. A layer that is used several times in one pass keeps several times, and its backwards run in the opposite order of its forwards.
+  ``hcrot/passes.py`` says what a pass is.
+- Inference (:meth:`Module.inference`) keeps nothing, and leaves alone what an earlier forward has kept.
+- Nobody writes into an array that was handed in or that was returned. What a layer keeps of its *output* is of its own, so a caller may
+  change the output. What it keeps of its *input* is the caller's array, without a copy: the caller must not change it before backward.
+  ``hcrot.set_detect_inplace(True)`` finds who does.
 """
 
 from collections.abc import Iterator
@@ -15,50 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from hcrot.parameter import Parameter, flat
+from hcrot.passes import InplaceError, Pass, detecting_inplace, fingerprint, thread
 
-def flat(array: np.ndarray) -> np.ndarray:
-    """All of ``array``'s numbers as a 1-D view, in the order in which they lie in memory: for whatever treats each number alike.
-
-    Raises:
-        ValueError: the array has gaps, so no such view exists.
-    """
-    view = array.ravel(order="K")
-    if not np.shares_memory(view, array) and array.size:
-        raise ValueError(f"flat: array of shape {array.shape} and strides {array.strides} is not dense in memory")
-    return view
-
-
-class Parameter:
-    """An array to be learned and the gradient that backward passes add to.
-
-    Both arrays are allocated once and written in place ever after, so views, optimizers and moving averages may hold on to them. Their
-    shape is the one that PyTorch gives them; their axes may lie in memory in another order, the one in which kernels read them.
-
-    Args:
-        data: initial values, float32 or float64, dense in memory (in any order of axes); kept as it is, not copied.
-        trainable: False for a constant that is saved and loaded with the parameters, but not learned.
-
-    Attributes:
-        data: the values.
-        grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
-        trainable: the argument.
-    """
-
-    def __init__(self, data: np.ndarray, trainable: bool = True):
-        if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
-            kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
-            raise TypeError(f"Parameter: data must be a float32 or float64 array, got {kind}")
-        flat(data)
-        self.data = data
-        self.grad = np.zeros_like(data)
-        self.trainable = trainable
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    def __repr__(self) -> str:
-        return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype})"
+__all__ = ["Identity", "Module", "Parameter", "Sequential", "check_gradient", "check_term", "describe_shape", "flat"]
 
 
 NOT_MODULES = {Parameter, np.ndarray, int, float, bool, str, tuple, type(None)}
@@ -75,11 +39,21 @@ class Module:
         training: True (the default) means that a backward pass will follow: forward keeps what backward needs, and dropout drops.
     """
 
-    training = True
-    _kept: tuple | None = None
+    _training = True
+    _kept: tuple[Pass, list[tuple]] | None = None
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        return self.forward(*inputs, **options)
+        """Run :meth:`forward`. A call that comes from no other module's forward begins a new pass (see ``hcrot/passes.py``)."""
+        if thread.current_pass is not None:
+            return self.forward(*inputs, **options)
+        thread.current_pass = current = Pass()
+        try:
+            return self.forward(*inputs, **options)
+        except BaseException:
+            current.over = True
+            raise
+        finally:
+            thread.current_pass = None
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -90,22 +64,58 @@ class Module:
     # ---------------------------------------------------------------- what forward keeps for backward
 
     def save(self, *values: Any) -> None:
-        """Keep ``values`` for the backward pass; in inference keep nothing. The one place that knows the difference."""
-        self._kept = values if self.training else None
+        """Keep ``values`` for the backward pass; in inference keep nothing. The one place that knows the difference.
+
+        Args:
+            values: whatever backward will need. Arrays are kept as they are, not copied.
+        """
+        if id(self) in thread.inference or not self._training:  # "not self.training", without the cost of a property
+            return
+        current = thread.current_pass or Pass()  # a forward that was called by its name, from outside, is a pass of its own
+        kept = self._kept
+        if kept is None or kept[0] is not current:
+            if kept is not None and kept[0].waiting:
+                current.unsure = kept[0].unsure = True
+            kept = self._kept = (current, [])
+        kept[1].append((values, fingerprint(values) if detecting_inplace() else None))
 
     def saved(self) -> Any:
-        """Hand over what forward kept (a single value bare, several as a tuple) and let go of it, so memory falls as backward proceeds.
+        """Hand over what the latest forward kept (a single value bare, several as a tuple) and let go of it.
+
+        So memory falls as backward proceeds. After several forwards within one pass, each call hands over what one of them kept, the latest
+        first.
 
         Raises:
-            RuntimeError: nothing is kept: no forward came before, it ran in inference, or its backward has already been taken.
+            RuntimeError: nothing is kept: no forward came before, it ran in inference, or its backward has already been taken. Or two
+                passes are waiting for a backward, and this one could belong to either. Then nothing has been added to any gradient, and
+                the next forward begins anew.
+            InplaceError: ``set_detect_inplace`` is on, and a kept array has been written to.
         """
         if self._kept is None:
             raise RuntimeError(
                 f"{type(self).__name__}: backward needs a forward pass in training mode before it "
                 "(each forward serves one backward, and keeps what it needs by self.save)"
             )
-        values, self._kept = self._kept, None
+        current, stack = self._kept
+        current.over = True
+        if current.unsure:
+            Pass.give_up_waiting()
+            raise RuntimeError(
+                f"{type(self).__name__}: two forward passes in training mode came before this backward, which could belong to either. "
+                "Look at outputs within `with model.inference():`; call layers that share one pass within `with hcrot.one_pass():`; "
+                "or drop a forward that needs no backward with model.forget()"
+            )
+        values, sums = stack.pop()
+        if not stack:
+            self._kept = None
+        if sums is not None and sums != fingerprint(values):
+            raise InplaceError(f"{type(self).__name__}: an array that forward kept for backward was changed in between: change a copy")
         return values[0] if len(values) == 1 else values
+
+    def forget(self) -> None:
+        """Let go of all that forwards of this module and of everything below it have kept, as if they had not run."""
+        for module in self.modules():
+            module._kept = None
 
     # ---------------------------------------------------------------- the tree of modules
 
@@ -161,7 +171,7 @@ class Module:
                     check_findable(type(module).__name__, name, value)
 
     def parameters(self) -> list[Parameter]:
-        """All parameters to be learned at and below this module, in order, each once."""
+        """All parameters to be learned (``trainable`` at this time) at and below this module, in order, each once."""
         return list({id(parameter): parameter for _, parameter in self.named_parameters() if parameter.trainable}.values())
 
     def num_parameters(self) -> int:
@@ -169,14 +179,33 @@ class Module:
         return sum(parameter.data.size for parameter in self.parameters())
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero, in place."""
-        for parameter in self.parameters():
+        """Set every gradient to zero, in place; also those of parameters that are not trainable at this time."""
+        for _, parameter in self.named_parameters():
             parameter.grad.fill(0)
+
+    def named_generators(self) -> Iterator[tuple[str, np.random.Generator]]:
+        """Yield ``(name, generator)`` for every random generator that a module at or below this one holds as an attribute, in order.
+
+        Their states belong to the state of a training run: with them, dropout goes on after a restart as if there had been none. One that
+        several modules share comes several times.
+        """
+        for prefix, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, np.random.Generator):
+                    yield (f"{prefix}.{name}" if prefix else name), value
 
     # ---------------------------------------------------------------- modes
 
+    @property
+    def training(self) -> bool:
+        return self._training and id(self) not in thread.inference
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
+
     def train(self, mode: bool = True) -> "Module":
-        """Switch this module and everything below it to training (or, with ``mode=False``, to inference)."""
+        """Switch this module and everything below it to training (or, with ``mode=False``, to inference), for all threads."""
         for module in self.modules():
             module.training = mode
         return self
@@ -187,16 +216,22 @@ class Module:
 
     @contextmanager
     def inference(self) -> Iterator["Module"]:
-        """Within the ``with`` block nothing is kept and nothing is dropped; each module's mode is restored on exit, exceptions included."""
-        modules = self.modules()
-        before = [module.training for module in modules]
-        for module in modules:
-            module.training = False
+        """Within the ``with`` block, nothing is kept and nothing is dropped, in this thread.
+
+        What an earlier forward kept stays, so its backward may come later, as with PyTorch's ``no_grad``. Blocks may be nested, left by an
+        exception, and used by several threads with one model at the same time.
+        """
+        modules, blocks = self.modules(), thread.inference
+        for key in map(id, modules):
+            blocks[key] = blocks.get(key, 0) + 1
         try:
             yield self
         finally:
-            for module, mode in zip(modules, before, strict=True):
-                module.training = mode
+            for key in map(id, modules):
+                if blocks[key] == 1:
+                    del blocks[key]
+                else:
+                    blocks[key] -= 1
 
     def astype(self, dtype: np.dtype | type) -> "Module":
         """Turn every parameter, and its gradient, into ``dtype``. Makes new arrays: do it before building an optimizer or an average.

@@ -4,9 +4,10 @@ import importlib
 import importlib.util
 import json
 import os
-import signal
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.pipelines.folder import load_model
 from hcrot.schedulers import DDPMScheduler
+
+if os.name != "nt":
+    import fcntl
+    import pty
+    import termios
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "mnist_ddpm.py"
 SMALL = ["--images", "40", "--channels", "4", "8", "--groups", "2", "--batch-size", "16", "--save-every", "2", "--inference-steps", "3"]
@@ -209,7 +215,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-@pytest.mark.parametrize(("name", "code", "steps"), [("SIGINT", 130, 4), ("SIGKILL", -9, 2)])
+@pytest.mark.parametrize(("name", "code", "steps"), [("SIGINT", 130, 4), ("SIGTERM", 143, 4), ("SIGKILL", -9, 2)])
 def test_stopped_and_resumed_bit_for_bit(script, tmp_path, name, code, steps):
     options = ["--dataset", "digits", *TINY]
     script.run(*options, "--output", "unbroken")
@@ -224,7 +230,8 @@ def test_stopped_and_resumed_bit_for_bit(script, tmp_path, name, code, steps):
     assert "Traceback" not in process.stderr
     assert len(lines("stopped")) == 4  # after a kill these are more than the checkpoint knows of
     assert json.loads(Path("stopped/checkpoint/training_state.json").read_text())["progress"][0] == steps
-    if name == "SIGINT":
+    assert Path("stopped/.lock").exists() == (name == "SIGKILL")
+    if name != "SIGKILL":
         assert "Stopped and saved after step 4 of 6" in process.stdout and "--resume --output stopped" in process.stdout
 
     with open("stopped/metrics.jsonl", "a") as file:
@@ -234,13 +241,88 @@ def test_stopped_and_resumed_bit_for_bit(script, tmp_path, name, code, steps):
     assert result("stopped") == result("unbroken")
 
 
-def test_a_second_ctrl_c_does_not_wait(script):
-    with script.collecting_ctrl_c() as presses:
-        signal.raise_signal(signal.SIGINT)
-        assert presses
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_the_terminal_is_closed(tmp_path):
+    """Writing to it fails from then on, and SIGHUP comes: the run is saved all the same."""
+    arguments = [str(SCRIPT), "--dataset", "digits", *SMALL, "--epochs", "100000", "--output", str(tmp_path / "run")]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["PYTHONPATH"] = str(SCRIPT.parents[1])
+        os.execv(sys.executable, [sys.executable, *arguments])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # else there is no bar
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists() or not metrics.stat().st_size:
+        assert os.read(terminal, 1000)  # the bar
+    os.close(terminal)
+    deadline = time.monotonic() + 60
+    while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert ended[0] == child, "it goes on"
+    assert os.waitstatus_to_exitcode(ended[1]) == 129
+    steps = [line["step"] for line in lines(tmp_path / "run")]
+    assert json.loads((tmp_path / "run/checkpoint/training_state.json").read_text())["progress"][0] == steps[-1] > 0
+
+
+def test_without_a_console(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stderr", None)  # as in a windowed program
+    monkeypatch.setattr(sys, "stdout", None)
+    script.run("--dataset", "digits", *TINY)
+    assert sorted(os.listdir("runs/mnist_ddpm")) == FILES
+
+
+WAITING = """
+import os, runpy, sys
+import hcrot
+
+def wait(*arguments, **named):
+    print("training", flush=True)
+    sys.stdin.read()
+    return before(*arguments, **named)
+
+before, hcrot.mse_loss = hcrot.mse_loss, wait
+sys.argv = {arguments!r}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as when it is run
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def waiting(arguments, **streams):
+    """The script in a process of its own, which waits in its first step until its stdin ends."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", WAITING.format(arguments=arguments)]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **streams)
+
+
+def test_a_second_process_is_refused(script, capsys, tmp_path):
+    """A run that is being trained is neither begun nor resumed by another process, until that one has ended."""
+    options = ["--dataset", "digits", *TINY]
+    with waiting([str(SCRIPT), *options, "--output", "run"]) as process:
+        while process.stdout.readline() != "training\n":
+            assert process.poll() is None
+        files = sorted(os.listdir("run"))
+        for started in (options, ["--resume"]):
+            message = refusal(script, capsys, *started, "--output", "run")
+            assert f"another process (pid {process.pid}) is writing this run: run" in message
+        assert sorted(os.listdir("run")) == files
+        process.kill()
+    script.run("--resume", "--output", "run")  # the lock has ended with its process
+    assert sorted(os.listdir("run")) == FILES
+    assert [line["step"] for line in lines("run")] == list(range(1, STEPS + 1))
+
+
+def test_two_that_resume_at_once(script, tmp_path):
+    script.run("--dataset", "digits", *TINY, "--output", "run")
+    arguments = [str(SCRIPT), "--resume", "--output", "run", "--epochs", "3"]
+    both = [waiting(arguments, stderr=subprocess.PIPE) for _ in range(2)]
+    while all(process.poll() is None for process in both):
+        time.sleep(0.05)
+    refused, other = sorted(both, key=lambda process: process.poll() is None)
+    message = refused.communicate()[1]
+    assert refused.returncode == 2
+    assert message == f"mnist_ddpm.py: another process (pid {other.pid}) is writing this run: run\n"
+    other.communicate(timeout=120)
+    assert other.returncode == 0
+    assert [line["step"] for line in lines("run")] == list(range(1, 10))
 
 
 def test_resumed_for_longer(script, capsys):

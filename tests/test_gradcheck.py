@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
+from hcrot.layers.activation import ReLU, SiLU
 from hcrot.layers.linear import Linear
 from hcrot.module import Identity, Module, Parameter, Sequential
 from support.gradcheck import Affine, failure, verdicts
@@ -140,7 +141,7 @@ def test_writing_into_an_input_fails(x):
 
 class WritesKeptInput(Affine):
     def backward(self, dout):
-        x = self._kept[0]
+        x = self._kept[1][-1][0][0]
         dx = super().backward(dout)
         x *= 2
         return dx
@@ -324,3 +325,66 @@ def test_tied_weights_are_checked_once():
     second.weight = first.weight
     report = check_gradients(Sequential(first, second), np.random.default_rng(0).standard_normal((2, 3)))
     assert len(report.lines) == 2
+
+
+class Masked(Affine):
+    """``(x W^T + b) mask``: a weight and a mask which are plain arrays."""
+
+    def __init__(self, writeable):
+        super().__init__()
+        self.mask = np.array([1.0, 0.5, 0.25, 2.0])
+        self.mask.flags.writeable = writeable
+
+    def forward(self, x):
+        return super().forward(x) * self.mask
+
+    def backward(self, dout):
+        return super().backward(dout * self.mask)
+
+
+def test_a_weight_that_is_no_parameter_is_reported(x):
+    """It was passed as "all agree"."""
+    report = failure(Sequential(Affine(3, 3), Masked(True)), x)
+    assert [problem.split(":")[0] for problem in report.problems] == ["1.mask (Masked) is a plain array that the output depends on"]
+    assert set(verdicts(report).values()) == {"ok"}
+
+
+def test_a_read_only_array_is_a_constant(x):
+    module = Masked(False)
+    assert check_gradients(module, x).passed
+    assert not module.mask.flags.writeable
+
+
+def test_a_kink_is_told_from_a_wrong_gradient(x):
+    at_zero = np.where(np.arange(x.size).reshape(x.shape) == 1, 0, x)
+    assert check_gradients(ReLU(), x).passed
+    assert verdicts(failure(ReLU(), at_zero))["input 0"].startswith("wrong, or there is a kink just here (slope ")
+    assert verdicts(failure(ReLU(), at_zero, exhaustive=True))["input 0"].startswith("wrong at (0, 1), or there is a kink just here")
+
+
+class ChangesWhatIsKept(Module):
+    """``silu(x W^T + b)``, then a write into what SiLU keeps."""
+
+    def __init__(self):
+        self.linear, self.act = Affine(), SiLU()
+
+    def forward(self, x):
+        h = self.linear(x)
+        y = self.act(h)
+        h += 1
+        return y
+
+    def backward(self, dout):
+        return self.linear.backward(self.act.backward(dout))
+
+
+def test_a_forward_that_changes_what_a_layer_keeps_is_named(x):
+    report = failure(ChangesWhatIsKept(), x)
+    assert report.problems == ("SiLU: an array that forward kept for backward was changed in between: change a copy",)
+    assert verdicts(report)["input 0"] == "wrong"
+
+
+def test_a_forward_that_writes_into_its_input_is_not_called_random(x):
+    problems = failure(WritesInput(), x).problems
+    assert "input 0 was written to" in problems
+    assert not any("two forwards differ" in problem for problem in problems)

@@ -1,5 +1,8 @@
 """Parameter, and flat, the view of its numbers in the order of memory."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -57,6 +60,37 @@ def test_a_parameter_keeps_its_array_and_starts_without_gradient(rng):
 def test_a_parameter_is_a_float_array(data, got):
     with pytest.raises(TypeError, match=f"Parameter: data must be a float32 or float64 array, got {got}"):
         Parameter(data)
+
+
+def test_unknown_attributes_are_refused_and_requires_grad_tells_the_name():
+    parameter = Parameter(np.zeros(3))
+    with pytest.raises(AttributeError, match="set parameter.trainable = False instead"):
+        parameter.requires_grad = False
+    with pytest.raises(AttributeError, match="set parameter.trainable = False to freeze it"):
+        _ = parameter.requires_grad
+    assert not hasattr(parameter, "requires_grad")
+    with pytest.raises(AttributeError, match="learning_rate"):
+        parameter.learning_rate = 0.1
+    parameter.trainable = False
+    assert repr(parameter) == "Parameter(shape=(3,), dtype=float64, trainable=False)"
+
+
+def test_copies_and_pickles(rng):
+    parameter = Parameter(np.asfortranarray(rng.standard_normal((3, 4))), trainable=False)
+    parameter.grad[...] = 2
+    for twin in (copy.copy(parameter), copy.deepcopy(parameter), pickle.loads(pickle.dumps(parameter))):
+        np.testing.assert_array_equal(twin.data, parameter.data)
+        assert (twin.grad == 2).all()
+        assert twin.trainable is False
+
+
+def test_freezing_after_the_gradient_came_leaves_no_old_gradient():
+    layer = Linear(2, 3)
+    layer.backward(layer(np.ones((1, 2), np.float32)))
+    layer.weight.trainable = False
+    assert layer.parameters() == [layer.bias]
+    layer.zero_grad()
+    assert not layer.weight.grad.any()
 
 
 def test_a_constant_is_saved_and_cast_but_not_learned(rng):

@@ -2,6 +2,7 @@
 
 import http.client
 import queue
+import sys
 import threading
 import urllib.request
 from typing import BinaryIO
@@ -23,7 +24,7 @@ def fetch(url: str, name: str) -> bytes:
             length = response.headers.get("Content-Length")
             total = int(length) if length and length.isdigit() else None
             parts = []
-            with tqdm(total=total, desc=name, unit="B", unit_scale=True) as bar:
+            with tqdm(total=total, desc=name, unit="B", unit_scale=True, disable=sys.stderr is None) as bar:
                 while part := response.read(1 << 16):
                     parts.append(part)
                     bar.update(len(part))

@@ -8,19 +8,22 @@
 
 The weights in the second file are the ones to sample from: the moving average, if the run keeps one. A folder takes the place of an
 earlier one in one move (:mod:`hcrot.files.json_and_arrays`), so there is always one checkpoint, with all its files of one and the same
-step.
+step, even while several processes save into one folder. The last two files carry the same digest of the state in both, ``save_id``: if
+something else (a copy broken off, files of two runs put together by hand) has mixed two checkpoints, loading says so.
 """
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from hcrot.files.json_and_arrays import find_folder, plain, read_arrays, read_json, replacing_folder, write_arrays
+from hcrot.files.json_and_arrays import plain, read_arrays_and_metadata, read_folder, read_json, replacing_folder, write_arrays
 from hcrot.files.pretrained import MODEL_FILES, SCHEDULER_NAME, Pretrained, write_model
 from hcrot.module import Module
 
@@ -73,7 +76,8 @@ def save_checkpoint(
     others = [SCHEDULER_NAME] * bool(scheduler) + [STATE_NAME, ARRAYS_NAME] * (state is not None)
     if state is not None:
         values, arrays = _split(_states(_parts(model, ema, state)))
-        text = json.dumps({"progress": progress, "state": values}, default=plain)
+        save_id = _digest(json.dumps(values, default=plain), arrays)
+        text = json.dumps({"save_id": save_id, "progress": progress, "state": values}, default=plain)
 
     with replacing_folder("save_checkpoint", folder, "|".join([MODEL_FILES, *map(re.escape, others)])) as new:
         with ema.swapped_in() if ema else nullcontext():
@@ -82,7 +86,7 @@ def save_checkpoint(
             scheduler.save_pretrained(new)
         if state is not None:
             (new / STATE_NAME).write_text(text + "\n", encoding="utf-8", newline="\n")
-            write_arrays(new / ARRAYS_NAME, arrays)
+            write_arrays(new / ARRAYS_NAME, arrays, ("save_id", save_id))
 
 
 def load_checkpoint(
@@ -100,10 +104,9 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: no such folder, or one of its files is missing.
-        ValueError: a damaged file, or a state of other objects than these; the message names it.
+        ValueError: a damaged file, files of two different saves, or a state of other objects than these; the message names it.
     """
-    folder = find_folder("load_checkpoint", folder)
-    content, arrays = read_json(folder / STATE_NAME), read_arrays(folder / ARRAYS_NAME)
+    folder, content, arrays = read_folder("load_checkpoint", folder, _read_state)
     values = content.get("state")
     if "progress" not in content or not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
         raise ValueError(f"{folder / STATE_NAME} holds no training state, expected the keys progress and state")
@@ -120,6 +123,23 @@ def load_checkpoint(
             _restore(part, before[restored])
         raise ValueError(f"load_checkpoint: {folder} does not fit this run's {name}: {error}") from error
     return content["progress"]
+
+
+def _read_state(folder: Path) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]]:
+    content, (arrays, metadata) = read_json(folder / STATE_NAME), read_arrays_and_metadata(folder / ARRAYS_NAME)
+    ids = content.get("save_id"), metadata.get("save_id")  # earlier versions wrote none
+    if ids[0] != ids[1]:
+        both = f"{STATE_NAME} and {ARRAYS_NAME} in {folder}"
+        raise ValueError(f"load_checkpoint: {both} are of two different saves (save_id {ids[0]!r:.40} and {ids[1]!r:.40})")
+    return folder, content, arrays
+
+
+def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------- states

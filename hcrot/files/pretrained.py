@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hcrot import init
-from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, find_folder, read_arrays, read_json, replacing_folder, write_arrays, write_json
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_arrays, read_folder, read_json, replacing_folder, write_arrays, write_json
 from hcrot.module import Module
 
 CONFIG_NAME = "config.json"
@@ -84,14 +84,16 @@ class Pretrained(Module):
             NotImplementedError: the network uses what hcrot does not have.
         """
         owner, generator = f"{cls.__name__}.from_pretrained", init.default_generator(generator)
-        folder = find_folder(owner, folder)
-        if subfolder is None and (folder / PIPELINE_NAME).is_file() and (folder / "unet").is_dir():
-            subfolder = "unet"
-        path = folder / (subfolder or "") / CONFIG_NAME
-        config = read_json(path)
-        if config.get("_class_name", cls.class_name) != cls.class_name:
-            raise ValueError(f"{owner}: {path} describes a {config['_class_name']!r:.60}, expected a {cls.class_name}")
-        source, weights = read_weights(path.parent)
+
+        def read(place: Path) -> tuple[Path, dict[str, Any], Path, dict[str, np.ndarray]]:
+            unet = subfolder is None and (place / PIPELINE_NAME).is_file() and (place / "unet").is_dir()
+            path = place / ("unet" if unet else subfolder or "") / CONFIG_NAME
+            config = read_json(path)
+            if config.get("_class_name", cls.class_name) != cls.class_name:
+                raise ValueError(f"{owner}: {path} describes a {config['_class_name']!r:.60}, expected a {cls.class_name}")
+            return path, config, *read_weights(path.parent)
+
+        path, config, source, weights = read_folder(owner, folder, read)
         numbers = sum(array.size for array in weights.values())
         blank = Blank(2 * numbers)  # so that where something is missing, load_state_dict can say what
         try:

@@ -1,0 +1,13 @@
+"""The fast loops: what layers compute, compiled by Numba and shared by all threads.
+
+Each kernel stands beside a plain-NumPy function of the same signature, ``<name>_reference``, which says the same slowly and is tested
+against it. Begin with ``im2col.py``, then ``conv.py``; ``winograd.py`` derives the fast 3x3 convolution. ``jit.py`` has the decorators that
+compile kernels and share their work; ``launch.py``, ``cache.py`` and ``machine.py`` are what it is built from. With ``NUMBA_DISABLE_JIT=1``
+all kernels run as plain Python, to be stepped through.
+"""
+
+from hcrot.kernels import ahead, jit
+
+__all__: list[str] = []
+
+jit.before_compiling.append(ahead.start)

@@ -71,15 +71,33 @@ def exp_reference(x: np.ndarray) -> np.ndarray:
     return np.exp(x)
 
 
+SILU_FLAT = np.float32(710)
+"""Where |x| is larger, e^-x is infinite or 0 in float64 too: held to this range, x = +-inf never meets a factor of 0. Of float32, for which
+89 would do, so that it takes either type of x."""
+
+
+@jit
+def silu_of(x):
+    """``x / (1 + e^-x)`` of one number, for use inside kernels."""
+    return max(x, -SILU_FLAT) / (ONE + exp(-x))
+
+
+@jit
+def silu_backward_of(x, dy):
+    """``dy s (1 + x (1 - s))`` with ``s = 1 / (1 + e^-x)``, of one number, for use inside kernels."""
+    x = min(max(x, -SILU_FLAT), SILU_FLAT)
+    s = ONE / (ONE + exp(-x))
+    return dy * s * (ONE + x * (ONE - s))
+
+
 @parallel_jit
 def _silu(x, y, share, num_shares):
     if launched(share, num_shares):
         return
     first, last = share_bounds(x.size, share, num_shares)
     xs, ys = x[first:last], y[first:last]
-    one = xs.dtype.type(1)
     for k in range(xs.size):
-        ys[k] = xs[k] / (one + exp(-xs[k]))
+        ys[k] = silu_of(xs[k])
 
 
 @parallel_jit
@@ -88,14 +106,12 @@ def _silu_gradient(x, dout, dx, share, num_shares):
         return
     first, last = share_bounds(x.size, share, num_shares)
     xs, douts, dxs = x[first:last], dout[first:last], dx[first:last]
-    one = xs.dtype.type(1)
     for k in range(xs.size):
-        s = one / (one + exp(-xs[k]))
-        dxs[k] = douts[k] * s * (one + xs[k] * (one - s))
+        dxs[k] = silu_backward_of(xs[k], douts[k])
 
 
 def silu(x: np.ndarray) -> np.ndarray:
-    """``y = x s`` with ``s = 1 / (1 + e^-x)``, each number for itself, in one pass.
+    """``y = x s`` with ``s = 1 / (1 + e^-x)``, each number for itself, in one pass; at -infinity the limit, 0.
 
     Args:
         x: float32 or float64, any shape and memory order.
@@ -110,7 +126,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 def silu_reference(x: np.ndarray) -> np.ndarray:
     """:func:`silu` in plain NumPy."""
-    return x * scipy.special.expit(x)
+    return np.maximum(x, -SILU_FLAT) * scipy.special.expit(x)
 
 
 def silu_gradient(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
@@ -129,6 +145,7 @@ def silu_gradient(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
 
 def silu_gradient_reference(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
     """:func:`silu_gradient` in plain NumPy."""
+    x = np.clip(x, -SILU_FLAT, SILU_FLAT)
     s = scipy.special.expit(x)
     return dout * s * (1 + x * (1 - s))
 

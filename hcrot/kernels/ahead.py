@@ -12,10 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from hcrot.kernels import jit
+
+__all__ = ["compile_backward", "start"]
+
 
 def start() -> None:
-    """Start that process and go on; it ends by itself. Where Python is part of another program there is nothing to start it with."""
-    if getattr(sys, "frozen", False) or "python" not in Path(sys.executable or "").name.lower():
+    """Start that process and go on; it ends by itself. With one thread it would take turns with this process. Where Python is part of
+    another program there is nothing to start it with."""
+    if jit.get_num_threads() == 1 or getattr(sys, "frozen", False) or "python" not in Path(sys.executable or "").name.lower():
         return
     program = f"import sys; sys.path[:] = {sys.path!r}; from hcrot.kernels import ahead; ahead.compile_backward()"
     nowhere = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -24,7 +29,6 @@ def start() -> None:
 
 def compile_backward() -> None:
     """Call each kernel of a training step's second half once, with small float32 arrays."""
-    from hcrot.kernels import jit
     from hcrot.kernels.activation import silu_gradient
     from hcrot.kernels.attention import attention_backward
     from hcrot.kernels.channels import pixel_sums, plus, split
@@ -34,7 +38,7 @@ def compile_backward() -> None:
     from hcrot.kernels.optim import Arrays, adam, square_sum
     from hcrot.kernels.resample import nearest_gradient
 
-    jit.is_ahead = True
+    jit.before_compiling.clear()  # this is that process
     images, vector = np.ones((1, 4, 4, 4), np.float32), np.ones(4, np.float32)
     weight, tokens = np.ones((4, 4, 3, 3), np.float32), np.ones((1, 4, 4), np.float32)
     arrays = Arrays([vector])

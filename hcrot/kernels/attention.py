@@ -18,6 +18,10 @@ Why it is fast:
 - they are kept transposed, (key, query): then every step of the softmax, its maxima and sums too, runs along memory in vector lanes, and
   the products are of the forms that BLAS is best at;
 - a row of 49 queries (7x7 pixels) is short, so loops run over strips of several rows, as those of ``kernels/norm.py`` do.
+
+Why it is right for scores of every size: where they are large (10^5 and more in float32), l is rounded by as much as it differs from the
+largest score, and exp(S - l) would not add up to 1. Forward does without l, backward divides by what they add up to. A row with a score of
+infinity or NaN, or -infinity alone, is NaN, as in PyTorch.
 """
 
 import math
@@ -86,17 +90,19 @@ def exponentiate(scores, shift, sums):
 
 
 @jit
-def exponentiate_and_weigh(scores, shift, weights, sums):
-    """``p = exp(s - shift)``, in place of the scores; ``sums += p weights``."""
+def exponentiate_and_weigh(scores, shift, weights, sums, weighted):
+    """``p = exp(s - shift)``, in place of the scores; ``sums += p``, ``weighted += p weights``."""
     for k in range(scores.size):
         scores[k] = exp(scores[k] - shift[k])
-        sums[k] += scores[k] * weights[k]
+        sums[k] += scores[k]
+        weighted[k] += scores[k] * weights[k]
 
 
 @jit
-def score_gradient(probs, means, dprobs):
-    """``dS = P (dP - mean)``, in place of dP."""
+def score_gradient(probs, factors, means, dprobs):
+    """``P = factor p``, in place of p, and ``dS = P (dP - mean)``, in place of dP."""
     for k in range(probs.size):
+        probs[k] *= factors[k]
         dprobs[k] = probs[k] * (dprobs[k] - means[k])
 
 
@@ -128,27 +134,33 @@ def softmax_columns(scores, strips, tops, totals):
 
 @jit
 def softmax_columns_backward(scores, dprobs, strips, logsum, totals):
-    """Replace the scores by ``P = exp(s - logsum)`` and dP by ``dS = P (dP - sum over keys of P dP)``.
+    """Replace the scores by P and dP by ``dS = P (dP - sum over keys of P dP)``, where ``p = exp(s - logsum)`` and ``P = p / sum of p``.
 
     Args:
-        scores, dprobs: (T * w,), (key, query) matrices row by row. strips: two buffers. logsum: (w,). totals: (w,), a buffer.
+        scores, dprobs: (T * w,), (key, query) matrices row by row. strips: three buffers. logsum: (w,). totals: (2, w), a buffer.
     """
-    width = totals.size
+    width = logsum.size
     strip = strip_length(strips.shape[1], width)
-    shift, sums = strips[0, :strip], strips[1, :strip]
+    shift, sums, weighted = strips[0, :strip], strips[1, :strip], strips[2, :strip]
     copy(logsum, shift[:width])
     repeat_strip(shift, width)
     sums.fill(0)
+    weighted.fill(0)
     for start in range(0, scores.size, strip):
         end = min(start + strip, scores.size)
-        exponentiate_and_weigh(scores[start:end], shift, dprobs[start:end], sums)
+        exponentiate_and_weigh(scores[start:end], shift, dprobs[start:end], sums, weighted)
     totals.fill(0)
-    sum_strip(sums, totals)
-    copy(totals, sums[:width])
-    repeat_strip(sums, width)
+    sum_strip(sums, totals[0])
+    sum_strip(weighted, totals[1])
+    factors, means = sums, weighted
+    for i in range(width):
+        factors[i] = 1 / totals[0, i]
+        means[i] = totals[1, i] / totals[0, i]
+    repeat_strip(factors, width)
+    repeat_strip(means, width)
     for start in range(0, scores.size, strip):
         end = min(start + strip, scores.size)
-        score_gradient(scores[start:end], sums, dprobs[start:end])
+        score_gradient(scores[start:end], factors, means, dprobs[start:end])
 
 
 @parallel_jit
@@ -190,8 +202,8 @@ def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, sh
     start, stop = share_bounds(batch * heads, share, num_shares)
     keys, values, product = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
     columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
-    strips = np.empty((2, strip), q.dtype)
-    totals = np.empty(width, q.dtype)
+    strips = np.empty((3, strip), q.dtype)
+    totals, factors = np.empty((2, width), q.dtype), np.full(width, scale, q.dtype)
     for unit in range(start, stop):
         b, head = unit // heads, unit % heads
         column = head * size
@@ -207,7 +219,7 @@ def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, sh
             take_head_transposed(q[b, first:last], column, scale, across)
             np.dot(keys, across, probs)
             softmax_columns_backward(
-                buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:w]
+                buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:, :w]
             )
             take_head(do[b, first:last], column, one, rows[:w])
             np.dot(probs, rows[:w], product)
@@ -216,8 +228,7 @@ def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, sh
             np.dot(dprobs, rows[:w], product)
             add_head(product, column, dk[b])
             np.dot(keys.T, dprobs, across)
-            totals[:w] = scale
-            put_head_transposed(across, totals[:w], column, dq[b, first:last])
+            put_head_transposed(across, factors[:w], column, dq[b, first:last])
 
 
 def _query_block(tokens: int, size: int) -> int:
@@ -253,8 +264,9 @@ def attention_reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int)
     q, k, v = (_split_heads(a, heads) for a in (q, k, v))
     scores = q @ k.swapaxes(2, 3) / math.sqrt(q.shape[3])
     top = scores.max(axis=3)
-    logsum = top + np.log(np.exp(scores - top[..., None]).sum(axis=3))
-    return _join_heads(np.exp(scores - logsum[..., None]) @ v), logsum
+    p = np.exp(scores - top[..., None])
+    total = p.sum(axis=3)
+    return _join_heads(p / total[..., None] @ v), top + np.log(total)
 
 
 def attention_backward(
@@ -286,6 +298,7 @@ def attention_backward_reference(
     do, q, k, v = (_split_heads(a, heads) for a in (do, q, k, v))
     scale = 1 / math.sqrt(q.shape[3])
     p = np.exp(q @ k.swapaxes(2, 3) * scale - logsum[..., None])
+    p /= p.sum(axis=3, keepdims=True)
     dp = do @ v.swapaxes(2, 3)
     ds = p * (dp - (p * dp).sum(axis=3, keepdims=True)) * scale
     return tuple(_join_heads(a) for a in (ds @ k, ds.swapaxes(2, 3) @ q, p.swapaxes(2, 3) @ do))

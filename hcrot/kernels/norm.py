@@ -22,11 +22,17 @@ Why it is fast:
 Why it is exact: the variance is a pass of its own, not ``E[x^2] - E[x]^2``, which cancels. Strips are added up in the arrays' dtype, and
 these partial sums go to float64 before they grow large, so that a 256x256 image loses nothing. n is computed as ``scale x + offset``: where
 mean is much larger than 1 / rstd, that rounds no more than x itself was rounded when it was stored.
+
+Why it is right for numbers of every size: where squares overflow (x of 1e19 and more in float32, 1e154 in float64) or vanish, the moments
+of that group are taken once more, slowly, of numbers divided by the largest. Backward needs no such care. It works with xhat, and never
+with the square of rstd, which would be 0 or infinite there.
 """
+
+import math
 
 import numpy as np
 
-from hcrot.kernels.activation import exp
+from hcrot.kernels.activation import silu_backward_of, silu_gradient_reference, silu_of, silu_reference
 from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
@@ -36,6 +42,9 @@ STRIP = 512
 STRIPS_PER_SUM = 32
 """How many strips are added up in the arrays' dtype before their sum is added to a float64 total."""
 
+SMALL_VARIANCE = 1e-30
+"""A variance, eps included, for which squares below the smallest normal float32, 1e-38, don't count."""
+
 
 @distinct_jit
 def add_squares(x, center, sums):
@@ -44,20 +53,19 @@ def add_squares(x, center, sums):
 
 
 @distinct_jit
-def add_products(dn, x, center, sums, products):
+def add_products(dn, x, rstd, shift, sums, products):
+    """Add dn to the sums, and ``dn xhat`` to the products, with ``xhat = rstd x + shift``."""
     for k in range(x.size):
         sums[k] += dn[k]
-        products[k] += dn[k] * (x[k] - center[k])
+        products[k] += dn[k] * (x[k] * rstd[k] + shift[k])
 
 
 @distinct_jit
 def affine(x, scale, offset, silu, y):
     """``n = scale x + offset``; y is n or silu(n)."""
-    one = x.dtype.type(1)
     if silu:
         for k in range(x.size):
-            n = x[k] * scale[k] + offset[k]
-            y[k] = n / (one + exp(-n))
+            y[k] = silu_of(x[k] * scale[k] + offset[k])
     else:
         for k in range(x.size):
             y[k] = x[k] * scale[k] + offset[k]
@@ -66,28 +74,25 @@ def affine(x, scale, offset, silu, y):
 @distinct_jit
 def affine_gradient(dy, x, scale, offset, silu, dn):
     """The gradient dn of n in :func:`affine`."""
-    one = x.dtype.type(1)
     if silu:
         for k in range(x.size):
-            n = x[k] * scale[k] + offset[k]
-            s = one / (one + exp(-n))
-            dn[k] = dy[k] * s * (one + n * (one - s))
+            dn[k] = silu_backward_of(x[k] * scale[k] + offset[k], dy[k])
     else:
         copy(dy, dn)
 
 
 @distinct_jit
-def combine(dn, scale, x, slope, offset):
-    """``dn <- scale dn + slope x + offset``."""
+def combine(dn, scale, x, rstd, slope, offset):
+    """``dn <- scale dn + rstd (slope x + offset)``."""
     for k in range(x.size):
-        dn[k] = dn[k] * scale[k] + (x[k] * slope[k] + offset[k])
+        dn[k] = dn[k] * scale[k] + rstd[k] * (x[k] * slope[k] + offset[k])
 
 
 @distinct_jit
-def combine_and_add(dn, scale, x, slope, offset, residual):
-    """``dn <- scale dn + slope x + offset + residual``."""
+def combine_and_add(dn, scale, x, rstd, slope, offset, residual):
+    """``dn <- scale dn + rstd (slope x + offset) + residual``."""
     for k in range(x.size):
-        dn[k] = dn[k] * scale[k] + (x[k] * slope[k] + offset[k]) + residual[k]
+        dn[k] = dn[k] * scale[k] + rstd[k] * (x[k] * slope[k] + offset[k]) + residual[k]
 
 
 @jit
@@ -119,8 +124,30 @@ def repeat_strip(strip, period):
 
 
 @jit
+def scaled_moments(x, start, size, channels, eps):
+    """Mean and rstd of one group, without squares that overflow or vanish: those are of numbers divided by the largest of them.
+
+    Args:
+        x: (P C,). start, size: first channel of the group and how many it has. channels: C.
+    """
+    top, mean, var = 1e-300, 0.0, 0.0  # a reciprocal of less might be infinite
+    for pixel in range(start, x.size, channels):
+        for k in range(pixel, pixel + size):
+            top = max(top, abs(np.float64(x[k])))
+    count = x.size // channels * size
+    for pixel in range(start, x.size, channels):
+        for k in range(pixel, pixel + size):
+            mean += x[k] / top
+    mean /= count
+    for pixel in range(start, x.size, channels):
+        for k in range(pixel, pixel + size):
+            var += (x[k] / top - mean) ** 2
+    return top * mean, 1 / math.hypot(top * math.sqrt(var / count), math.sqrt(eps))
+
+
+@jit
 def moments(x, eps, mean, rstd, strips, totals):
-    """Mean and rstd of each group of one image, of which ``strips[1]`` keeps the means.
+    """Mean and rstd of each group of one image.
 
     Args:
         x: (P C,). mean, rstd: (G,), written. strips: (2, length of a strip) and totals: float64 (C,), buffers.
@@ -144,7 +171,10 @@ def moments(x, eps, mean, rstd, strips, totals):
             for c in range(g * size, (g + 1) * size):
                 total += totals[c]
             if squared:
-                rstd[g] = 1 / np.sqrt(total / count + eps)
+                variance = total / count + eps
+                rstd[g] = 1 / np.sqrt(variance)
+                if not SMALL_VARIANCE < variance < np.inf:  # or NaN
+                    mean[g], rstd[g] = scaled_moments(x, g * size, size, totals.size, eps)
             else:
                 mean[g] = total / count
                 for c in range(g * size, (g + 1) * size):
@@ -177,12 +207,13 @@ def _group_norm(x, weight, bias, eps, silu, y, mean, rstd, strip, share, num_sha
 
 @jit
 def gradient_moments(dy, x, silu, dn, strips, totals):
-    """Write dn, its sum per channel to ``totals[0]``, that of ``dn (x - mean)`` to ``totals[1]``; one image.
+    """Write dn, its sum per channel to ``totals[0]``, that of ``dn xhat`` to ``totals[1]``; one image.
 
     Args:
-        dy, x, dn: (P C,). strips: (5, length of a strip): two buffers, then the strips of mean, scale and offset. totals: float64 (2, C).
+        dy, x, dn: (P C,). strips: (6, length of a strip): two buffers, then the strips of rstd, shift, scale and offset, with
+            ``xhat = rstd x + shift`` and ``n = scale x + offset``. totals: float64 (2, C).
     """
-    sums, products, center, scale, offset = strips[0], strips[1], strips[2], strips[3], strips[4]
+    sums, products, rate, shift, scale, offset = strips[0], strips[1], strips[2], strips[3], strips[4], strips[5]
     strip = sums.size
     totals.fill(0)
     for first in range(0, x.size, STRIPS_PER_SUM * strip):
@@ -191,7 +222,7 @@ def gradient_moments(dy, x, silu, dn, strips, totals):
         for start in range(first, last, strip):
             end = min(start + strip, last)
             affine_gradient(dy[start:end], x[start:end], scale, offset, silu, dn[start:end])
-            add_products(dn[start:end], x[start:end], center, sums, products)
+            add_products(dn[start:end], x[start:end], rate, shift, sums, products)
         sum_strip(sums, totals[0])
         sum_strip(products, totals[1])
 
@@ -205,35 +236,36 @@ def _group_norm_backward(dy, x, mean, rstd, weight, bias, silu, residual, dx, dp
     first, last = share_bounds(x.shape[0], share, num_shares)
     strips = np.empty((6, strip), x.dtype)
     totals = np.empty((2, channels), np.float64)
-    center, scale, offset, slope = strips[2], strips[3], strips[4], strips[5]
+    rate, shift, scale, offset = strips[2], strips[3], strips[4], strips[5]
     for b in range(first, last):
         for g in range(groups):
             for c in range(g * size, (g + 1) * size):
-                center[c] = mean[b, g]
+                rate[c] = rstd[b, g]
+                shift[c] = -mean[b, g] * rstd[b, g]
                 scale[c] = rstd[b, g] * weight[c]
                 offset[c] = bias[c] - mean[b, g] * scale[c]
-        for i in range(2, 5):
+        for i in range(2, 6):
             repeat_strip(strips[i], channels)
-        gradient_moments(dy[b], x[b], silu, dx[b], strips[:5], totals)
+        gradient_moments(dy[b], x[b], silu, dx[b], strips, totals)
+        slope, constant = shift, offset  # which are not needed any more
         for g in range(groups):
-            r, m1, m2 = rstd[b, g], 0.0, 0.0
+            m1, m2 = 0.0, 0.0
             for c in range(g * size, (g + 1) * size):
-                totals[1, c] *= r
                 m1 += weight[c] * totals[0, c] / count
                 m2 += weight[c] * totals[1, c] / count
             for c in range(g * size, (g + 1) * size):
-                slope[c] = -r * r * m2
-                offset[c] = r * r * m2 * center[c] - r * m1
+                constant[c] = -m1 - m2 * shift[c]
+                slope[c] = -m2 * rate[c]
                 dparameters[share, 0, c] += totals[1, c]
                 dparameters[share, 1, c] += totals[0, c]
-        repeat_strip(offset, channels)
+        repeat_strip(constant, channels)
         repeat_strip(slope, channels)
         for start in range(0, x.shape[1], strip):
             end = min(start + strip, x.shape[1])
             if residual.size > 0:
-                combine_and_add(dx[b, start:end], scale, x[b, start:end], slope, offset, residual[b, start:end])
+                combine_and_add(dx[b, start:end], scale, x[b, start:end], rate, slope, constant, residual[b, start:end])
             else:
-                combine(dx[b, start:end], scale, x[b, start:end], slope, offset)
+                combine(dx[b, start:end], scale, x[b, start:end], rate, slope, constant)
 
 
 def _pixels(x: np.ndarray) -> np.ndarray:
@@ -272,6 +304,22 @@ def group_norm(
     return _images(y, x.shape), mean, rstd
 
 
+def row_moments(rows: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and ``1 / sqrt(var + eps)`` of each row, in plain NumPy, without squares that overflow or vanish: those are of numbers divided
+    by the largest of the row.
+
+    Args:
+        rows: (R, N), float32 or float64.
+
+    Returns:
+        mean and rstd (R, 1), of the same dtype; NaN for rows that are not finite.
+    """
+    top = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
+    scaled = rows / top
+    mean, deviation = scaled.mean(axis=1, keepdims=True), scaled.std(axis=1, keepdims=True)
+    return top * mean, 1 / np.hypot(top * deviation, rows.dtype.type(math.sqrt(eps)))
+
+
 def _expand(per_group: np.ndarray, channels: int, ndim: int) -> np.ndarray:
     """Numbers of groups (B, G) as numbers of channels (B, C, 1, ...)."""
     per_channel = np.repeat(per_group, channels // per_group.shape[1], axis=1)
@@ -289,10 +337,9 @@ def group_norm_reference(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, num_groups: int, eps: float, silu: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`group_norm` in plain NumPy."""
-    groups = x.reshape(x.shape[0], num_groups, -1)
-    mean, rstd = groups.mean(axis=2), 1 / np.sqrt(groups.var(axis=2) + eps)
+    mean, rstd = (per_group.reshape(-1, num_groups) for per_group in row_moments(x.reshape(x.shape[0] * num_groups, -1), eps))
     _, _, n = _affine_reference(x, mean, rstd, weight, bias)
-    return n / (1 + np.exp(-n)) if silu else n, mean, rstd
+    return silu_reference(n) if silu else n, mean, rstd
 
 
 def group_norm_backward(
@@ -340,10 +387,7 @@ def group_norm_backward_reference(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """:func:`group_norm_backward` in plain NumPy."""
     xhat, scale, n = _affine_reference(x, mean, rstd, weight, bias)
-    dn = dy
-    if silu:
-        s = 1 / (1 + np.exp(-n))
-        dn = dy * s * (1 + n * (1 - s))
+    dn = silu_gradient_reference(n, dy) if silu else dy
     m1, m2 = ((scale * a).reshape(*mean.shape, -1).mean(axis=2) for a in (dn, dn * xhat))
     m1, m2, rstd = (_expand(a, x.shape[1], x.ndim) for a in (m1, m2, rstd))
     pixels = (0, *range(2, x.ndim))

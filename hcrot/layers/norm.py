@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.norm import group_norm, group_norm_backward
+from hcrot.kernels.norm import SMALL_VARIANCE, group_norm, group_norm_backward, row_moments
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
 
@@ -16,6 +16,9 @@ class GroupNorm(Module):
 
     Backward: ``dweight = sum dy xhat``, ``dbias = sum dy``, both over images and pixels; with ``g = weight dy``,
     ``dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)``. What is kept is x, and mean and 1 / sqrt(var + eps) of each group.
+
+    Numbers whose squares overflow, of 1e19 and more in float32, are normalised like any other (PyTorch gives 0). Infinity or NaN in a group
+    makes all of it NaN.
 
     Where x also goes another way, the gradient that comes back on it can be given to backward as ``residual``: it is added to dx where that
     is written, which saves a pass through memory.
@@ -91,7 +94,8 @@ class LayerNorm(Module):
         xhat = (x - mean) / sqrt(var + eps),   y = weight xhat + bias
 
     Backward: ``dweight = sum dy xhat``, ``dbias = sum dy``, both over the leading axes; with ``g = weight dy``,
-    ``dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)``, means over the trailing axes.
+    ``dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps)``, means over the trailing axes. What is kept is xhat, and
+    1 / sqrt(var + eps) of each row. As in GroupNorm, numbers whose squares overflow are normalised like any other.
 
     Args:
         normalized_shape: sizes of the trailing axes, an int for one.
@@ -123,12 +127,16 @@ class LayerNorm(Module):
             raise ValueError(f"LayerNorm: expected an array whose trailing axes are {self.normalized_shape}, got {describe_shape(x)}")
         _check_dtype("LayerNorm", x, self.weight)
         rows = x.reshape(-1, math.prod(self.normalized_shape))
-        rstd = 1 / np.sqrt(rows.var(axis=1, keepdims=True) + self.eps)
-        xhat = (rows - rows.mean(axis=1, keepdims=True)) * rstd
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, variance = rows.mean(axis=1, keepdims=True), rows.var(axis=1, keepdims=True) + self.eps
+        if variance.min() > SMALL_VARIANCE and variance.max() < np.inf:
+            rstd = 1 / np.sqrt(variance)
+        else:  # squares overflowed or vanished, or there are NaN
+            mean, rstd = row_moments(rows, self.eps)
+        xhat = (rows - mean) * rstd
         self.save(xhat, rstd, x.shape)
-        y = xhat.reshape(x.shape)
-        if self.weight:
-            y = y * self.weight.data
+        # a copy, as y is the caller's, who may change it
+        y = xhat.reshape(x.shape) * self.weight.data if self.weight else xhat.reshape(x.shape).copy()
         return y + self.bias.data if self.bias else y
 
     def backward(self, dout: np.ndarray) -> np.ndarray:

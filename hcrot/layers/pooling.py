@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hcrot.kernels.im2col import channels_first, channels_last, make_geometry, output_size, pair
-from hcrot.layers.activation import check_floating
+from hcrot.layers.activation import check_floating, zero_unless
 from hcrot.module import Module, check_gradient
 
 
@@ -77,10 +77,10 @@ class Pool2d(Module):
 
 
 class MaxPool2d(Pool2d):
-    """The largest number of each window, as ``torch.nn.MaxPool2d``; padding counts as -inf.
+    """The largest number of each window, as ``torch.nn.MaxPool2d``; padding counts as -inf. A window with a NaN gives NaN.
 
-    Backward: each dout goes to the place its y came from, of several equal ones to the first, row by row. Kept are x and y; the places are
-    found again by comparing the two.
+    Backward: each dout goes to the place its y came from, of several equal ones to the first, row by row, of several NaN to the last; never
+    to padding. Kept is the number of that place within the window.
 
     Arguments, shapes and errors: :class:`Pool2d`.
     """
@@ -89,20 +89,31 @@ class MaxPool2d(Pool2d):
         images = self.padded(x, -np.inf)
         taps = self.taps(images)
         y = next(taps).copy()
-        for tap in taps:
+        places = self.first_places(y.shape) if self.training else None
+        for place, tap in enumerate(taps, 1):
+            if places is not None:
+                better = (tap > y) | np.isnan(tap)
+                # places only grow, so that the maximum is the last one that was better
+                np.maximum(places, better * places.dtype.type(place), out=places)
             np.maximum(y, tap, out=y)
-        self.save(images, y)
+        self.save(images.shape, y.dtype, places)
         return channels_first(y)
 
+    def first_places(self, shape: tuple[int, ...]) -> np.ndarray:
+        """The first place of each window that is not padding, (B, OH, OW, C), of the smallest dtype that holds them all."""
+        kernel_h, kernel_w, stride_h, stride_w, top, _, left, _ = self.geometry[:8]
+        rows = np.maximum(top - stride_h * np.arange(shape[1]), 0)
+        columns = np.maximum(left - stride_w * np.arange(shape[2]), 0)
+        places = np.empty(shape, np.min_scalar_type(kernel_h * kernel_w - 1))
+        places[...] = (rows[:, None] * kernel_w + columns)[..., None]
+        return places
+
     def backward(self, dout: np.ndarray) -> np.ndarray:
-        images, y = self.saved()
-        check_gradient("MaxPool2d", dout, channels_first(y).shape, y.dtype)
-        dimages, dy = np.zeros_like(images), channels_last(dout)
-        waiting = np.ones(y.shape, bool)
-        for tap, dtap in zip(self.taps(images), self.taps(dimages), strict=True):
-            found = waiting & (tap == y)
-            waiting ^= found
-            dtap += dy * found
+        padded_shape, dtype, places = self.saved()
+        check_gradient("MaxPool2d", dout, channels_first(places).shape, dtype)
+        dimages, dy = np.zeros(padded_shape, dtype), channels_last(dout)
+        for place, dtap in enumerate(self.taps(dimages)):
+            dtap += zero_unless(places == place, dy)
         return channels_first(self.cropped(dimages))
 
 

@@ -5,13 +5,15 @@ Notation: B images of S x S pixels, K classes, F features.
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hcrot import init
-from hcrot.files.json_and_arrays import read_arrays, read_json, replacing, write_arrays
+from hcrot.files.json_and_arrays import read_arrays, read_folder, read_json, replacing_folder, write_arrays
 from hcrot.layers.activation import ReLU
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.linear import Linear
@@ -112,12 +114,17 @@ class DigitClassifier(Module):
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """Write config.json and model.safetensors into ``folder``, which is made if need be.
 
-        Files that are there are replaced when both new ones are complete, each in one move.
+        A classifier that is there is replaced in one move.
+
+        Raises:
+            FileExistsError: the folder holds a file that is no part of a classifier and that would be lost.
+            OSError: the folder cannot be written; what was there is as it was.
         """
         config = {"_class_name": type(self).__name__, **self.config}
-        with replacing(Path(folder) / CONFIG_NAME) as new_config, replacing(Path(folder) / WEIGHTS_NAME) as new_weights:
-            new_config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
-            write_arrays(new_weights, self.state_dict())
+        files = f"{re.escape(CONFIG_NAME)}|{re.escape(WEIGHTS_NAME)}"
+        with replacing_folder(f"{type(self).__name__}.save_pretrained", folder, files) as new:
+            (new / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8", newline="\n")
+            write_arrays(new / WEIGHTS_NAME, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike) -> "DigitClassifier":
@@ -127,12 +134,14 @@ class DigitClassifier(Module):
             FileNotFoundError: one of the two files is missing.
             ValueError: a file is damaged or of another network, or the two do not fit; the message names it.
         """
-        path = Path(folder) / CONFIG_NAME
-        config = read_json(path)
+
+        def read(place: Path) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]]:
+            return place / CONFIG_NAME, read_json(place / CONFIG_NAME), read_arrays(place / WEIGHTS_NAME)
+
+        path, config, weights = read_folder(f"{cls.__name__}.from_pretrained", folder, read)
         name = config.pop("_class_name", None)
         if name != cls.__name__:
             raise ValueError(f"{cls.__name__}.from_pretrained: {path} does not describe a {cls.__name__}: its _class_name is {name!r}")
-        weights = read_arrays(Path(folder) / WEIGHTS_NAME)
         try:
             classifier = cls(**config)
             classifier.load_state_dict(weights)

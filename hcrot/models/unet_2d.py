@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.channels import plus
 from hcrot.layers.attention import Attention
@@ -27,6 +28,8 @@ from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.unet_2d_arguments import check_arguments, parts_of
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.module import Identity, check_gradient
+
+__all__ = ["UNet2dModel"]
 
 
 class UNet2dModel(Pretrained):
@@ -167,18 +170,22 @@ class UNet2dModel(Pretrained):
         """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
 
         Args:
-            config: the constructor's arguments by name. Missing ones take their defaults; names that begin with an underscore, such as
-                ``_class_name`` and ``_diffusers_version``, are none of them and ignored.
+            config: the constructor's arguments by name. Missing ones take their defaults, and so do those that ``_use_default_values``
+                lists. Names that begin with an underscore, such as ``_class_name`` and ``_diffusers_version``, are no arguments and
+                are ignored. Other keys that are no arguments have no effect on the network, as in diffusers: one warning names them
+                all, and they are kept in ``config``, so that saving writes them again.
             generator: source of the initial weights.
 
         Raises:
-            ValueError: a key that is no argument; the message names all of them. Further what the constructor raises.
+            TypeError: config is no mapping. ValueError: ``_use_default_values`` is no list of names. Further what the constructor raises.
         """
-        arguments = {name: value for name, value in config.items() if not name.startswith("_")}
-        unknown = sorted(arguments.keys() - set(cls.argument_names()))
-        if unknown:
-            raise ValueError(f"UNet2dModel.from_config: {', '.join(unknown)}: no such argument")
-        return cls(**arguments, generator=generator)
+        owner = f"{cls.__name__}.from_config"
+        arguments = chosen_arguments(owner, config)
+        others = {name: arguments.pop(name) for name in list(arguments) if name not in cls.argument_names()}
+        warn_of_unknown_keys(owner, others)
+        model = cls(**arguments, generator=generator)
+        model.config.update(others)
+        return model
 
     @classmethod
     def argument_names(cls) -> list[str]:

@@ -6,14 +6,17 @@ A pipeline's folder holds ``model_index.json``, which says what there is, ``unet
 
 import os
 import re
+from pathlib import Path
 
 import hcrot.schedulers
-from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, find_folder, read_json, replacing_folder, write_json
+from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_folder, read_json, replacing_folder, write_json
 from hcrot.files.pretrained import MODEL_FILES, PIPELINE_NAME, SCHEDULER_NAME, size_in_bytes, write_model
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.schedulers.config import SchedulerConfig
 
 __all__ = ["load", "load_model", "save", "save_model"]
+
 
 def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: SchedulerConfig, *, max_shard_size: int | str = "10GB") -> None:
     """Write a pipeline's folder, in the place of the one that is there, in one move.
@@ -49,10 +52,14 @@ def load(folder: str | os.PathLike) -> tuple[UNet2dModel, SchedulerConfig]:
         ValueError: a file that is damaged, a pipeline of something else, weights that do not fit; the message names the file.
         NotImplementedError: a model or a scheduler that hcrot does not have.
     """
-    folder = find_folder("pipelines.load", folder)
+    return read_folder("pipelines.load", folder, _load)
+
+
+def _load(folder: Path) -> tuple[UNet2dModel, SchedulerConfig]:
     path = folder / PIPELINE_NAME
     index = read_json(path)
     parts = {name: index.get(name) for name in ("unet", "scheduler")}
+    warn_of_unknown_keys("pipelines.load", chosen_arguments("pipelines.load", index).keys() - parts)
     for name, part in parts.items():
         if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
             raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")

@@ -8,6 +8,7 @@ One loop, :func:`sample`, serves every scheduler; :func:`ddpm` and :func:`ddim` 
 says, whatever scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def sample(
         class_labels: for a model with classes, one for all images or (B,), one for each.
         batch_size: B; None: as many as there are class_labels or generators, else 1.
         num_inference_steps: None: the scheduler's timesteps as they are, which are all before `set_timesteps` is called.
-        progress: whether to show a bar on stderr.
+        progress: whether to show a bar on stderr; there is none where a program has no stderr (windowed ones on Windows).
         trajectory: whether to return what the images came from, too.
         step_options: further arguments of every `scheduler.step`, such as eta.
 
@@ -67,7 +68,7 @@ def sample(
     x = noise.standard_normal(shape, dtype=model.parameters()[0].data.dtype)
     x *= scheduler.init_noise_sigma
     steps = [x]
-    for t in tqdm(scheduler.timesteps, desc="sampling", disable=not progress):
+    for t in tqdm(scheduler.timesteps, desc="sampling", disable=not progress or sys.stderr is None):
         with model.inference():
             prediction = model(scheduler.scale_model_input(x, t), t, class_labels)
         x = scheduler.step(prediction, t, x, generator=noise, **step_options).prev_sample

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 
+from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
 from hcrot.files.pretrained import SCHEDULER_NAME
 
@@ -98,25 +98,23 @@ class SchedulerConfig:
         with other timesteps.
 
         As in diffusers, arguments that are missing, or that nobody chose when the other scheduler was made, take the
-        defaults of this one. A file does not tell what was chosen, so read from a file every argument counts as chosen.
-        Arguments that this scheduler does not have are kept in `config` for the next one, with a warning if none has
-        them. Private ones (_class_name) are dropped.
+        defaults of this one. A file does not tell what was chosen, unless it lists what was not as _use_default_values:
+        so read from a file the other arguments count as chosen. Arguments that this scheduler does not have are kept in
+        `config` for the next one. If no scheduler has them, one warning names them all. Private ones (_class_name) are
+        dropped.
 
         Raises:
-            TypeError: an override that is no argument of this scheduler (diffusers ignores it).
+            TypeError: config is no mapping, or an override is no argument of this scheduler (diffusers ignores it).
+            ValueError: _use_default_values is no list of names.
             TypeError, ValueError: whatever the constructor has against the arguments.
         """
-        if not isinstance(config, Mapping):
-            raise TypeError(f"{cls.__name__}.from_config: config is a {type(config).__name__}, expected arguments by name")
-        not_chosen = config.not_chosen if isinstance(config, Config) else config.get("_use_default_values", ())
-        chosen = {name: value for name, value in config.items() if not name.startswith("_") and name not in not_chosen}
+        owner = f"{cls.__name__}.from_config"
+        chosen = chosen_arguments(owner, config, config.not_chosen if isinstance(config, Config) else ())
         strange = sorted(overrides.keys() - cls._argument_names())
         if strange:
-            raise TypeError(f"{cls.__name__}.from_config: it has no argument {strange[0]!r}, but {', '.join(cls._argument_list())}")
+            raise TypeError(f"{owner}: it has no argument {strange[0]!r}, but {', '.join(cls._argument_list())}")
         others = {name: chosen.pop(name) for name in chosen.keys() - cls._argument_names()}
-        unknown = sorted(others.keys() - set().union(*(one._argument_names() for one in _subclasses(SchedulerConfig))))
-        if unknown:
-            warnings.warn(f"{cls.__name__}: unknown configuration keys {unknown} are ignored", stacklevel=2)
+        warn_of_unknown_keys(owner, others.keys() - set().union(*(one._argument_names() for one in _subclasses(SchedulerConfig))))
         scheduler = cls(**{**chosen, **overrides})
         scheduler.config = Config({**scheduler.config, **others}, scheduler.config.not_chosen)
         return scheduler

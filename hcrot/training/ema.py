@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from hcrot.kernels.optim import move_average
 from hcrot.module import Parameter
-from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list
+from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list, parameters_text
+
+__all__ = ["EMA", "move"]
 
 
 class EMA:
@@ -22,6 +25,9 @@ class EMA:
 
     and then d is kept between ``min_decay`` and ``decay``. Names, defaults and formulas are those of diffusers'
     ``EMAModel``.
+
+    A parameter that is frozen (``trainable`` is False) is averaged like the others: the average comes to where the parameter
+    stands. (``EMAModel`` sets it there at once.)
 
     Args:
         parameters: such as ``model.parameters()``; the averages start as copies of them.
@@ -64,6 +70,17 @@ class EMA:
         self.step_count = 0
         self._swapped_in = False
 
+    def __repr__(self) -> str:
+        shown = [f"decay={self.decay}"]
+        if self.min_decay:
+            shown.append(f"min_decay={self.min_decay}")
+        if self.update_after_step:
+            shown.append(f"update_after_step={self.update_after_step}")
+        if self.use_ema_warmup:
+            shown.append(f"use_ema_warmup=True, inv_gamma={self.inv_gamma}, power={self.power:.4g}")
+        swapped = ", swapped in" if self._swapped_in else ""
+        return f"EMA({', '.join(shown)}, parameters={parameters_text(self.parameters)}, step={self.step_count}{swapped})"
+
     def get_decay(self, step: int) -> float:
         """The decay d of step number ``step``; the first is 1."""
         k = max(0, step - self.update_after_step - 1)
@@ -87,7 +104,7 @@ class EMA:
         Raises:
             RuntimeError: as :meth:`step`.
         """
-        self._forbid_while_swapped_in("step")
+        self.check_not_swapped_in("step")
         self.step_count += 1
         return 1 - self.get_decay(self.step_count)
 
@@ -100,7 +117,7 @@ class EMA:
         Raises:
             RuntimeError: within another ``swapped_in`` of the same EMA.
         """
-        self._forbid_while_swapped_in("swapped_in")
+        self.check_not_swapped_in("swapped_in")
         before = [parameter.data.copy() for parameter in self.parameters]
         self._swapped_in = True
         try:
@@ -121,7 +138,7 @@ class EMA:
             ValueError: names everything that is missing, unexpected or wrong; nothing has changed.
             RuntimeError: within :meth:`swapped_in`.
         """
-        self._forbid_while_swapped_in("load_state_dict")
+        self.check_not_swapped_in("load_state_dict")
         averages = self._averages_by_name()
         check_state("EMA", state, averages, counts=("step",))
         self.step_count = int(state["step"])
@@ -131,17 +148,16 @@ class EMA:
     def _averages_by_name(self) -> dict[str, np.ndarray]:
         return {f"average.{index}": average for index, average in enumerate(self.averages)}
 
-    def _forbid_while_swapped_in(self, method: str) -> None:
+    def check_not_swapped_in(self, method: str) -> None:
+        """Raise a RuntimeError that names ``method`` if the averages are swapped in at this time."""
         if self._swapped_in:
             raise RuntimeError(f"EMA.{method}: the averages are swapped in; leave the swapped_in block first")
 
 
 def move(averages: Iterable[np.ndarray], arrays: Iterable[np.ndarray], rate: float) -> None:
-    """``average <- average - rate (average - array)`` for each of them, in place."""
+    """``average <- average - rate (average - array)`` for each of them, in place; 0 where that is subnormal."""
     for average, array in zip(averages, arrays, strict=True):
-        difference = average - array
-        difference *= rate
-        average -= difference
+        move_average(average, array, rate)
 
 
 def _copy(arrays: Iterable[np.ndarray], parameters: list[Parameter]) -> None:

@@ -7,209 +7,35 @@ Notation: p a parameter's values, g its gradient. Names, defaults and formulas a
 
 import math
 from collections.abc import Iterable
-from numbers import Real
-from typing import Any
 
 import numpy as np
 
 from hcrot.kernels.jit import prepare
-from hcrot.kernels.optim import Arrays, adam, square_sum
+from hcrot.kernels.optim import Arrays, adam, update_velocity
 from hcrot.module import Parameter
-from hcrot.training.checks import check_state, checked_number, parameter_list
-from hcrot.training.ema import EMA, move
+from hcrot.training.checks import checked_flag, checked_number
+from hcrot.training.clipping import clip_grad_norm
+from hcrot.training.optimizer import Optimizer
+from hcrot.training.parameter_groups import Part
 
-
-class ParameterGroup:
-    """Parameters of one dtype that share options, and their arrays, which are updated together.
-
-    Attributes:
-        lr_ratio: they learn at so many times the optimizer's ``lr``.
-        data, grad: the parameters' arrays.
-        state: what the optimizer keeps for them, by name, zero at first.
-    """
-
-    def __init__(self, parameters: list[Parameter], lr_ratio: float, weight_decay: float, state_names: tuple[str, ...]):
-        self.parameters, self.lr_ratio, self.weight_decay = parameters, lr_ratio, weight_decay
-        self.data = Arrays(parameter.data for parameter in parameters)
-        self.grad = Arrays(parameter.grad for parameter in parameters)
-        self.state = {name: Arrays(map(np.zeros_like, self.data)) for name in state_names}
-
-
-class Optimizer:
-    """What all optimizers share: groups, state, and the loop over the parameters. Subclasses write :meth:`update`.
-
-    Args:
-        params: parameters, such as ``model.parameters()``, or groups as in PyTorch: dicts with the key ``"params"``
-            and, if they differ from the arguments, ``"lr"`` and ``"weight_decay"``. To spare norms and biases decay::
-
-                AdamW([{"params": [p for p in parameters if p.data.ndim > 1]},
-                       {"params": [p for p in parameters if p.data.ndim <= 1], "weight_decay": 0.0}])
-
-            A parameter listed twice (tied weights) is updated once.
-        lr: learning rate, > 0.
-        weight_decay: for groups that do not say.
-        state_names: what to keep for each parameter, an array of zeros like it for each name.
-
-    Attributes:
-        lr: the learning rate, to be set at will between steps. A group with its own ``"lr"`` keeps its ratio to it.
-        step_count: the number of steps taken.
-
-    Raises:
-        TypeError: something in ``params`` is not a Parameter.
-        ValueError: no parameter, one in two groups, two dtypes in one group, an unknown key in a group, or a number out
-            of range.
-    """
-
-    def __init__(
-        self, params: Iterable[Parameter] | Iterable[dict], lr: float, weight_decay: float, state_names: tuple[str, ...]
-    ):
-        owner = type(self).__name__
-        self.lr = checked_number(owner, "lr", lr, positive=True)
-        self.step_count = 0
-        decay = checked_number(owner, "weight_decay", weight_decay)
-        self.groups = _groups(owner, params, self.lr, decay, state_names)
-        self.parameters = [parameter for group in self.groups for parameter in group.parameters]
-        if len(set(self.parameters)) < len(self.parameters):
-            raise ValueError(f"{owner}: a parameter appears in more than one group")
-        self.state = {name: tuple(array for group in self.groups for array in group.state[name]) for name in state_names}
-        self._averages: tuple[EMA, list[Arrays]] | None = None
-
-    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
-        """Update one parameter, and its state arrays (in the order of ``state_names``), in place."""
-        raise NotImplementedError(f"{type(self).__name__} has no update")
-
-    def step(
-        self, *, max_grad_norm: float | None = None, ema: EMA | None = None, zero_grad: bool = False
-    ) -> float | None:
-        """Update every parameter in place from its gradient, and do in the same pass what usually goes before and after.
-
-        ``norm = optimizer.step(max_grad_norm=1.0, ema=ema, zero_grad=True)`` does what these four do, in a fraction of
-        their time with Adam and AdamW::
-
-            norm = clip_grad_norm(parameters, 1.0)
-            optimizer.step()
-            ema.step()
-            optimizer.zero_grad()
-
-        Args:
-            max_grad_norm: clip as :func:`clip_grad_norm` does, which says what a norm that is not finite leads to; but
-                what is clipped is what the step uses, and ``grad`` stays as it is.
-            ema: take its step, too. It averages the parameters of this optimizer, all of them and no others.
-            zero_grad: set every gradient to zero afterwards; else they are left as they are.
-
-        Returns:
-            the norm of all gradients before clipping, or None without ``max_grad_norm``.
-
-        Raises:
-            TypeError, ValueError: ``max_grad_norm`` is not a number > 0, or ``ema`` not such an average.
-            RuntimeError: a parameter has other arrays than when the optimizer was built, or the averages are swapped in.
-                No parameter has changed.
-        """
-        self._check_arrays()
-        if max_grad_norm is not None:
-            _check_max_norm(f"{type(self).__name__}.step: max_grad_norm", max_grad_norm)
-        averages = self._averages_in_groups(ema) if ema is not None else [None] * len(self.groups)
-        average_rate = ema.count_step() if ema is not None else 0.0
-        norm, scale = None, 1.0
-        if max_grad_norm is not None:
-            norm = math.sqrt(sum(square_sum(group.grad) for group in self.groups))
-            scale = _clipping_factor(norm, max_grad_norm)
-        self.step_count += 1
-        for group, average in zip(self.groups, averages, strict=True):
-            self.update_group(group, float(self.lr) * group.lr_ratio, scale, average, average_rate, zero_grad)
-        return norm
-
-    def update_group(
-        self,
-        group: ParameterGroup,
-        lr: float,
-        scale: float,
-        averages: Arrays | None,
-        average_rate: float,
-        zero_grad: bool,
-    ) -> None:
-        """Update the parameters of a group by ``scale`` times their gradients, then move their averages, if any, and
-        zero their gradients, if wanted. Subclasses with a kernel that does it in one pass write this one instead of
-        :meth:`update`."""
-        for p, g, *state in zip(group.data, group.grad, *group.state.values(), strict=True):
-            self.update(p, g if scale == 1 else scale * g, lr, group.weight_decay, *state)
-        if averages is not None:
-            move(averages, group.data, average_rate)
-        if zero_grad:
-            for g in group.grad:
-                g.fill(0)
-
-    def zero_grad(self) -> None:
-        """Set every gradient to zero, in place."""
-        for parameter in self.parameters:
-            parameter.grad.fill(0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a run needs, besides the parameters, to go on bit for bit.
-
-        Returns:
-            ``"step"`` (int) and ``"lr"`` (float), which JSON keeps exactly, and a copy of each state array under
-            ``"<name>.<index of the parameter>"``, such as ``"m.0"``, for safetensors. Betas, decay and groups are the
-            constructor's and not part of it.
-        """
-        return {"step": self.step_count, "lr": float(self.lr)} | {
-            name: array.copy() for name, array in self._state_by_name().items()
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``: all or nothing, with exactly the names, shapes and dtypes of :meth:`state_dict`.
-
-        Raises:
-            ValueError: names everything that is missing, unexpected or wrong; the optimizer has not changed.
-        """
-        arrays = self._state_by_name()
-        check_state(type(self).__name__, state, arrays, counts=("step",), numbers=("lr",))
-        self.step_count, self.lr = int(state["step"]), float(state["lr"])
-        for name, array in arrays.items():
-            array[...] = state[name]
-
-    def _check_arrays(self) -> None:
-        arrays = ((data, grad) for group in self.groups for data, grad in zip(group.data, group.grad, strict=True))
-        for index, (parameter, (data, grad)) in enumerate(zip(self.parameters, arrays, strict=True)):
-            if parameter.data is not data or parameter.grad is not grad:
-                raise RuntimeError(
-                    f"{type(self).__name__}: the arrays of parameter {index}, shape {data.shape}, were replaced after "
-                    "the optimizer was built; write into them, and call Module.astype before building an optimizer"
-                )
-
-    def _averages_in_groups(self, ema: EMA) -> list[Arrays]:
-        """The averages of the parameters of each group; looked up once, as tables of arrays take a while to make."""
-        if self._averages is None or self._averages[0] is not ema:
-            where = f"{type(self).__name__}.step"
-            if not isinstance(ema, EMA):
-                raise TypeError(f"{where}: ema must be an EMA, got {type(ema).__name__}")
-            average_of = dict(zip(ema.parameters, ema.averages, strict=True))
-            if average_of.keys() != set(self.parameters):
-                raise ValueError(f"{where}: ema averages other parameters than these; call ema.step() by itself")
-            for index, parameter in enumerate(self.parameters):
-                expected, found = parameter.data.dtype, average_of[parameter].dtype
-                if found != expected:
-                    raise ValueError(f"{where}: parameter {index} is {expected}, its average in ema is {found}")
-            averages = [Arrays(average_of[parameter] for parameter in group.parameters) for group in self.groups]
-            self._averages = ema, averages
-        return self._averages[1]
-
-    def _state_by_name(self) -> dict[str, np.ndarray]:
-        return {f"{name}.{index}": array for name, arrays in self.state.items() for index, array in enumerate(arrays)}
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent (momentum and Nesterov's variant as in Sutskever et al. 2013).
 
-        g <- g + weight_decay p
-        u <- momentum u + g                          the velocity, kept if momentum > 0
+        g <- g + weight_decay p                      with maximize, g is -gradient from here on
+        u <- momentum u + (1 - dampening) g          the velocity, kept if momentum > 0; g at the first step; 0 where subnormal
         p <- p - lr u                                or, with nesterov, p - lr (g + momentum u)
 
     Args:
-        params: see :class:`Optimizer`, as for ``lr`` and ``weight_decay``.
+        params: see :class:`Optimizer`, as for ``lr``, ``weight_decay``, ``maximize`` and ``others``.
         momentum: >= 0.
-        nesterov: look ahead; needs momentum.
+        dampening: how much of the gradient to leave out of the velocity, >= 0 and < 1.
+        nesterov: look ahead; needs momentum, and no dampening.
     """
+
+    shown = ("momentum", "dampening", "nesterov")
 
     def __init__(
         self,
@@ -217,22 +43,25 @@ class SGD(Optimizer):
         lr: float = 1e-3,
         *,
         momentum: float = 0.0,
+        dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
+        maximize: bool = False,
+        **others: bool | None,
     ):
         self.momentum = checked_number("SGD", "momentum", momentum)
-        self.nesterov = nesterov
-        if nesterov and not self.momentum:
-            raise ValueError("SGD: nesterov needs momentum > 0, got momentum 0")
-        super().__init__(params, lr, weight_decay, ("velocity",) if self.momentum else ())
+        self.dampening = checked_number("SGD", "dampening", dampening, below=1)
+        self.nesterov = checked_flag("SGD", "nesterov", nesterov)
+        if nesterov and (not self.momentum or self.dampening):
+            raise ValueError(f"SGD: nesterov needs momentum > 0 and dampening 0, got {momentum=} and {dampening=}")
+        super().__init__(params, lr, weight_decay, ("velocity",) if self.momentum else (), maximize, **others)
 
-    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, *state: np.ndarray) -> None:
+    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
         if weight_decay:
             g = g + weight_decay * p
         if self.momentum:
             (u,) = state
-            u *= self.momentum
-            u += g
+            update_velocity(u, g if step == 1 or not self.dampening else (1 - self.dampening) * g, self.momentum)
             g = g + self.momentum * u if self.nesterov else u
         p -= lr * g
 
@@ -240,18 +69,23 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1); weight decay, if any, is an L2 penalty added to the gradient.
 
-        g <- g + weight_decay p
+        g <- g + weight_decay p                      with maximize, g is -gradient from here on
         m <- beta1 m + (1 - beta1) g
         v <- beta2 v + (1 - beta2) g^2
         p <- p - lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
 
+    With ``amsgrad`` the last line divides by the largest v so far (Reddi et al. 2018, On the Convergence of Adam and Beyond,
+    algorithm 2). That variant is written in NumPy and takes several times as long.
+
     Args:
-        params: see :class:`Optimizer`, as for ``lr`` and ``weight_decay``.
+        params: see :class:`Optimizer`, as for ``lr``, ``weight_decay``, ``maximize`` and ``others``.
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: >= 0.
+        amsgrad: keep the largest v, as ``"v_max"``.
     """
 
     decoupled = False
+    shown = ("betas", "eps", "amsgrad")
 
     def __init__(
         self,
@@ -260,27 +94,42 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        **others: bool | None,
     ):
         owner = type(self).__name__
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise ValueError(f"{owner}: betas must be two numbers, got {betas!r}")
         self.betas = tuple(checked_number(owner, "betas", beta, below=1) for beta in betas)
         self.eps = checked_number(owner, "eps", eps)
-        super().__init__(params, lr, weight_decay, ("m", "v"))
+        self.amsgrad = checked_flag(owner, "amsgrad", amsgrad)
+        super().__init__(params, lr, weight_decay, ("m", "v", "v_max") if amsgrad else ("m", "v"), maximize, **others)
         prepare()
 
-    def update_group(
-        self,
-        group: ParameterGroup,
-        lr: float,
-        scale: float,
-        averages: Arrays | None,
-        average_rate: float,
-        zero_grad: bool,
+    def update_part(
+        self, part: Part, lr: float, scale: float, averages: Arrays | None, average_rate: float, zero_grad: bool
     ) -> None:
-        decay, l2 = (group.weight_decay, 0.0) if self.decoupled else (0.0, group.weight_decay)
-        arrays, numbers = (group.data, group.grad, *group.state.values()), (lr, *self.betas, self.eps, decay, l2, scale)
-        adam(*arrays, self.step_count, *numbers, averages, average_rate, zero_grad)
+        if self.amsgrad:
+            super().update_part(part, lr, scale, averages, average_rate, zero_grad)
+            return
+        decay, l2 = (part.weight_decay, 0.0) if self.decoupled else (0.0, part.weight_decay)
+        (m, v), (beta1, beta2), step = part.state.values(), self.betas, self.step_count - part.missed
+        numbers = (lr, beta1, beta2, self.eps, decay, l2, scale)
+        adam(part.data, part.grad, m, v, step, *numbers, averages, average_rate, zero_grad)
+
+    def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
+        """With amsgrad; without it, the kernel of :meth:`update_part` does the work."""
+        (m, v, v_max), (beta1, beta2) = state, self.betas
+        if self.decoupled:
+            p *= 1 - lr * weight_decay
+        elif weight_decay:
+            g = g + weight_decay * p
+        for mean, beta, new in ((m, beta1, g), (v, beta2, np.square(g))):
+            update_velocity(mean, (1 - beta) * new, beta)
+        np.maximum(v_max, v, out=v_max)
+        p -= lr / (1 - beta1**step) * m / (np.sqrt(v_max) / math.sqrt(1 - beta2**step) + self.eps)
 
 
 class AdamW(Adam):
@@ -299,65 +148,9 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        **others: bool | None,
     ):
-        super().__init__(params, lr, betas, eps, weight_decay)
-
-
-def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
-    """Scale all gradients so that their common 2-norm is at most ``max_norm`` (Pascanu et al. 2013, algorithm 1).
-
-        norm = sqrt(sum of g^2 over all parameters),    g <- min(1, max_norm / (norm + 1e-6)) g
-
-    In place. As in PyTorch, a norm that is not finite is not hidden: an infinite one makes finite gradients zero and
-    infinite ones NaN, a NaN makes all of them NaN. Who would rather skip such a step looks at the norm before stepping.
-
-    Args:
-        parameters: such as ``model.parameters()``.
-        max_norm: > 0; infinity measures, and clips no finite gradient.
-
-    Returns:
-        the norm before clipping, summed in float64.
-
-    Raises:
-        TypeError, ValueError: no parameters, or ``max_norm`` is not a number > 0.
-    """
-    parameters = parameter_list("clip_grad_norm", parameters)
-    _check_max_norm("clip_grad_norm: max_norm", max_norm)
-    # Not a dot product: NumPy's is threaded, and its threads would go on spinning beside the kernels'. Nor the kernel of
-    # Optimizer.step: for arrays that it meets for the first time, its table takes as long as the squares.
-    norm = math.sqrt(sum(float(np.square(parameter.grad, dtype=np.float64).sum()) for parameter in parameters))
-    factor = _clipping_factor(norm, max_norm)
-    if factor != 1:
-        for parameter in parameters:
-            parameter.grad *= factor
-    return norm
-
-
-def _clipping_factor(norm: float, max_norm: float) -> float:
-    factor = float(max_norm) / (norm + 1e-6)
-    return 1.0 if factor >= 1 else factor
-
-
-def _check_max_norm(name: str, max_norm: float) -> None:
-    if not isinstance(max_norm, Real) or not max_norm > 0:
-        raise ValueError(f"{name} must be a number > 0, got {max_norm!r}")
-
-
-def _groups(
-    owner: str, params: Iterable, lr: float, weight_decay: float, state_names: tuple[str, ...]
-) -> list[ParameterGroup]:
-    params = list(params) if isinstance(params, Iterable) else params
-    grouped = isinstance(params, list) and any(isinstance(item, dict) for item in params)
-    groups = []
-    for index, group in enumerate(params if grouped else [{"params": params}]):
-        name = f"{owner}: group {index}" if grouped else owner
-        if not isinstance(group, dict) or "params" not in group or not group.keys() <= {"params", "lr", "weight_decay"}:
-            found = sorted(map(str, group)) if isinstance(group, dict) else type(group).__name__
-            raise ValueError(f'{name}: expected a dict with "params" and perhaps "lr" and "weight_decay", got {found}')
-        parameters = parameter_list(name, group["params"])
-        if len({parameter.data.dtype for parameter in parameters}) > 1:
-            raise ValueError(f"{name}: expected parameters of one dtype, got float32 and float64; give each its own group")
-        group_lr = checked_number(name, "lr", group.get("lr", lr), positive=True)
-        group_decay = checked_number(name, "weight_decay", group.get("weight_decay", weight_decay))
-        groups.append(ParameterGroup(parameters, group_lr / lr, group_decay, state_names))
-    return groups
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, **others)

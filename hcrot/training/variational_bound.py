@@ -49,7 +49,9 @@ import scipy
 from hcrot.schedulers.base import PREDICTION_TYPES
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
-from hcrot.training.losses import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
+from hcrot.training.checks import SINGLE_OR_DOUBLE, check_floating, checked_alphas_cumprod, checked_timesteps
+
+__all__ = ["VariationalBound", "bits_per_dimension", "hybrid_loss"]
 
 HALF_LEVEL = 1 / 255  # half the distance between two of 256 levels from -1 to 1
 

@@ -27,7 +27,7 @@ def idx_bytes(array, code=0x08):
 def arrays():
     rng = np.random.default_rng(0)
     shapes = [(12, 28, 28), (12,), (5, 28, 28), (5,)]
-    return {name: rng.integers(0, 256, shape, dtype=np.uint8) for name, shape in zip(NAMES, shapes, strict=True)}
+    return {name: rng.integers(0, 256 if shape[1:] else 10, shape, dtype=np.uint8) for name, shape in zip(NAMES, shapes, strict=True)}
 
 
 @pytest.fixture
@@ -104,9 +104,10 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     (b"\0\0\x0a\x01" + GOOD[4:], "not an idx file"),
     (b"\0\1" + GOOD[2:], "not an idx file"),
     (GOOD[:10], "truncated idx file: 10 bytes, the header alone has 16"),
-    (GOOD[:-1], r"shape \(2, 3, 4\), which takes 40 bytes, but it has 39"),
-    (GOOD + b"\0", "which takes 40 bytes, but it has 41"),
+    (GOOD[:-1], r"shape \(2, 3, 4\), which takes 40 bytes, but it has 39 at most"),
+    (GOOD + b"\0", "which takes 24 bytes after the header, but it has more"),
     (b"\0\0\x08\x03" + b"\xff" * 12 + GOOD[16:], "truncated or corrupt idx file"),
+    (gzip.compress(GOOD[:-1]), "which takes 24 bytes after the header, but it has 23 of them"),
     (gzip.compress(GOOD)[:-12], "truncated or corrupt gzip data"),
     (gzip.compress(GOOD)[:5], "truncated or corrupt gzip data"),
     (gzip.compress(GOOD)[:-5] + b"\0" + gzip.compress(GOOD)[-4:], "truncated or corrupt gzip data"),
@@ -169,7 +170,7 @@ def test_a_folder_that_does_not_exist(tmp_path, no_network):
 
 
 @pytest.mark.parametrize("which", NAMES[:2])
-@pytest.mark.parametrize("damage", ["truncated", "truncated gzip", "one pixel changed", "of another length", "no idx"])
+@pytest.mark.parametrize("damage", ["truncated", "truncated gzip", "of another length", "of another type", "no images", "no idx"])
 def test_a_bad_mnist_file_is_named_and_not_used(which, damage, arrays, contents, tmp_path, no_network):
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
@@ -177,8 +178,9 @@ def test_a_bad_mnist_file_is_named_and_not_used(which, damage, arrays, contents,
     (tmp_path / which).write_bytes({
         "truncated": good[:-3],
         "truncated gzip": gzip.compress(good)[:-9],
-        "one pixel changed": good[:-1] + bytes([good[-1] ^ 1]),
         "of another length": idx_bytes(arrays[which][:-1]),
+        "of another type": idx_bytes(arrays[which], 0x09),
+        "no images": idx_bytes(arrays[which][:0]),
         "no idx": b"Not Found",
     }[damage])
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / which))) as caught:
@@ -186,14 +188,94 @@ def test_a_bad_mnist_file_is_named_and_not_used(which, damage, arrays, contents,
     assert "delete" not in str(caught.value)  # it is the user's own
 
 
-def test_other_data_of_the_same_format_is_told_apart(tmp_path):
-    """Against MNIST's own sums: a well-formed file that is not MNIST is refused by load_mnist and read by read_idx."""
-    array = np.zeros((2, 28, 28), np.uint8)
-    path = tmp_path / "train-images-idx3-ubyte"
-    path.write_bytes(idx_bytes(array))
-    with pytest.raises(ValueError, match="not the MNIST file of this name: .*expected 6bbc9ace898e44ae"):
+@pytest.mark.parametrize("count", [1, 12, 70_001])
+def test_other_data_of_the_same_form_is_used_and_one_line_says_so(count, tmp_path, capsys, no_network):
+    images, labels = np.full((count, 28, 28), 7, np.uint8), np.arange(count, dtype=np.uint8) % 10
+    for name, array in zip(NAMES, (images, labels), strict=False):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx_bytes(array), compresslevel=1))
+    found = load_mnist(data_dir=tmp_path)
+    np.testing.assert_array_equal(found[0], images)
+    np.testing.assert_array_equal(found[1], labels)
+    said = f"hcrot: {tmp_path} does not hold MNIST's own train split: {count:,} images in its form are used\n"
+    assert capsys.readouterr() == ("", said)
+
+
+def test_of_mnist_itself_nothing_is_said(contents, tmp_path, capsys):
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    load_mnist("train", tmp_path)
+    assert capsys.readouterr() == ("", "")
+    changed = contents[NAMES[0]][:-1] + bytes([contents[NAMES[0]][-1] ^ 1])  # one pixel
+    (tmp_path / NAMES[0]).write_bytes(changed)
+    load_mnist("train", tmp_path)
+    assert "does not hold MNIST's own train split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("images", "labels", "message"), [
+    (np.zeros((2, 28, 28), np.uint8), np.array([3, 10], np.uint8), "labels-idx1-ubyte: has the label 10, expected labels from 0 to 9"),
+    (np.zeros((2, 28, 28), np.uint8), np.zeros(3, np.uint8), r"labels-.* shape \(3,\), expected uint8 \(2,\), a label for each image in"),
+    (np.zeros((2, 14, 28), np.uint8), np.zeros(2, np.uint8), r"images-.* of shape \(2, 14, 28\), expected uint8 \(N, 28, 28\); .*read_idx"),
+    (np.zeros((), np.uint8), np.zeros(2, np.uint8), r"images-.* of shape \(\), expected uint8 \(N, 28, 28\)"),
+])
+def test_data_of_another_form_is_refused(images, labels, message, tmp_path):
+    for name, array in zip(NAMES, (images, labels), strict=False):
+        (tmp_path / name).write_bytes(idx_bytes(array))
+    with pytest.raises(ValueError, match=message):
         load_mnist(data_dir=tmp_path)
-    np.testing.assert_array_equal(read_idx(path), array)
+
+
+# ---- what would fill the memory ----
+
+
+class Counted(gzip.GzipFile):
+    """Counts the bytes that were unpacked."""
+
+    total = 0
+
+    def read(self, size=-1):
+        part = super().read(size)
+        Counted.total += len(part)
+        return part
+
+
+@pytest.fixture
+def bomb(monkeypatch):
+    """60 kB that unpack to 60 MB after a header of 10 images of 28x28."""
+    monkeypatch.setattr(mnist.gzip, "GzipFile", Counted)
+    monkeypatch.setattr(Counted, "total", 0)
+    header = idx_bytes(np.zeros((10, 28, 28), np.uint8))[:16]
+    return gzip.compress(header + bytes(60_000_000), compresslevel=9)
+
+
+def test_no_more_is_unpacked_than_the_header_promises(bomb, tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(bomb)
+    (tmp_path / NAMES[1]).write_bytes(idx_bytes(np.zeros(10, np.uint8)))
+    for read in (read_idx, lambda path: load_mnist(data_dir=path.parent)):
+        Counted.total = 0
+        with pytest.raises(ValueError, match="which takes 7840 bytes after the header, but it has more"):
+            read(path)
+        assert Counted.total == 16 + 7840 + 1
+
+
+def test_nor_from_a_mirror(bomb, contents, cache, web):
+    lie = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (70_000, 28, 28))
+    for mirror, data in zip(mnist.MIRRORS, [bomb, gzip.compress(lie + bytes(70_000 * 784)), bomb], strict=True):
+        web[f"{mirror}train-images-idx3-ubyte.gz"] = data
+    with pytest.raises(DataUnavailable, match="but it has more.*70000, 28, 28.*at most"):
+        load_mnist()
+    assert Counted.total == 2 * (16 + 7840 + 1) + 16
+    assert os.listdir(cache) == []
+
+
+def test_a_header_that_promises_more_than_the_file_can_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(mnist.gzip, "GzipFile", Counted)
+    monkeypatch.setattr(Counted, "total", 0)
+    path = tmp_path / "a"
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(10_000_000)))
+    with pytest.raises(ValueError, match="truncated or corrupt idx file: .* at most"):
+        read_idx(path)
+    assert Counted.total == 16
 
 
 # ---- the cache folder and the mirrors ----
@@ -281,7 +363,7 @@ def test_a_bad_download_leaves_no_file(bad, contents, cache, web):
     good = contents["train-images-idx3-ubyte"]
     for mirror in mnist.MIRRORS:
         url = f"{mirror}train-images-idx3-ubyte.gz"
-        web[url] = gzip.compress(good)[:-30] if bad == "truncated" else gzip.compress(good[:-1] + b"\0\0")
+        web[url] = gzip.compress(good)[:-30] if bad == "truncated" else gzip.compress(good[:-1] + bytes([good[-1] ^ 1]))
     with pytest.raises(DataUnavailable, match="truncated or corrupt" if bad == "truncated" else "MD5"):
         load_mnist()
     assert os.listdir(cache) == []

@@ -2,16 +2,16 @@
 
 import json
 import os
+import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from hcrot.files import checkpoint
 from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
-from hcrot.files.json_and_arrays import read_arrays, write_arrays
+from hcrot.files.json_and_arrays import read_arrays, read_arrays_and_metadata, write_arrays
 from hcrot.pipelines.folder import load_model, save_model
 from hcrot.schedulers import DDPMScheduler
 from support.small_unets import tiny_model
@@ -66,6 +66,13 @@ def test_memory_order_does_not_matter(tmp_path):
     assert loaded["0"].shape == () and loaded["0"].dtype == np.float32
 
 
+def test_equal_runs_make_equal_files(tmp_path):
+    for number in range(8):
+        Run().save(tmp_path / str(number))
+    for name in FILES:
+        assert len({(tmp_path / str(number) / name).read_bytes() for number in range(8)}) == 1, name
+
+
 def test_model_for_sampling_only(tmp_path):
     model = tiny_model(1)
     save_model(model, tmp_path / "model")
@@ -112,9 +119,10 @@ def damage_json(change):
 
 def damage_arrays(name, change):
     def damage(folder):
-        arrays = safetensors.numpy.load_file(folder / name)
+        arrays, metadata = read_arrays_and_metadata(folder / name)
         change(arrays)
-        write_arrays(folder / name, arrays)
+        (about,) = metadata.items()
+        write_arrays(folder / name, arrays, about)
 
     return damage
 
@@ -147,6 +155,30 @@ def test_damaged_training_state(tmp_path, kind):
     with pytest.raises(ValueError, match=message):
         run.load(tmp_path / "c")
     assert run.everything() == before
+
+
+def test_files_of_two_saves_are_not_mixed(tmp_path):
+    run = Run().train(1)
+    run.save(tmp_path / "c")
+    run.train(2).save(tmp_path / "d")
+    before = run.everything()
+    for name in FILES[3:]:
+        shutil.copytree(tmp_path / "c", tmp_path / name)
+        shutil.copy(tmp_path / "d" / name, tmp_path / name / name)
+        with pytest.raises(ValueError, match=r"training_state.json and training_state.safetensors in .* are of two different saves"):
+            run.load(tmp_path / name)
+    assert run.everything() == before
+    damage_json(lambda content: content.pop("save_id"))(tmp_path / "d")
+    with pytest.raises(ValueError, match="two different saves .*None"):
+        run.load(tmp_path / "d")
+
+
+def test_a_checkpoint_of_earlier_versions(tmp_path):
+    run = Run().train(2)
+    run.save(tmp_path / "c")
+    damage_json(lambda content: content.pop("save_id"))(tmp_path / "c")
+    write_arrays(tmp_path / "c" / FILES[4], read_arrays(tmp_path / "c" / FILES[4]))
+    assert Run(seed=1).load(tmp_path / "c").everything() == run.everything()
 
 
 def test_without_the_average_it_had(tmp_path):
@@ -203,7 +235,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
     run.train(1)
 
-    def full(path, arrays):
+    def full(path, arrays, about=None):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device", str(path))
 

@@ -70,7 +70,7 @@ def test_it_is_not_started(started, why, monkeypatch, capfd):
     changes = {
         "compiled": (jit, "has_compiled_kernels", lambda: True),
         "one thread": (jit, "get_num_threads", lambda: 1),
-        "the process itself": (jit, "is_ahead", True),
+        "the process itself": (jit, "before_compiling", []),
         "frozen": (sys, "frozen", True),
         "part of another program": (sys, "executable", "/usr/bin/blender"),
         "no program": (sys, "executable", None),

@@ -148,3 +148,45 @@ for got, expected in zip(attention_backward(*arguments), attention_backward_refe
 """
     result = run(program, NUMBA_DISABLE_JIT="1")
     assert result.returncode == 0, result.stderr
+
+
+def integer_attention(size: float, dtype: type) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """q, k, v, do of one head, whose scores are whole multiples of size and so exact, and the true o, dq, dk, dv.
+
+    Of three keys two share the largest score; the third has no part in the softmax.
+    """
+    q, k = np.array([1, 2, 4], dtype) * dtype(size), np.array([3, 3, 1], dtype)
+    v, do = np.array([1, 5, 7], dtype), np.array([2, -1, 3], dtype)
+    p = np.array([[0.5, 0.5, 0]] * 3)
+    ds = p * (np.outer(do, v) - (p * np.outer(do, v)).sum(axis=1, keepdims=True))
+    exact = [p @ v, ds @ k, ds.T @ q.astype(np.float64), p.T @ do]
+    return [a.reshape(1, 3, 1) for a in (q, k, v, do)], [a.reshape(1, 3, 1) for a in exact]
+
+
+@pytest.mark.parametrize("functions", [(attention, attention_backward), (attention_reference, attention_backward_reference)])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(np.float32, 2.0**power) for power in (7, 17, 30, 60, 100)] + [(np.float64, 2.0**power) for power in (10, 60, 900)]
+)
+def test_large_scores_share_alike_in_backward_too(functions, dtype, size):
+    """log(2) is lost beside a score of 10^8."""
+    forward, backward = functions
+    (q, k, v, do), (o, *gradients) = integer_attention(size, dtype)
+    got, logsum = forward(q, k, v, 1)
+    np.testing.assert_allclose(got, o, rtol=1e-6)
+    for array, exact in zip(backward(do, q, k, v, logsum, 1), gradients, strict=True):
+        np.testing.assert_allclose(array, exact, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("functions", [(attention, attention_backward), (attention_reference, attention_backward_reference)])
+@pytest.mark.parametrize("wrong", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_rows_of_scores_that_are_not_finite_are_nan_and_no_others(functions, wrong, dtype):
+    forward, backward = functions
+    q = np.array([1, wrong, 2], dtype).reshape(1, 3, 1)
+    k, v, do = (np.random.default_rng(0).uniform(0.5, 1, (3, 1, 3, 1))).astype(dtype)
+    o, logsum = forward(q, k, v, 1)
+    assert np.isnan(o).ravel().tolist() == [False, True, False]
+    dq, dk, dv = backward(do, q, k, v, logsum, 1)
+    assert np.isnan(dq).ravel().tolist() == [False, True, False]
+    assert np.isnan(dk).all() and np.isnan(dv).all()

@@ -97,9 +97,9 @@ def test_shares_are_launched_by_numba_or_else_by_python(tmp_path, known, layer):
     """By Python's threads if a version of Numba passes other arguments than those known here. Twice: compiled, then cached."""
     script = f"""
         import numpy as np
-        from hcrot.kernels import activation, jit
+        from hcrot.kernels import activation, jit, launch
         if not {known}:
-            jit.LAST_ARGUMENTS.append("another")
+            launch.LAST_ARGUMENTS.append("another")
         for dtype in (np.float32, np.float64):
             x = np.linspace(-5, 5, 1001, dtype=dtype)
             y = np.full_like(x, np.nan)
@@ -223,10 +223,10 @@ def test_not_a_number_and_infinity_stay_what_they_are(value):
 
 
 def test_compiled_kernels_older_than_any_source_are_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(jit.launch._cache.__class__, "cache_path", str(tmp_path))
+    monkeypatch.setattr(jit, "kept_in", lambda compiled: tmp_path)
     assert not jit.has_compiled_kernels()
-    index = tmp_path / "kernel.nbi"
-    index.touch()
-    assert jit.has_compiled_kernels() and index.exists()
-    os.utime(index, (0, 0))
-    assert not jit.has_compiled_kernels() and not index.exists()
+    kernel = tmp_path / "kernel.nbc"
+    kernel.touch()
+    assert jit.has_compiled_kernels() and kernel.exists()
+    os.utime(kernel, (0, 0))
+    assert not jit.has_compiled_kernels() and not kernel.exists()

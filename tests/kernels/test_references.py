@@ -22,28 +22,36 @@ HELPERS = {
     "channels": {"pixels"},
     "conv": {"rows_per_block", "weight_matrix", "winograd_pays", "uses_winograd"},
     "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
+    "cache": {"compile_cached", "drop_outdated", "fallback_folder", "keep_one_file_each", "kept_in"},
     "jit": {
         "jit",
         "distinct_jit",
         "exact_jit",
         "parallel_jit",
-        "python_threads",
         "set_num_threads",
         "get_num_threads",
         "shares",
         "prepare",
+        "say",
         "has_compiled_kernels",
-        "hold_scipy_blas_to_one_thread",
-        "keep_freed_memory",
+    },
+    "launch": {
+        "usable_cores",
+        "run_shares",
+        "run_in_python",
+        "python_threads",
         "launched",
         "launching",
         "field",
         "this_call",
         "repeat_call",
         "number_at",
-        "small_product_limit",
+        "use_python_threads_after_fork",
     },
-    "optim": {"array_at"},
+    "machine": {"hold_scipy_blas_to_one_thread", "keep_freed_memory", "small_product_limit"},
+    "norm": {"row_moments"},  # plain NumPy itself
+    # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
+    "optim": {"array_at", "norm_of", "move_average", "update_velocity"},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
     # another way to what winograd and winograd_weight_gradient say: tests/kernels/test_winograd.py compares it
@@ -225,4 +233,6 @@ def test_kernel_equals_reference(name, order, dtype):
         for got, expected in zip(*results, strict=True):
             assert got.dtype == expected.dtype == dtype
             assert got.shape == expected.shape
-            np.testing.assert_allclose(got, expected, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-12) * np.abs(expected).max())
+            # the arguments are about 1, so what is zero in exact arithmetic (the slope of a softmax over one token) is rounded like 0.1
+            scale = max(np.abs(expected).max(), 0.1)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=(1e-5 if dtype == np.float32 else 1e-12) * scale)

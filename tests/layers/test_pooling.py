@@ -91,3 +91,31 @@ def test_arguments_are_checked(layer):
         layer(2)(np.ones((3, 4, 5)))
     with pytest.raises(TypeError, match=f"{name}: expected a float32 or float64 array, got int64"):
         layer(2)(np.ones((1, 1, 4, 4), np.int64))
+
+
+def test_max_pool_shows_nan_and_gives_its_gradient_to_the_last():
+    pool = MaxPool2d((1, 3), 1)
+    x = np.array([5, np.nan, np.nan, 7, -np.inf]).reshape(1, 1, 1, 5)
+    np.testing.assert_array_equal(pool(x), [[[[np.nan, np.nan, np.nan]]]])
+    np.testing.assert_array_equal(pool.backward(np.array([[[[2.0, 3, 4]]]])), [[[[0, 0, 9, 0, 0]]]])
+
+
+def test_max_pool_gives_nothing_to_padding():
+    pool = MaxPool2d(3, 2, 1)
+    x = np.full((1, 1, 3, 3), -np.inf)
+    np.testing.assert_array_equal(pool(x), np.full((1, 1, 2, 2), -np.inf))
+    np.testing.assert_array_equal(pool.backward(np.array([[[[2.0, 3], [4, 5]]]])), [[[[2, 3, 0], [4, 5, 0], [0, 0, 0]]]])
+
+
+def test_max_pool_gives_an_infinite_gradient_to_its_own_place_alone():
+    pool = MaxPool2d(2)
+    pool(np.arange(4.0).reshape(1, 1, 2, 2))
+    np.testing.assert_array_equal(pool.backward(np.full((1, 1, 1, 1), np.inf)), [[[[0, 0], [0, np.inf]]]])
+
+
+def test_max_pool_of_more_places_than_a_byte_counts():
+    pool, x = MaxPool2d(17), np.random.default_rng(2).standard_normal((2, 3, 17, 34))
+    y = pool(x)
+    dx = pool.backward(np.ones_like(y))
+    np.testing.assert_array_equal(np.sort(x[dx == 1]), np.sort(y.ravel()))
+    assert dx.sum() == y.size

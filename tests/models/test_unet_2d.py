@@ -268,9 +268,24 @@ def test_from_config_takes_defaults_for_what_is_missing():
     assert UNet2dModel.from_config(config).config == make(config).config
 
 
-def test_from_config_names_every_key_that_is_no_argument():
-    with pytest.raises(ValueError, match="from_config: cross_attention_dim, zero_init: no such argument"):
-        UNet2dModel.from_config({**TEST_NET, "_name_or_path": "here", "zero_init": True, "cross_attention_dim": 8})
+def test_from_config_names_every_key_that_is_no_argument_and_keeps_it():
+    config = {**TEST_NET, "_name_or_path": "here", "zero_init": True, "cross_attention_dim": 8}
+    message = "UNet2dModel.from_config: unknown configuration keys are ignored: 'cross_attention_dim', 'zero_init'$"
+    with pytest.warns(UserWarning, match=message) as caught:
+        model = UNet2dModel.from_config(config, generator=np.random.default_rng(0))
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert model.config == {**make(TEST_NET).config, "zero_init": True, "cross_attention_dim": 8}
+
+
+def test_from_config_takes_defaults_for_what_nobody_chose():
+    config = {**TEST_NET, "norm_eps": 0.5, "flip_sin_to_cos": False, "_use_default_values": ["norm_eps", "act_fn"]}
+    assert UNet2dModel.from_config(config).config == make(TEST_NET, flip_sin_to_cos=False).config
+
+
+@pytest.mark.parametrize("config", ["folder", None, [("in_channels", 1)]])
+def test_from_config_wants_a_mapping(config):
+    with pytest.raises(TypeError, match=f"UNet2dModel.from_config: config is a {type(config).__name__}, expected arguments by name"):
+        UNet2dModel.from_config(config)
 
 
 # a whole run --------------------------------------------------------------------------------------------------

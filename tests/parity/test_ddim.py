@@ -103,22 +103,17 @@ def test_trajectories_are_equal(options, steps):
         assert difference(mine, yours) < 1e-5
 
 
-def test_where_rounding_makes_diffusers_nan_this_goes_on():
-    """eta = 1 from abar_t = 2e-9: of x_t nothing is left, x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s) z."""
+def test_where_rounding_may_make_diffusers_nan_this_goes_on():
+    """eta = 1 from abar_t = 2e-9: of x_t nothing is left, x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s) z. On some processors diffusers takes
+    the root of a number that rounding made negative."""
     rng = np.random.default_rng(8)
-    ours, theirs = both(beta_schedule="squaredcos_cap_v2", prediction_type="sample", timestep_spacing="trailing")
+    ours, _ = both(beta_schedule="squaredcos_cap_v2", prediction_type="sample", timestep_spacing="trailing")
     sample, output, noise = (rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(3))
-    tensors = [torch.from_numpy(array) for array in (output, sample, noise)]
-    nan = []
     for count in range(2, 50):
         ours.set_timesteps(count)
-        theirs.set_timesteps(count)
-        yours = theirs.step(tensors[0], 999, tensors[1], 1.0, variance_noise=tensors[2]).prev_sample
-        nan.append(bool(torch.isnan(yours).all()))
         abar_s = ours.alphas_cumprod[ours.previous_timestep(999)]
         expected = np.sqrt(abar_s) * np.clip(output, -1, 1) + np.sqrt(1 - abar_s) * noise
         np.testing.assert_allclose(ours.step(output, 999, sample, 1.0, noise=noise).prev_sample, expected, atol=5e-3)
-    assert any(nan) and not all(nan)
 
 
 @pytest.mark.parametrize("prediction_type", ["sample", "v_prediction"])

@@ -1,5 +1,7 @@
 """Activations, embeddings, pooling, flattening and resampling beside PyTorch's and diffusers'."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -171,3 +173,57 @@ def test_timestep_embedding(dtype, tolerance):
     theirs = embeddings.TimestepEmbedding(6, 10)
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     compare(ours, theirs, images(4, 6), dtype, tolerance)
+
+
+ACTIVATIONS = [(SiLU, {}), (ReLU, {}), (GELU, {}), (GELU, {"approximate": "tanh"}), (Mish, {}), (Sigmoid, {}), (Tanh, {})]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(("ours", "arguments"), ACTIVATIONS)
+def test_activations_of_numbers_of_every_size(ours, arguments, dtype, tolerance):
+    """Up to where PyTorch's own powers of x overflow; the smallest of these are subnormal, which PyTorch may take for 0."""
+    powers = np.logspace(math.log10(np.finfo(dtype).smallest_subnormal), 9, 400)
+    x = np.concatenate([-powers, [0], powers])
+    compare(ours(**arguments), getattr(torch.nn, ours.__name__)(**arguments), x, dtype, tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("ours", "arguments"), ACTIVATIONS)
+def test_infinite_and_nan_gradients_go_through_activations_alike(ours, arguments, dtype):
+    """Where no slope rounds to 0, as products with that depend on how PyTorch rounds."""
+    x = np.tile(np.array([-3, -0.5, 0.25, 2], dtype), 3)
+    dout = np.repeat(np.array([np.inf, -np.inf, np.nan], dtype), 4)
+    inputs = torch.from_numpy(x.copy()).requires_grad_()
+    getattr(torch.nn, ours.__name__)(**arguments)(inputs).backward(torch.from_numpy(dout))
+    layer = ours(**arguments)
+    layer(x)
+    np.testing.assert_array_equal(layer.backward(dout), inputs.grad.numpy())
+
+
+@pytest.mark.parametrize("arguments", [(2,), (3, 2), (3, 1, 1), ((3, 2), (1, 2), (1, 0)), ((4, 5), 2, (2, 1))], ids=str)
+def test_max_pool_passes_what_is_not_finite_alike(arguments):
+    rng = np.random.default_rng(3)
+    x = images(2, 3, 7, 9)
+    x[rng.random(x.shape) < 0.6] = -np.inf
+    x[:, 1][rng.random(x[:, 1].shape) < 0.3] = np.nan
+    x[:, 2][rng.random(x[:, 2].shape) < 0.3] = np.inf
+    ours, theirs = MaxPool2d(*arguments), torch.nn.MaxPool2d(*arguments)
+    inputs = torch.from_numpy(x).requires_grad_()
+    y, expected = ours(x), theirs(inputs)
+    np.testing.assert_array_equal(y, expected.detach().numpy())
+    dout = rng.choice([1.5, -2.25, np.inf, np.nan], y.shape)
+    expected.backward(torch.from_numpy(dout))
+    np.testing.assert_array_equal(ours.backward(dout), inputs.grad.numpy())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softmax_of_the_largest_numbers_and_of_what_is_not_finite(dtype):
+    most, inf = np.finfo(dtype).max, np.inf
+    x = np.array([[most, -most, 0], [1e30, 1e30, -1e30], [1e20, -inf, 1e20], [inf, 0, 1], [-inf, -inf, -inf], [1, 0, np.nan]], dtype)
+    dout = np.random.default_rng(4).standard_normal(x.shape).astype(dtype)
+    ours, inputs = Softmax(), torch.from_numpy(x.copy()).requires_grad_()
+    expected = torch.softmax(inputs, -1)
+    expected.backward(torch.from_numpy(dout))
+    np.testing.assert_array_equal(ours(x), expected.detach().numpy())
+    np.testing.assert_allclose(ours.backward(dout), inputs.grad.numpy(), rtol=1e-5, atol=1e-7)

@@ -66,6 +66,34 @@ def test_twenty_steps(optimizer, torch_optimizer, options, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize(
+    ("optimizer", "torch_optimizer", "options"),
+    [
+        (SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}),
+        (Adam, torch.optim.Adam, {"lr": 0.1, "weight_decay": 0.2}),
+        (AdamW, torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.2}),
+    ],
+)
+def test_freezing_and_setting_free(optimizer, torch_optimizer, options, dtype):
+    """Frozen is what PyTorch makes of ``requires_grad = False`` before the backward pass, which leaves ``grad`` None."""
+    params, torch_params = both(dtype)
+    ours, theirs = optimizer(params, **options), torch_optimizer(torch_params, **options)
+    rng = np.random.default_rng(7)
+    for step in range(20):
+        frozen = {1} if step < 4 else {0, 2} if 8 <= step < 14 else set()
+        fill_gradients(params, torch_params, rng)
+        for index, (p, q) in enumerate(zip(params, torch_params, strict=True)):
+            p.trainable = index not in frozen
+            q.grad = None if index in frozen else q.grad
+        norm = clip_grad_norm(params, 1.0)
+        torch_norm = torch.nn.utils.clip_grad_norm_(torch_params, 1.0)
+        assert norm == pytest.approx(torch_norm.item(), rel=TOLERANCE[dtype])
+        ours.step()
+        theirs.step()
+    assert_same([p.data for p in params], torch_params, dtype)
+
+
+@dtypes
 def test_groups(dtype):
     params, torch_params = both(dtype)
 
@@ -176,3 +204,31 @@ def test_training_step_of_diffusers_script(dtype, one_pass):
         assert norm == pytest.approx(torch_norm.item(), rel=TOLERANCE[dtype])
     assert_same([p.data for p in params], torch_params, dtype)
     assert_same(ema.averages, torch_ema.shadow_params, dtype)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_a_gradient_whose_square_overflows_stops_its_parameter_alike(ours, theirs):
+    p, q = Parameter(np.array([1, 2, 3], np.float32)), torch.nn.Parameter(torch.tensor([1.0, 2, 3]))
+    optimizer, torch_optimizer = ours([p], lr=0.1), theirs([q], lr=0.1, weight_decay=ours([p]).groups[0].weight_decay)
+    for gradient in ([1e20, 1, -1e30], [1, 1, 1], [-2, 1, 3]):
+        p.grad[...] = gradient
+        q.grad = torch.tensor(gradient, dtype=torch.float32)
+        optimizer.step()
+        torch_optimizer.step()
+    assert_same([p.data], [q], np.float32)
+    np.testing.assert_allclose(optimizer.state["v"][0], torch_optimizer.state[q]["exp_avg_sq"].numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), [(Adam, torch.optim.Adam, {}), (SGD, torch.optim.SGD, {"momentum": 0.9})])
+def test_a_thousand_steps_without_gradient(ours, theirs, options):
+    """PyTorch keeps subnormal numbers, which make no difference to the parameters."""
+    params, torch_params = both(np.float32)
+    optimizer, torch_optimizer = ours(params, lr=1e-3, **options), theirs(torch_params, lr=1e-3, **options)
+    fill_gradients(params, torch_params, np.random.default_rng(2))
+    for _ in range(1000):
+        optimizer.step()
+        torch_optimizer.step()
+        for p, q in zip(params, torch_params, strict=True):
+            p.grad.fill(0)
+            q.grad.zero_()
+    assert_same([p.data for p in params], torch_params, np.float32)

@@ -113,6 +113,48 @@ def test_deprecated_names(tmp_path, strict):
         np.testing.assert_array_equal(ours[key], tensor.numpy(), err_msg=key)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_an_average_of_diffusers_and_back(tmp_path, strict, size):
+    """``unet_ema/`` as EMAModel.save_pretrained writes it, with its own state among the network's arguments."""
+    theirs = build_theirs(**CONFIGS["classes"])
+    options = {"decay": 0.75, "use_ema_warmup": True, "inv_gamma": 2.0, "power": 0.5, "update_after_step": 1, "min_decay": 0.1}
+    average = diffusers.training_utils.EMAModel(theirs.parameters(), **options, model_cls=diffusers.UNet2DModel, model_config=theirs.config)
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter += torch.randn_like(parameter)
+        average.step(theirs.parameters())
+    average.save_pretrained(tmp_path / "unet_ema")
+
+    keys = ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"]
+    with pytest.warns(UserWarning, match=f"are ignored: {', '.join(map(repr, keys))}$") as caught:
+        ours = UNet2dModel.from_pretrained(tmp_path, subfolder="unet_ema")
+    assert len(caught) == 1 and ours.config["optimization_step"] == 3
+    for key, shadow in zip(theirs.state_dict(), average.shadow_params, strict=True):
+        assert ours.state_dict()[key].tobytes() == shadow.numpy().tobytes(), key
+
+    ours.save_pretrained(tmp_path / "ours", max_shard_size=size)
+    written, expected = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("ours", "unet_ema"))
+    assert written == expected
+    assert tensors(tmp_path / "ours")[0] == tensors(tmp_path / "unet_ema")[0]
+    back = diffusers.training_utils.EMAModel.from_pretrained(tmp_path / "ours", diffusers.UNet2DModel)
+    state, before = back.state_dict(), average.state_dict()
+    assert all(torch.equal(a, b) for a, b in zip(state.pop("shadow_params"), before.pop("shadow_params"), strict=True))
+    assert state == before
+
+
+def test_unknown_keys_and_unchosen_arguments_as_in_diffusers(tmp_path, strict):
+    """Keys that nobody knows come back from both; ``_use_default_values`` lists what takes its default in either."""
+    config = SMALL | {"act_fn": "gelu", "norm_eps": 0.25, "of_the_future": [1, "a"], "_use_default_values": ["norm_eps"]}
+    theirs = diffusers.UNet2DModel.from_config(config)
+    with pytest.warns(UserWarning, match="'of_the_future'"):
+        ours = UNet2dModel.from_config(config)
+    assert ours.config == json.loads(json.dumps({name: value for name, value in theirs.config.items() if not name.startswith("_")}))
+    ours.save_pretrained(tmp_path / "ours")
+    again = strict(tmp_path / "ours")
+    assert again.config["of_the_future"] == [1, "a"] and again.config["norm_eps"] == 1e-5
+
+
 @pytest.mark.parametrize("kind", ["DDPMPipeline", "DDIMPipeline"])
 def test_diffusers_opens_our_pipeline(tmp_path, kind):
     ours, scheduler = build_ours(), DDPMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2", steps_offset=1)

@@ -243,6 +243,14 @@ def test_damaged_folders(tmp_path, damage, error, message):
         pipelines.load(tmp_path)
 
 
+def test_unknown_parts_of_a_pipeline_are_named(tmp_path):
+    pipelines.save(tmp_path, tiny_model(), scheduler())
+    rewrite(INDEX, vqvae=["diffusers", "VQModel"], requires_safety_checker=False, _name_or_path="here")(tmp_path)
+    with pytest.warns(UserWarning, match="pipelines.load: .* are ignored: 'requires_safety_checker', 'vqvae'$") as caught:
+        pipelines.load(tmp_path)
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
 def test_other_peoples_files_are_safe(tmp_path):
     pipelines.save(tmp_path / "p", tiny_model(), scheduler())
     (tmp_path / "p" / "scheduler" / "notes.txt").write_text("years")

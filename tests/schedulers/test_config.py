@@ -97,7 +97,7 @@ def test_missing_keys_are_defaults_and_private_keys_are_dropped():
 
 
 def test_unknown_keys_are_ignored_with_a_warning_and_kept(tmp_path):
-    with pytest.warns(UserWarning, match=r"DDPMScheduler: unknown configuration keys \['shift_of_shifts'\]"):
+    with pytest.warns(UserWarning, match=r"DDPMScheduler.from_config: unknown configuration keys .*: 'shift_of_shifts'$"):
         scheduler = DDPMScheduler.from_config({"shift_of_shifts": 3, "steps_offset": 1})
     assert scheduler.config == {**DEFAULTS, "steps_offset": 1, "shift_of_shifts": 3}
     scheduler.save_pretrained(tmp_path)
@@ -111,6 +111,27 @@ def test_arguments_that_nobody_chose_take_the_next_schedulers_default():
     assert pndm.config["steps_offset"] == 1
     assert DDIMScheduler.from_config(pndm.config).config == ddim.config  # clip_sample was kept on the way
     assert PNDMScheduler.from_config({**ddim.config}).config["set_alpha_to_one"] is True  # as after a file: all are chosen
+
+
+def test_a_file_may_list_what_nobody_chose(tmp_path):
+    listed = {**DDIMScheduler(steps_offset=1).config, "_use_default_values": ["set_alpha_to_one"]}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(listed))
+    scheduler = PNDMScheduler.from_pretrained(tmp_path)
+    assert scheduler.config["set_alpha_to_one"] is False and scheduler.config["steps_offset"] == 1
+
+
+@pytest.mark.parametrize("listed", [3, "set_alpha_to_one", [3], None])
+def test_what_nobody_chose_is_a_list_of_names(listed):
+    with pytest.raises(ValueError, match="PNDMScheduler.from_config: _use_default_values is .*, expected a list of names"):
+        PNDMScheduler.from_config({"_use_default_values": listed})
+
+
+def test_the_warning_stands_at_the_line_of_the_caller(tmp_path):
+    (tmp_path / "scheduler_config.json").write_text('{"of_the_future": 1}')
+    for load in (lambda: DDPMScheduler.from_pretrained(tmp_path), lambda: DDPMScheduler.from_config({"of_the_future": 1})):
+        with pytest.warns(UserWarning, match="'of_the_future'$") as caught:
+            load()
+        assert len(caught) == 1 and caught[0].filename == __file__
 
 
 def test_arguments_of_other_schedulers_are_kept_without_effect():

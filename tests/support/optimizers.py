@@ -11,7 +11,9 @@ SHAPES = [(3, 2, 5), (7,), (1, 1), ()]
 OPTIMIZERS = {
     "sgd": lambda params, **options: SGD(params, lr=0.1, **options),
     "sgd_nesterov": lambda params, **options: SGD(params, lr=0.1, momentum=0.8, nesterov=True, **options),
+    "sgd_dampening": lambda params, **options: SGD(params, lr=0.1, momentum=0.6, dampening=0.3, **options),
     "adam": lambda params, **options: Adam(params, lr=0.1, **options),
+    "amsgrad": lambda params, **options: AdamW(params, lr=0.1, amsgrad=True, **options),
     "adamw": lambda params, **options: AdamW(params, lr=0.1, **options),
 }
 every_optimizer = pytest.mark.parametrize("build", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())

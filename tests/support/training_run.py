@@ -60,6 +60,19 @@ class Run:
         self.step, self.losses = progress["step"], progress["losses"]
         return self
 
+    def fill(self, step):
+        """Make ``step`` every number in the run, so that a checkpoint of mixed parts shows."""
+        for parameter, average, *moments in zip(self.model.parameters(), self.ema.averages, *self.optimizer.state.values(), strict=True):
+            for array in (parameter.data, average, *moments):
+                array.fill(step)
+        self.optimizer.step_count = self.ema.step_count = self.step = step
+
+    def steps(self):
+        """What :meth:`fill` has made of each part, as a set: one number, unless parts are mixed."""
+        values = [value for part in (self.model, self.ema, self.optimizer) for value in part.state_dict().values()]
+        numbers = {number for value in values if isinstance(value, np.ndarray) for number in np.unique(value).tolist()}
+        return numbers | {self.step, self.optimizer.step_count, self.ema.step_count}
+
     def everything(self):
         """Every number that the run will depend on, as bytes."""
         parts = {"model": self.model, "ema": self.ema} | {name: part for name, part in self.state.items() if name != "rng"}

@@ -68,11 +68,62 @@ def test_ignored_positions_take_no_part():
     assert value_marked == pytest.approx(cross_entropy(logits[[0, 2]], labels[[0, 2]])[0], rel=1e-14)
 
 
-@reductions
-def test_everything_ignored_is_zero(reduction):
-    value, dout = cross_entropy(np.ones((2, 3), np.float32), np.array([-100, -100]), reduction)
-    assert value == 0
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"weight": np.array([1, 2, 0], np.float32)}])
+@pytest.mark.parametrize(("reduction", "expected"), [("mean", np.nan), ("sum", 0), ("none", [0, 0])])
+def test_everything_ignored_has_no_mean_and_no_gradient(reduction, expected, options):
+    value, dout = cross_entropy(np.ones((2, 3), np.float32), np.array([-100, -100]), reduction, **options)
+    np.testing.assert_array_equal(value, expected)
     np.testing.assert_array_equal(dout, np.zeros((2, 3), np.float32))
+
+
+TARGETS = {
+    "classes": lambda rng, shape: rng.integers(shape[1], size=shape[:1] + shape[2:]),
+    "some_ignored": lambda rng, shape: np.where(
+        np.arange(shape[0]).reshape(-1, *(1,) * (len(shape) - 2)) == 1, -100, rng.integers(shape[1], size=shape[:1] + shape[2:])
+    ),
+    "probabilities": lambda rng, shape: rng.uniform(size=shape),
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 5), (2, 3, 1, 3)])
+def test_gradients_of_every_target(target, label_smoothing, weighted, shape):
+    """By differences, for each reduction; with "none" by the documented rule for the gradient of each value."""
+    rng = np.random.default_rng(6)
+    logits, target = rng.normal(size=shape), target(rng, shape)
+    options = {"label_smoothing": label_smoothing, "weight": rng.uniform(0.5, 2, shape[1]) if weighted else None}
+    for reduction in ("mean", "sum"):
+        _, dout = cross_entropy(logits, target, reduction, **options)
+        expected = central_differences(lambda z, reduction=reduction: cross_entropy(z, target, reduction, **options)[0], logits)
+        np.testing.assert_allclose(dout, expected, rtol=1e-6, atol=1e-9)
+    values, dout = cross_entropy(logits, target, "none", **options)
+    upstream = rng.normal(size=shape[:1] + shape[2:])
+    assert values.shape == upstream.shape
+    expected = central_differences(lambda z: float((upstream * cross_entropy(z, target, "none", **options)[0]).sum()), logits)
+    np.testing.assert_allclose(upstream[:, None] * dout, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_probabilities_of_one_are_classes():
+    rng = np.random.default_rng(7)
+    logits, labels = rng.normal(size=(4, 3)), rng.integers(3, size=4)
+    for options in ({}, {"label_smoothing": 0.3}):
+        value, dout = cross_entropy(logits, labels, **options)
+        other, other_dout = cross_entropy(logits, np.eye(3)[labels], **options)
+        assert value == pytest.approx(other, rel=1e-14)
+        np.testing.assert_allclose(dout, other_dout, atol=1e-15)
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), np.array(2, np.uint8)])
+def test_one_example_without_a_batch(label):
+    logits = np.array([0.3, -1.0, 2.0], np.float32)
+    value, dout = cross_entropy(logits, label, label_smoothing=0.1)
+    expected, expected_dout = cross_entropy(logits[None], np.array([2]), label_smoothing=0.1)
+    assert value == expected and type(value) is float
+    np.testing.assert_array_equal(dout, expected_dout[0])
+    values, _ = cross_entropy(logits, label, reduction="none")
+    assert values.shape == ()
 
 
 def test_cross_entropy_keeps_dtype_order_and_inputs():
@@ -99,10 +150,16 @@ def test_cross_entropy_keeps_dtype_order_and_inputs():
             np.zeros((2, 3)),
             np.array([0.0, 1.0]),
             {},
-            TypeError,
-            "labels must be an array of integers, got one of float64",
+            ValueError,
+            r"labels of float64 are probabilities and must have the shape of the logits, \(2, 3\), got \(2,\)",
         ),
-        (np.zeros((2, 3)), [0, 1], {}, TypeError, "labels must be an array of integers, got list"),
+        (np.zeros((2, 3)), [0, 1], {}, TypeError, "labels must be an array of integers, or of probabilities, got list"),
+        (np.zeros(3), True, {}, TypeError, "labels must be an array of integers, .* got bool"),
+        (np.zeros(3), 3, {}, ValueError, "expected labels 0..2 .*, got 3"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), {"ignore_index": 1}, ValueError, "ignore_index=1 needs integer labels, got probabilities"),
+        (np.zeros((2, 3)), np.array([0, 1]), {"weight": np.ones(2)}, ValueError, r"weight must be one for each of 3 classes, got shape"),
+        (np.zeros((2, 3)), np.array([0, 1]), {"weight": [1.0, 1.0, 1.0]}, TypeError, "weight must be an array of floating, got list"),
+        (np.zeros((2, 3)), np.array([0, 1]), {"size_average": False}, ValueError, "size_average is an option of PyTorch that is not taken"),
         (
             np.zeros((2, 3)),
             np.array([[1], [0]]),
@@ -111,9 +168,9 @@ def test_cross_entropy_keeps_dtype_order_and_inputs():
             r"labels \(2, 1\) do not fit logits \(2, 3\), expected \(2,\)",
         ),
         (np.zeros((2, 3), int), np.array([0, 1]), {}, TypeError, "logits must be an array of float32 or float64"),
-        (np.zeros(3), np.array(1), {}, ValueError, r"logits must have the shape \(N, K, ...\)"),
+        (np.zeros(()), np.array(1), {}, ValueError, r"logits must have the shape \(N, K, ...\) or \(K,\)"),
         (np.zeros((0, 3)), np.zeros(0, int), {}, ValueError, "not be empty"),
-        (np.zeros((1, 3)), np.array([1]), {"reduction": "none"}, ValueError, "reduction must be"),
+        (np.zeros((1, 3)), np.array([1]), {"reduction": "avg"}, ValueError, "reduction must be"),
         (
             np.zeros((1, 3)),
             np.array([1]),

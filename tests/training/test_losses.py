@@ -6,6 +6,7 @@ import pytest
 from hcrot.schedulers import DDPMScheduler
 from hcrot.training.losses import (
     flow_matching_loss,
+    huber_loss,
     l1_loss,
     min_snr_weights,
     mse_loss,
@@ -30,6 +31,7 @@ REGRESSION = {
     "weighted_mse": weighted_mse,
     "flow_matching": flow_matching,
     "l1": l1_loss,
+    "huber": lambda prediction, target, reduction="mean": huber_loss(prediction, target, reduction, delta=0.3),
     "smooth_l1": smooth_l1_loss,
     "smooth_l1_beta": lambda prediction, target, reduction="mean": smooth_l1_loss(
         prediction, target, reduction, beta=0.3
@@ -234,7 +236,7 @@ def test_bad_weights_of_losses(weights, error, message):
         ((np.zeros(3), np.zeros(3), [0.0] * 3), TypeError, "noise must be an array of floating, got list"),
         ((np.zeros(3, int), np.zeros(3), np.zeros(3)), TypeError, "prediction must be .*, got one of int64"),
         ((np.zeros(0), np.zeros(0), np.zeros(0)), ValueError, "empty"),
-        ((np.zeros(3), np.zeros(3), np.zeros(3), "none"), ValueError, "reduction must be .*, got 'none'"),
+        ((np.zeros(3), np.zeros(3), np.zeros(3), "None"), ValueError, "reduction must be .*, got 'None'"),
     ],
 )
 def test_bad_flow_matching_input(arguments, error, message):
@@ -247,7 +249,7 @@ def test_large_float32_errors_do_not_overflow_the_sum():
     assert value == pytest.approx(1e60, rel=1e-6)
 
 
-@pytest.mark.parametrize("loss", [mse_loss, l1_loss, smooth_l1_loss])
+@pytest.mark.parametrize("loss", [mse_loss, l1_loss, smooth_l1_loss, huber_loss])
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -265,7 +267,7 @@ def test_large_float32_errors_do_not_overflow_the_sum():
             r"prediction \(4, 1\) and target \(4,\) must have the same shape",
         ),
         ((np.zeros((0, 2)), np.zeros((0, 2))), ValueError, "empty"),
-        ((np.zeros(3), np.zeros(3), "none"), ValueError, "reduction must be .*, got 'none'"),
+        ((np.zeros(3), np.zeros(3), "None"), ValueError, "reduction must be .*, got 'None'"),
     ],
 )
 def test_bad_input(loss, arguments, error, message):
@@ -277,3 +279,35 @@ def test_bad_input(loss, arguments, error, message):
 def test_bad_beta(beta):
     with pytest.raises(ValueError, match="smooth_l1_loss: beta must be a finite number > 0"):
         smooth_l1_loss(np.zeros(1), np.zeros(1), beta=beta)
+
+
+@pytest.mark.parametrize("delta", [0, -1.0, np.nan, np.inf, "1"])
+def test_bad_delta(delta):
+    with pytest.raises(ValueError, match="huber_loss: delta must be a finite number > 0"):
+        huber_loss(np.zeros(1), np.zeros(1), delta=delta)
+
+
+@regression
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_without_reduction_any_function_of_the_terms_can_follow(loss, dtype):
+    """The documented rule: dout times the derivatives of what follows; here a sum with random weights."""
+    rng = np.random.default_rng(11)
+    prediction, target, upstream = rng.normal(size=(3, 2, 3, 5)).astype(dtype)
+    terms, dout = loss(prediction, target, "none")
+    assert (terms.shape, terms.dtype) == (prediction.shape, dtype)
+    assert (dout.shape, dout.dtype) == (prediction.shape, dtype)
+    assert float(terms.sum()) == pytest.approx(loss(prediction, target, "sum")[0], rel=1e-5)
+    np.testing.assert_array_equal(dout, loss(prediction, target, "sum")[1])
+    if dtype == np.float64:
+        expected = central_differences(lambda x: float((upstream * loss(x, target, "none")[0]).sum()), prediction)
+        np.testing.assert_allclose(upstream * dout, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [mse_loss, l1_loss, smooth_l1_loss, huber_loss])
+@pytest.mark.parametrize("name", ["size_average", "reduce", "weight"])
+def test_pytorchs_other_options_are_refused_by_name(loss, name):
+    loss(np.zeros(2), np.zeros(2), **{name: None})
+    with pytest.raises(ValueError, match=f"_loss: {name} is an option of PyTorch that is not taken here: .*reduction="):
+        loss(np.zeros(2), np.zeros(2), **{name: True})
+    with pytest.raises(TypeError, match=r"_loss\(\) got an unexpected keyword argument 'wieght'"):
+        loss(np.zeros(2), np.zeros(2), wieght=None)

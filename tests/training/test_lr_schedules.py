@@ -80,6 +80,29 @@ def test_resumes_in_either_order(optimizer_first):
         resumed_schedule.step()
 
 
+def test_files_from_before_initial_lr_still_resume():
+    """Such an optimizer's state has the rate of the middle only, but the schedule's state has the base rate."""
+    sgd = optimizer(0.3)
+    schedule = get_scheduler("cosine", sgd, 2, 20)
+    for _ in range(7):
+        schedule.step()
+    old = {"step": 0, "lr": sgd.lr}
+    resumed = optimizer(0.9)
+    resumed.load_state_dict(old)
+    assert resumed.initial_lr is None
+    resumed_schedule = get_scheduler("cosine", resumed, 2, 20)
+    resumed_schedule.load_state_dict(schedule.state_dict())
+    assert (resumed.lr, resumed.initial_lr) == (sgd.lr, 0.3)
+    assert get_scheduler("constant", resumed).base_lr == 0.3
+
+
+def test_another_initial_lr_begins_from_there():
+    sgd = optimizer(0.3)
+    LRSchedule(sgd, linear(0, 4))
+    sgd.initial_lr = 0.8
+    assert LRSchedule(sgd, linear(0, 4)).get_last_lr() == [0.8] == [sgd.lr]
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [
@@ -110,6 +133,12 @@ def test_loading_is_strict_and_all_or_nothing(state, message):
         (lambda: get_scheduler("linear", optimizer(), 3), ValueError, "'linear' needs num_training_steps"),
         (lambda: cosine(-1, 10), ValueError, "cosine: num_warmup_steps must be an integer >= 0, got -1"),
         (lambda: linear(0, 10.5), ValueError, "linear: num_training_steps must be an integer >= 0, got 10.5"),
+        (lambda: LRSchedule(optimizer(), constant(), -2), ValueError, "LRSchedule: last_epoch must be an integer >= 0, got -2"),
+        (
+            lambda: get_scheduler("cosine", optimizer(), 1, 9, last_epoch=3),
+            ValueError,
+            "LRSchedule: last_epoch=3 goes on with a schedule, but the optimizer has had none",
+        ),
         (lambda: LRSchedule(0.1, constant()), TypeError, "LRSchedule: optimizer must be an Optimizer, got float"),
         (
             lambda: LRSchedule(optimizer(), 0.1),

@@ -7,8 +7,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hcrot.module import Parameter
+from hcrot.training.ema import EMA
 from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
-from support.optimizers import every_optimizer, fill_gradients, one_parameter, parameters, train
+from support.optimizers import OPTIMIZERS, every_optimizer, fill_gradients, one_parameter, parameters, train
 
 # ---------------------------------------------------------------- steps by hand
 
@@ -225,6 +226,7 @@ def test_state_dict_is_a_copy_with_these_names():
         ({"step": 1.5}, "step must be an integer >= 0, got 1.5"),
         ({"step": -1}, "step must be an integer >= 0, got -1"),
         ({"lr": float("nan")}, "lr must be a finite number >= 0, got nan"),
+        ({"initial_lr": -1.0}, "initial_lr must be a finite number >= 0, got -1.0"),
     ],
 )
 def test_loading_is_strict_and_all_or_nothing(change, message):
@@ -259,9 +261,9 @@ def test_every_problem_of_a_state_is_named():
         ),
         (lambda p: AdamW([p, p.data]), TypeError, "AdamW: .* but item 1 is of type ndarray"),
         (lambda p: AdamW({"params": [p]}), TypeError, "AdamW: .* but item 0 is of type str"),
-        (lambda p: AdamW([p], lr=-1e-3), ValueError, "AdamW: lr must be a finite number > 0, got -0.001"),
-        (lambda p: Adam([p], lr=float("nan")), ValueError, "Adam: lr must be a finite number > 0, got nan"),
-        (lambda p: Adam([p], lr="0.1"), ValueError, "Adam: lr must be a finite number > 0, got '0.1'"),
+        (lambda p: AdamW([p], lr=-1e-3), ValueError, "AdamW: lr must be a finite number >= 0, got -0.001"),
+        (lambda p: Adam([p], lr=float("nan")), ValueError, "Adam: lr must be a finite number >= 0, got nan"),
+        (lambda p: Adam([p], lr="0.1"), ValueError, "Adam: lr must be a finite number >= 0, got '0.1'"),
         (
             lambda p: Adam([p], betas=(0.9, 1.0)),
             ValueError,
@@ -272,6 +274,12 @@ def test_every_problem_of_a_state_is_named():
         (lambda p: SGD([p], weight_decay=-0.1), ValueError, "SGD: weight_decay must be"),
         (lambda p: SGD([p], momentum=float("inf")), ValueError, "SGD: momentum must be a finite number >= 0, got inf"),
         (lambda p: SGD([p], nesterov=True), ValueError, "SGD: nesterov needs momentum > 0"),
+        (lambda p: SGD([p], nesterov=True, momentum=0.9, dampening=0.1), ValueError, "nesterov needs .* dampening 0, got .*=0.1"),
+        (lambda p: SGD([p], dampening=1.0, momentum=0.9), ValueError, "SGD: dampening must be a finite number >= 0 and < 1, got 1.0"),
+        (lambda p: SGD([p], maximize=1), TypeError, "SGD: maximize must be True or False, got 1"),
+        (lambda p: Adam([p], amsgrad="no"), TypeError, "Adam: amsgrad must be True or False, got 'no'"),
+        (lambda p: AdamW([p], weight_dekay=0.1), TypeError, r"AdamW\(\) got an unexpected keyword argument 'weight_dekay'"),
+        (lambda p: Adam([p], decoupled_weight_decay=True), ValueError, "Adam: decoupled_weight_decay .* not taken here: that is AdamW"),
         (lambda p: SGD([{"params": [p]}, p]), ValueError, "SGD: group 1: expected a dict .* got Parameter"),
         (
             lambda p: SGD([{"parameters": [p]}]),
@@ -279,7 +287,8 @@ def test_every_problem_of_a_state_is_named():
             r'SGD: group 0: expected a dict with "params" .* got \[\'parameters\'\]',
         ),
         (lambda p: SGD([{"params": [p], "momentum": 1}]), ValueError, "SGD: group 0: expected a dict"),
-        (lambda p: SGD([{"params": [p], "lr": 0}]), ValueError, "SGD: group 0: lr must be a finite number > 0, got 0"),
+        (lambda p: SGD([{"params": [p], "lr": -1}]), ValueError, "SGD: group 0: lr must be a finite number >= 0, got -1"),
+        (lambda p: SGD([{"params": [p], "lr": 0.1}], lr=0), ValueError, "SGD: group 0: lr 0.1 is kept as a multiple of .* which is 0"),
         (lambda p: SGD([{"params": []}]), ValueError, "SGD: group 0: the list of parameters is empty"),
         (
             lambda p: SGD([{"params": [p]}, {"params": [p]}]),
@@ -316,3 +325,31 @@ def test_memory_order_of_a_parameter_does_not_matter(make):
         results.append(parameter.data.copy())
     assert np.abs(results[0] - start).max() > 0.1
     np.testing.assert_array_equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_gradients_have_become_zero_no_subnormal_number_is_left(dtype):
+    """Neither in moments and velocities nor in the moving average, after few steps or many."""
+    tiny = np.finfo(dtype).tiny
+    for make in (*OPTIMIZERS.values(), lambda params: SGD(params, lr=0.1, momentum=0.9)):
+        params = parameters(dtype)
+        optimizer, ema = make(params), EMA(params, decay=0.5)
+        train(params, optimizer, np.random.default_rng(0), 3)
+        ema.step()
+        for parameter in params:
+            parameter.grad[...] = 0
+            parameter.data[...] = 0
+        for array in ema.averages:
+            array *= 1000 * tiny
+        for arrays in optimizer.state.values():
+            for array in arrays:
+                array *= 1000 * tiny
+                array[np.abs(array) < tiny] = 0
+        for _ in range(150):
+            optimizer.step()
+            for parameter in params:
+                parameter.data[...] = 0
+            ema.step()
+            for arrays in (*optimizer.state.values(), ema.averages):
+                assert not any(((abs(array) > 0) & (abs(array) < tiny)).any() for array in arrays)
+        assert not any(array.any() for array in ema.averages)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcrot.module import Parameter
-from hcrot.training.optim import clip_grad_norm
+from hcrot.training.optim import SGD, clip_grad_norm
 from support.optimizers import fill_gradients, one_parameter, parameters
 
 
@@ -67,3 +67,12 @@ def test_not_finite_norm_is_returned_and_stays_visible(bad, others):
     np.testing.assert_array_equal(norm, bad)
     np.testing.assert_array_equal(p.grad, [np.nan, others])
     np.testing.assert_array_equal(q.grad, [others])
+
+
+@pytest.mark.parametrize("size", [1e20, 1e160, 1e300])
+def test_a_norm_whose_square_overflows_float64(size):
+    p, q = one_parameter([1.0], [3 * size]), one_parameter([1.0], [-4 * size])
+    assert SGD([p, q], lr=0.5).step(max_grad_norm=1.0) == pytest.approx(5 * size, rel=1e-14)
+    np.testing.assert_allclose([p.data[0], q.data[0]], [0.7, 1.4], rtol=1e-12)
+    assert clip_grad_norm([p, q], 1.0) == pytest.approx(5 * size, rel=1e-14)
+    np.testing.assert_allclose([p.grad[0], q.grad[0]], [0.6, -0.8], rtol=1e-12)

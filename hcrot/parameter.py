@@ -1,0 +1,62 @@
+"""Parameter: an array to be learned, with its gradient; and :func:`flat`, the view of its numbers in the order of memory."""
+
+import numpy as np
+
+__all__ = ["Parameter", "flat"]
+
+
+def flat(array: np.ndarray) -> np.ndarray:
+    """All of ``array``'s numbers as a 1-D view, in the order in which they lie in memory: for whatever treats each number alike.
+
+    Raises:
+        ValueError: the array has gaps, so no such view exists.
+    """
+    view = array.ravel(order="K")
+    if not np.shares_memory(view, array) and array.size:
+        raise ValueError(f"flat: array of shape {array.shape} and strides {array.strides} is not dense in memory")
+    return view
+
+
+class Parameter:
+    """An array to be learned and the gradient that backward passes add to.
+
+    Both arrays are allocated once and written in place ever after, so views, optimizers and moving averages may hold on to them. Their
+    shape is the one that PyTorch gives them; their axes may lie in memory in another order, the one in which kernels read them.
+
+    Args:
+        data: initial values, float32 or float64, dense in memory (in any order of axes); kept as it is, not copied.
+        trainable: False for a constant that is saved and loaded with the parameters, but not learned.
+
+    Attributes:
+        data: the values.
+        grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
+        trainable: the argument. It may be changed at any time: optimizers and gradient norms leave out a parameter while it is False.
+            PyTorch's name for it is ``requires_grad``. There are no other attributes, and setting one is an AttributeError.
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "trainable")
+
+    def __init__(self, data: np.ndarray, trainable: bool = True):
+        if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
+            kind = data.dtype if isinstance(data, np.ndarray) else type(data).__name__
+            raise TypeError(f"Parameter: data must be a float32 or float64 array, got {kind}")
+        flat(data)
+        self.data = data
+        self.grad = np.zeros_like(data)
+        self.trainable = trainable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def requires_grad(self) -> bool:
+        """PyTorch's name; always an AttributeError, which tells the name here. (If it were ignored, frozen weights would move.)"""
+        raise AttributeError("Parameter has no attribute requires_grad: set parameter.trainable = False to freeze it")
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        raise AttributeError(f"Parameter has no attribute requires_grad: set parameter.trainable = {value!r} instead")
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype}{'' if self.trainable else ', trainable=False'})"

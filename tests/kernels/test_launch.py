@@ -1,0 +1,82 @@
+"""Kernels in processes made by fork, whose parent has used kernels."""
+
+import os
+
+import numba
+import pytest
+
+from support.processes import run
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
+    pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled"),
+]
+
+LAYER = """
+import numpy as np, os, sys, multiprocessing, threading
+import hcrot
+from hcrot.kernels import launch
+
+def work(seed):
+    rng = np.random.default_rng(seed)
+    layer, x = hcrot.Conv2d(8, 8, 3, padding=1, generator=rng), rng.standard_normal((4, 8, 40, 40), dtype=np.float32)
+    y = layer(x)
+    return y, layer.backward(y), layer.weight.grad
+
+hcrot.set_num_threads(2)
+expected = [work(seed) for seed in range(3)]
+"""
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_a_pool_of_forked_processes_computes_what_its_parent_does(layer):
+    """OpenMP ended each child, and the pool made new ones for ever."""
+    script = LAYER + """
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    for found, wanted in zip(pool.map_async(work, range(3)).get(60), expected):
+        for a, b in zip(found, wanted):
+            np.testing.assert_array_equal(a, b)
+assert not launch.forked
+for a, b in zip(work(1), expected[1]):
+    np.testing.assert_array_equal(a, b)
+"""
+    result = run(script, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_child_of_a_child_and_its_threads_work_too():
+    script = LAYER + """
+def child(depth):
+    pid = os.fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        return
+    assert launch.forked
+    results = [None, None]
+    def one(k):
+        results[k] = work(k)
+    threads = [threading.Thread(target=one, args=(k,)) for k in range(2)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for k in range(2):
+        np.testing.assert_array_equal(results[k][2], expected[k][2])
+    if depth:
+        child(depth - 1)
+    os._exit(0)
+
+child(1)
+"""
+    result = run(script, NUMBA_NUM_THREADS="2")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_child_whose_parent_has_used_no_kernel_has_numbas_threads():
+    script = LAYER.replace("expected =", "later = lambda:") + """
+pid = os.fork()
+if pid == 0:
+    later()
+    os._exit(3 if launch.forked or launch.python_threads.cache_info().currsize else 0)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    result = run(script, NUMBA_NUM_THREADS="2")
+    assert result.returncode == 0, result.stderr

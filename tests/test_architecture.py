@@ -1,0 +1,108 @@
+"""What imports what: the table in docs/architecture.md, held against every import statement of the library."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "hcrot").rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imports(name: str, source: str) -> set[str]:
+    """The files of hcrot that a file imports, also within functions; ``from a import b`` means a.b where that is a file."""
+    package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names}
+    return {target for target in found if target in MODULES} - {name}
+
+
+GRAPH = {name: imports(name, path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def room(name: str) -> str:
+    """``hcrot.layers.conv`` is in ``layers``, ``hcrot.module`` in ``module``, and ``hcrot`` itself in ""."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def table() -> dict[str, set[str]]:
+    """For each room of the table, in order, the rooms that it may import."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \| .* \| (.*) \|$", text, re.MULTILINE)
+    return {name: set(re.findall(r"`(\w+)`", allowed)) for names, allowed in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The files of one circle of imports, [] if there is none: take away files that import nothing that is left until none can be."""
+    left = {name: set(targets) for name, targets in graph.items()}
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    return sorted(left)
+
+
+def test_the_table_lists_every_room_and_points_up_the_page_only():
+    rooms = list(table())
+    assert set(rooms) == {room(name) for name in MODULES} - {""}
+    for index, (name, allowed) in enumerate(table().items()):
+        assert allowed <= set(rooms[:index]), name
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "hcrot"])
+def test_a_file_imports_what_its_room_may(name):
+    assert {room(target) for target in GRAPH[name]} <= table()[room(name)] | {room(name)}
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circle(GRAPH) == []
+
+
+def test_a_circle_would_be_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_imports_of_every_kind_are_seen():
+    source = """
+import hcrot.data.mnist
+from hcrot import init
+from .norm import GroupNorm
+def later():
+    from ..kernels import conv
+    from hcrot.module import Module
+"""
+    found = imports("hcrot.layers.conv", source)
+    assert found == {"hcrot.data.mnist", "hcrot.init", "hcrot.layers.norm", "hcrot.kernels.conv", "hcrot.module"}
+
+
+def test_the_tests_have_the_folders_of_the_library():
+    folders = {path.name for path in (ROOT / "hcrot").iterdir() if (path / "__init__.py").exists()}
+    assert folders <= {path.name for path in (ROOT / "tests").iterdir()}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_file_says_what_is_public(name):
+    """``__all__`` names things that are there, and what a reader of the docstrings may rely on."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    named = [node for node in tree.body if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"]
+    assert len(named) == 1, f"{name} has no __all__"
+    public = ast.literal_eval(named[0].value)
+    defined = {alias.asname or alias.name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+    defined |= {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    defined |= {getattr(target, "id", "") for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    defined |= {getattr(node.target, "id", "") for node in tree.body if isinstance(node, ast.AnnAssign)}
+    assert set(public) <= defined
+    assert len(set(public)) == len(public)
