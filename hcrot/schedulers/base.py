@@ -19,9 +19,9 @@ from hcrot.schedulers.config import (
     checked_betas,
     checked_boolean,
     checked_choice,
-    checked_fraction,
     checked_integer,
     checked_positive,
+    checked_ratio,
 )
 from hcrot.schedulers.schedules import (
     BETA_SCHEDULES,
@@ -80,7 +80,7 @@ class NoiseScheduler(SchedulerConfig):
         "clip_sample": checked_boolean,
         "prediction_type": partial(checked_choice, choices=PREDICTION_TYPES),
         "thresholding": checked_boolean,
-        "dynamic_thresholding_ratio": checked_fraction,
+        "dynamic_thresholding_ratio": checked_ratio,
         "clip_sample_range": checked_positive,
         "sample_max_value": checked_positive,
         "set_alpha_to_one": checked_boolean,
@@ -247,7 +247,7 @@ class NoiseScheduler(SchedulerConfig):
         dynamic_thresholding_ratio quantile of |x_0|, but from 1 to sample_max_value; x_0 <- clip(x_0, -s, s) / s.
         """
         if self._arguments.get("thresholding"):
-            ratio, largest = self.config["dynamic_thresholding_ratio"], self.config["sample_max_value"]
+            ratio, largest = self._arguments["dynamic_thresholding_ratio"], self._arguments["sample_max_value"]
             s = np.quantile(np.abs(x0).reshape(len(x0), -1), ratio, axis=1)
             s = np.clip(s, 1, largest).astype(x0.dtype).reshape(-1, *(1,) * (x0.ndim - 1))
             np.clip(x0, -s, s, out=x0)

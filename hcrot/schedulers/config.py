@@ -68,8 +68,10 @@ class SchedulerConfig:
         checks: for every argument of the constructor by name, what returns its value as JSON can hold it, or raises.
         config: the checked arguments by name, read-only, see `Config`; further what `from_config` was given for other
             schedulers to find again.
+        beyond_diffusers: names of arguments that diffusers' class lacks: in `config`, and so in files, only if chosen.
     """
 
+    beyond_diffusers: ClassVar[frozenset[str]] = frozenset()
     checks: ClassVar[Mapping[str, Check]] = {}
     config: Config
     _arguments: dict[str, Any]
@@ -160,7 +162,9 @@ def register_to_config(init: Callable[..., None]) -> Callable[..., None]:
         values = list(bound.arguments.items())[1:]  # without self
         config = {name: self.checks[name](f"{type(self).__name__}: {name}", value) for name, value in values}
         self._arguments = config  # without what `config` may keep for other schedulers, which must have no effect here
-        self.config = Config(config, not_chosen=config.keys() - chosen)
+        left_out = self.beyond_diffusers - chosen
+        kept = {name: value for name, value in config.items() if name not in left_out}
+        self.config = Config(kept, not_chosen=kept.keys() - chosen)
         init(self, **config)
 
     return checked_init
@@ -211,6 +215,11 @@ def checked_fraction(what: str, value: float) -> float:
     if checked_positive(what, value) > 1:
         raise ValueError(f"{what} is {value}, expected at most 1")
     return float(value)
+
+
+def checked_ratio(what: str, value: float) -> float:
+    """From 0 to 1, both inclusive."""
+    return 0.0 if isinstance(value, Real) and not isinstance(value, bool) and value == 0 else checked_fraction(what, value)
 
 
 def checked_betas(what: str, value: np.ndarray | Sequence[float] | None) -> list[float] | None:

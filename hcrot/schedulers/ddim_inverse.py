@@ -33,6 +33,9 @@ class DDIMInverseScheduler(NoiseScheduler):
         num_train_timesteps, beta_start, beta_end, trained_betas, rescale_betas_zero_snr: as in `DDPMScheduler`.
         beta_schedule: as in `DDPMScheduler`; diffusers' class knows "linear", "scaled_linear" and "squaredcos_cap_v2".
         clip_sample, clip_sample_range: whether the estimate of x_0 is clipped to +-clip_sample_range.
+        thresholding, dynamic_thresholding_ratio, sample_max_value: whether it is thresholded instead, as in
+            `DDPMScheduler`, so that the way back limits x_0 as `DDIMScheduler` does. diffusers' class takes these names
+            and does nothing; `config` has those that were chosen.
         set_alpha_to_one: whether abar = 1 at s = -1, where the inversion begins: the image itself; or abar_0.
         steps_offset: as in `DDPMScheduler`.
         prediction_type: what m is: "epsilon", "sample" or "v_prediction". With "sample" set_alpha_to_one must be False,
@@ -43,6 +46,8 @@ class DDIMInverseScheduler(NoiseScheduler):
         timesteps: the t that steps lead to, ascending.
         initial_alpha_cumprod: abar at s = -1, a float32.
     """
+
+    beyond_diffusers = frozenset({"thresholding", "dynamic_thresholding_ratio", "sample_max_value"})
 
     @register_to_config
     def __init__(
@@ -59,6 +64,9 @@ class DDIMInverseScheduler(NoiseScheduler):
         clip_sample_range: float = 1.0,
         timestep_spacing: str = "leading",
         rescale_betas_zero_snr: bool = False,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
     ) -> None:
         super().__init__()
         self.initial_alpha_cumprod = np.float32(1) if set_alpha_to_one else self.alphas_cumprod[0]
@@ -99,7 +107,7 @@ class DDIMInverseScheduler(NoiseScheduler):
         *,
         return_dict: bool = True,
     ) -> SchedulerOutput | tuple[np.ndarray, np.ndarray]:
-        """One step x_s -> x_t, which adds noise: estimate x_0 and eps by (c), clip x_0, return (b).
+        """One step x_s -> x_t, which adds noise: estimate x_0 and eps by (c), limit x_0, return (b).
 
         Args:
             model_output: m(x_s, t), (B, ...) float32 or float64.
@@ -109,7 +117,7 @@ class DDIMInverseScheduler(NoiseScheduler):
             return_dict: False returns the tuple (prev_sample, pred_original_sample).
 
         Returns:
-            x_t, which diffusers too calls prev_sample, and the (clipped) estimate of x_0, (B, ...) of the dtype and memory
+            x_t, which diffusers too calls prev_sample, and the (limited) estimate of x_0, (B, ...) of the dtype and memory
             order of sample.
 
         Raises:

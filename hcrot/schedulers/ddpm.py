@@ -76,7 +76,8 @@ class DDPMScheduler(NoiseScheduler):
     Args:
         num_train_timesteps: T, the number of noise levels the model is trained on.
         beta_start, beta_end: ends of the schedules linear, scaled_linear and sigmoid.
-        beta_schedule: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid" or "laplace".
+        beta_schedule: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace" or "exp", which in diffusers only
+            `HeunDiscreteScheduler` knows.
         trained_betas: the T betas themselves, in place of a schedule.
         variance_type: sigma^2 of (h): beta_tilde for "fixed_small" and "fixed_small_log", beta for "fixed_large" and
             "fixed_large_log". The _log names are the same values by way of the logarithm; in diffusers

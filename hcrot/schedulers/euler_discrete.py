@@ -29,7 +29,8 @@ import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import checked_choice, register_to_config
-from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, euler_step, timesteps_of_sigmas
+from hcrot.schedulers.schedules import linspace
+from hcrot.schedulers.sigmas import VarianceExplodingScheduler, euler_step, timesteps_of_sigmas
 
 __all__ = ["EulerDiscreteScheduler"]
 
@@ -41,8 +42,10 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas, rescale_betas_zero_snr: the levels that
             the model is trained on, see `DDPMScheduler`.
         prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d).
-        interpolation_type: "linear". In diffusers "log_linear" makes one sigma too many and timesteps of other levels;
-            here it raises NotImplementedError, and use_exponential_sigmas does what it means.
+        interpolation_type: how `set_timesteps` finds the sigmas of N timesteps: "linear" takes those of the timesteps.
+            "log_linear" takes N + 1 from the largest to the smallest level of training, their logarithms equally spaced.
+            As in diffusers these are not the levels of the timesteps, and the walk ends at the last of them, above 0.
+            use_exponential_sigmas spaces N sigmas likewise, with timesteps that belong to them.
         use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas: at most one, how the sigmas are spaced in place of
             those of the timesteps, see hcrot/schedulers/sigmas.py.
         sigma_min, sigma_max: ends of such a spacing; None takes those of the timesteps.
@@ -51,12 +54,12 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
             with other types it does nothing.
         final_sigmas_type: where the walk ends, at "zero" or at "sigma_min", the smallest level of training.
 
-    Attributes, errors: those of `VarianceExplodingScheduler`.
+    Attributes, errors: those of `VarianceExplodingScheduler`; with "log_linear" sigmas are (N + 2,).
     """
 
     checks: ClassVar = {
         **VarianceExplodingScheduler.checks,
-        "interpolation_type": partial(checked_left_out, default="linear"),
+        "interpolation_type": partial(checked_choice, choices=("linear", "log_linear")),
         "timestep_type": partial(checked_choice, choices=("discrete", "continuous")),
     }
 
@@ -101,7 +104,8 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
         Args:
             num_inference_steps: N in 1 .. T, spaced as the scheduler's arguments say.
             timesteps: instead, strictly descending numbers within 0 .. T-1.
-            sigmas: instead, strictly descending numbers >= 0, the last where the walk ends, so one more than steps.
+            sigmas: instead, descending numbers above 0, of which some may be equal, and last where the walk ends, 0 or more;
+                so one more than steps.
 
         Raises:
             TypeError, ValueError: not exactly one given, N out of range, a list that is not as described, or a list
@@ -109,9 +113,7 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
         """
         self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
         if sigmas is not None:
-            levels = self._checked_list("sigmas", sigmas, highest=np.inf).astype(np.float32)
-            if len(levels) < 2:
-                raise ValueError(f"{self._name}.set_timesteps: sigmas {sigmas} is one number, expected two or more")
+            levels = self._checked_sigmas(sigmas)
             chosen, levels, last = timesteps_of_sigmas(levels[:-1], self._training_sigmas), levels[:-1], levels[-1]
         else:
             if timesteps is None:
@@ -120,11 +122,26 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
                 raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with timestep_type 'continuous'")
             else:
                 visited = self._checked_list("timesteps", timesteps, highest=len(self) - 1).astype(np.float32)
-            chosen, levels = self._spaced_levels(visited)
+            between = None
+            if self.config["interpolation_type"] == "log_linear":
+                low, high = np.log(self._training_sigmas[[0, -1]])
+                between = np.exp(linspace(high, low, 1 + (num_inference_steps or len(visited))))
+            chosen, levels = self._spaced_levels(visited, between)
             last = 0.0 if self.config["final_sigmas_type"] == "zero" else self._training_sigmas[0]
         self._set_levels(chosen.astype(np.float32), levels, last)
         if self._continuous:
             self.timesteps = _noise_conditioning(self.sigmas[:-1])
+
+    def _checked_sigmas(self, sigmas: Sequence[float]) -> np.ndarray:
+        """Descending numbers above 0, and one of at least 0; (N + 1,) float32."""
+        where, chosen = f"{self._name}.set_timesteps", np.asarray(sigmas)
+        if chosen.dtype.kind not in "iuf" or chosen.ndim != 1 or not np.all(np.isfinite(chosen)):
+            raise ValueError(f"{where}: sigmas {sigmas} is not a list of numbers")
+        if len(chosen) < 2:
+            raise ValueError(f"{where}: sigmas {sigmas} has {len(chosen)} numbers, expected two or more")
+        if np.any(np.diff(chosen) > 0) or chosen[-2] <= 0 or chosen[-1] < 0:
+            raise ValueError(f"{where}: sigmas {sigmas} do not descend, expected numbers above 0, then one of at least 0")
+        return chosen.astype(np.float32)
 
     def step(
         self,
@@ -164,7 +181,7 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
         if not s_churn >= 0:
             raise ValueError(f"{self._name}.step: s_churn is {s_churn}, expected a number of at least 0")
         sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
-        gamma = min(s_churn / len(self.timesteps), math.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
+        gamma = min(s_churn / (len(self.sigmas) - 1), math.sqrt(2) - 1) if s_tmin <= sigma <= s_tmax else 0.0
         sigma_hat = (1 + gamma) * sigma
         if gamma > 0:
             z = self._drawn_noise(timestep, sample, generator, noise)

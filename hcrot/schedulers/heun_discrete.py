@@ -17,7 +17,6 @@ timesteps and sigmas have it twice: t_0, t_1, t_1, t_2, t_2, ... One call of `st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,18 +27,12 @@ from hcrot.schedulers.sigmas import VarianceExplodingScheduler
 __all__ = ["HeunDiscreteScheduler"]
 
 
-def _checked_beta_schedule(what: str, value: Any) -> str:
-    if value == "exp":
-        raise NotImplementedError(f"{what}={value!r} is not implemented")
-    return VarianceExplodingScheduler.checks["beta_schedule"](what, value)
-
-
 class HeunDiscreteScheduler(VarianceExplodingScheduler):
     """The steps (g) and (h), with the arguments, defaults and numbers of diffusers' class.
 
     Args:
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas: the levels that the model is trained on,
-            see `DDPMScheduler`, but with other defaults. beta_schedule "exp" raises NotImplementedError.
+            see `DDPMScheduler`, but with other defaults.
         prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction", see (d).
         use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas: at most one, how the sigmas are spaced in place of
             those of the timesteps, see hcrot/schedulers/sigmas.py.
@@ -50,7 +43,6 @@ class HeunDiscreteScheduler(VarianceExplodingScheduler):
     """
 
     order = 2
-    checks: ClassVar = {**VarianceExplodingScheduler.checks, "beta_schedule": _checked_beta_schedule}
 
     @register_to_config
     def __init__(

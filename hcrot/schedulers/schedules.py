@@ -19,12 +19,12 @@ __all__ = [
 
 def linear(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
     """beta_i = beta_start + i/(T-1) (beta_end - beta_start), shape (T,), float32; Ho et al. 2020, section 4."""
-    return _linspace(beta_start, beta_end, num_train_timesteps)
+    return linspace(beta_start, beta_end, num_train_timesteps)
 
 
 def scaled_linear(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
     """sqrt(beta_i) is linear in i from sqrt(beta_start) to sqrt(beta_end); shape (T,), float32; Rombach et al. 2022."""
-    return _linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps) ** 2
+    return linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps) ** 2
 
 
 def squaredcos_cap_v2(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
@@ -50,6 +50,14 @@ def laplace(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.
     return _from_alpha_bar(num_train_timesteps, alpha_bar)
 
 
+def exp(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
+    """abar(u) = e^{-12 u}, so every beta is 1 - e^{-12/T}; shape (T,), float32; k-diffusion's name in diffusers' Heun.
+
+    beta_start and beta_end don't enter.
+    """
+    return _from_alpha_bar(num_train_timesteps, lambda u: math.exp(-12 * u))
+
+
 def sigmoid(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
     """beta_i = beta_start + (beta_end - beta_start) sigmoid(z_i), z from -6 to 6; shape (T,), float32; Xu et al. 2022.
 
@@ -57,7 +65,7 @@ def sigmoid(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.
     than for the others; here there is one. So at a few T, 1000 not among them, a beta differs in its last bit; the
     float32 abar does not.
     """
-    gate = np.float32(1) / (np.float32(1) + _exp(-_linspace(-6, 6, num_train_timesteps)))
+    gate = np.float32(1) / (np.float32(1) + _exp(-linspace(-6, 6, num_train_timesteps)))
     return gate * np.float32(beta_end - beta_start) + np.float32(beta_start)
 
 
@@ -67,6 +75,7 @@ BETA_SCHEDULES: dict[str, Callable[[int, float, float], np.ndarray]] = {
     "squaredcos_cap_v2": squaredcos_cap_v2,
     "sigmoid": sigmoid,
     "laplace": laplace,
+    "exp": exp,
 }
 
 
@@ -94,7 +103,7 @@ def _from_alpha_bar(num_train_timesteps: int, alpha_bar: Callable[[float], float
     return np.array(betas, dtype=np.float32)
 
 
-def _linspace(start: float, stop: float, num: int) -> np.ndarray:
+def linspace(start: float, stop: float, num: int) -> np.ndarray:
     """`num` equally spaced float32 numbers, with PyTorch's rounding (np.linspace differs in the last bit).
 
     The step is rounded to float32; the first half counts up from start, the second down from stop; each product and

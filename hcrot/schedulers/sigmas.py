@@ -201,7 +201,7 @@ class SigmaScheduler(NoiseScheduler):
         self.num_inference_steps = len(timesteps)
         self._restart()
 
-    def _checked_list(self, name: str, values: Sequence[float], highest: float) -> np.ndarray:
+    def _checked_list(self, name: str, values: Sequence[float] | np.ndarray, highest: float) -> np.ndarray:
         """Strictly descending numbers from highest to 0, (N,)."""
         chosen = np.asarray(values)
         if chosen.dtype.kind not in "iuf" or chosen.ndim != 1 or chosen.size == 0 or not np.all(np.diff(chosen) < 0):
@@ -218,8 +218,8 @@ class SigmaScheduler(NoiseScheduler):
             raise ValueError(
                 f"{self._name}.set_timesteps: expected one of {', '.join(choices)}, got {' and '.join(given) or 'none'}"
             )
-        if self._sigma_spacing and "num_inference_steps" not in given:
-            raise ValueError(f"{self._name}.set_timesteps: {given[0]} cannot be chosen with {self._sigma_spacing}=True")
+        if self._sigma_spacing and given == ["timesteps"]:
+            raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with {self._sigma_spacing}=True")
 
     def _spaced_sigmas(self, ends: np.ndarray, count: int) -> np.ndarray | None:
         """N sigmas by the spacing asked for, (N,) float64, or None.
@@ -349,9 +349,13 @@ class VarianceExplodingScheduler(SigmaScheduler):
         noisy += original_samples
         return noisy
 
-    def _spaced_levels(self, timesteps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Timesteps and sigmas, (N,) each: those of these timesteps, (N,), or spaced between their ends as asked for."""
-        sigmas = np.interp(timesteps, np.arange(len(self)), self._training_sigmas)
+    def _spaced_levels(self, timesteps: np.ndarray, sigmas: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Timesteps and sigmas, (N,) each: these, or spaced between the first and the last sigma as asked for.
+
+        sigmas that are not given are those of the timesteps.
+        """
+        if sigmas is None:
+            sigmas = np.interp(timesteps, np.arange(len(self)), self._training_sigmas)
         spaced = self._spaced_sigmas(sigmas, len(timesteps))
         if spaced is None:
             return timesteps.astype(np.float32), sigmas

@@ -173,7 +173,10 @@ class UniPCMultistepScheduler(MultistepScheduler):
             self._set_shifted(levels, shift)
             return
         if sigmas is not None:
-            raise ValueError(f"{self._name}.set_timesteps: sigmas can be chosen with use_flow_sigmas=True only")
+            raise ValueError(
+                f"{self._name}.set_timesteps: sigmas can be chosen with use_flow_sigmas=True only, and without "
+                "use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas"
+            )
         rounded = self._sigma_spacing == "use_karras_sigmas"
         self._set_by_number(num_inference_steps, highest=len(self) - 1, rounded=rounded)
 

@@ -54,6 +54,29 @@ def test_step_is_equal_at_every_timestep(prediction_type, clip):
         assert difference(mine.pred_original_sample, yours.pred_original_sample) * division < 2e-6
 
 
+@pytest.mark.parametrize("largest", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_thresholding_is_that_of_ddim(prediction_type, largest):
+    """diffusers' inverse takes the argument and does nothing; its DDIM says what it means."""
+    limits = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": largest}
+    options = {"prediction_type": prediction_type, "set_alpha_to_one": False}
+    ours = DDIMInverseScheduler(**options, **limits)
+    theirs = diffusers.DDIMInverseScheduler(**options, clip_sample=False)
+    forth = diffusers.DDIMScheduler(**limits)
+    rng = np.random.default_rng(6)
+    for steps in (5, 50):
+        ours.set_timesteps(steps)
+        theirs.set_timesteps(steps)
+        for t in ours.timesteps:
+            sample, output = (3 * rng.standard_normal(SHAPE, dtype=np.float32) for _ in range(2))
+            mine = ours.step(output, t, sample)
+            free = theirs.step(torch.from_numpy(output), int(t), torch.from_numpy(sample))
+            x0 = forth._threshold_sample(free.pred_original_sample)
+            noisier = free.prev_sample + theirs.alphas_cumprod[t].sqrt() * (x0 - free.pred_original_sample)
+            assert difference(mine.pred_original_sample, x0) < 1e-5
+            assert difference(mine.prev_sample, noisier) < 1e-5
+
+
 def drawn_options(count):
     rng = np.random.default_rng(2)
     for _ in range(count):
