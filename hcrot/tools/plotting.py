@@ -1,9 +1,9 @@
 """The pictures of a run: the loss, grids and strips of images, an animation.
 
-matplotlib and Pillow are imported when a picture is drawn, not with hcrot, and the user's own matplotlib (backend, style,
-open figures) is neither used nor changed; MPLBACKEND may name what is not installed. Images come as models see them: ``(N, C, H, W)`` floats in [-1, 1], C = 1 (grey)
-or 3 (RGB); what lies outside, as noise does, is drawn as the nearest end. Small images are enlarged by a whole factor,
-each pixel to a square. Files are written beside their target and renamed; missing folders are made.
+matplotlib and Pillow are imported when a picture is drawn, not with hcrot, and the user's own matplotlib (backend, style, open figures) is
+neither used nor changed; MPLBACKEND may name what is not installed. Images come as models see them: ``(N, C, H, W)`` floats in [-1, 1], C =
+1 (grey) or 3 (RGB); what lies outside, as noise does, is drawn as the nearest end. Small images are enlarged by a whole factor, each pixel
+to a square. Files are written beside their target and renamed; missing folders are made.
 """
 
 import os

@@ -445,7 +445,7 @@ def test_a_missing_shard(tmp_path):
         ('{"_use_default_values": "norm_eps"}', "config.json: .*_use_default_values is 'norm_eps', expected a list of names of arguments"),
         ("{}", r"config.json describes a network of over \d+ numbers, .*diffusion_pytorch_model.safetensors holds \d+"),
         ('{"block_out_channels": [1000000, 1000000, 64, 64], "norm_num_groups": 2}', "config.json describes a network of over"),
-        ('{"layers_per_block": 1000000000, "norm_num_groups": 2, "block_out_channels": [8, 8, 8, 8]}', "config.json describes a network"),
+        ('{"layers_per_block": 1000000000, "norm_num_groups": 2, "block_out_channels": [8, 8, 8, 8]}', "layers_per_block must be at most"),
         ('{"in_channels": 1' + "0" * 400 + "}", "config.json: "),
     ],
 )
