@@ -82,7 +82,7 @@ def test_models_take_integers_of_numpy_and_save_them(tmp_path):
         norm_num_groups=two, attention_head_dim=two, num_class_embeds=np.int64(3),
     )  # fmt: skip
     json.dumps(dict(model.config))
-    hcrot.save_model(tmp_path / "model", model)
+    hcrot.save_model(model, tmp_path / "model")
 
 
 def test_what_is_refused_is_named_with_its_reason():
