@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+__all__ = ["check_divisible", "check_positive", "default_generator", "linear_weight_and_bias", "uniform"]
+
 
 def default_generator(generator: np.random.Generator | None) -> np.random.Generator:
     """``generator`` itself, or, for None, a new one seeded by the operating system; NumPy's global state is never touched.

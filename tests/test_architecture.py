@@ -93,16 +93,20 @@ def test_the_tests_have_the_folders_of_the_library():
     assert folders <= {path.name for path in (ROOT / "tests").iterdir()}
 
 
+def targets(node: ast.stmt) -> list[ast.expr]:
+    """What a statement assigns to."""
+    return node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_every_file_says_what_is_public(name):
     """``__all__`` names things that are there, and what a reader of the docstrings may rely on."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    named = [node for node in tree.body if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"]
+    named = [node for node in tree.body if "__all__" in (getattr(target, "id", "") for target in targets(node))]
     assert len(named) == 1, f"{name} has no __all__"
     public = ast.literal_eval(named[0].value)
     defined = {alias.asname or alias.name for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
     defined |= {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-    defined |= {getattr(target, "id", "") for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
-    defined |= {getattr(node.target, "id", "") for node in tree.body if isinstance(node, ast.AnnAssign)}
+    defined |= {getattr(target, "id", "") for node in tree.body for target in targets(node)}
     assert set(public) <= defined
     assert len(set(public)) == len(public)

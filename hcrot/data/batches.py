@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+__all__ = ["Batches"]
+
 
 class Batches:
     """Arrays of one length, cut in step into batches.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+__all__ = ["DIGITS_MAX", "load_digits"]
+
 DIGITS_MAX = 16  # the value of a full pixel, where MNIST has 255
 
 _PATH = Path(__file__).with_name("digits.npz")

@@ -9,6 +9,8 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+__all__ = ["ANSWER_SECONDS", "STALL_SECONDS", "fetch"]
+
 ANSWER_SECONDS = 4  # until a server has answered; three mirrors that do not answer cost an offline user 12 s
 STALL_SECONDS = 10  # without a byte, once it has
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+__all__ = ["prepare_images"]
+
 
 def prepare_images(images: np.ndarray, max_value: float = 255, size: int | None = None) -> np.ndarray:
     """Scale stored pixels to [-1, 1] and, if asked, shrink the images by averaging whole blocks of pixels.

@@ -21,6 +21,8 @@ import numpy as np
 
 from hcrot.files.json_and_arrays import replacing
 
+__all__ = ["FILES", "LARGEST", "MIRRORS", "DataUnavailable", "load_mnist", "read_idx"]
+
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",

@@ -3,7 +3,7 @@
     config.json                            the U-Net's arguments      } what `UNet2DModel.from_pretrained(folder)` of
     diffusion_pytorch_model.safetensors    its weights                } diffusers reads and `save_pretrained` writes
     scheduler_config.json                  the scheduler's arguments; `DDPMScheduler.from_pretrained(folder)`
-    training_state.json                    steps, learning rates, generators, and whatever else is no array
+    training_state.json                    steps, learning rates, generators (dropout's, too), whatever else is no array
     training_state.safetensors             the parameters and what belongs to them: Adam's moments, averages
 
 The weights in the second file are the ones to sample from: the moving average, if the run keeps one. A folder takes the place of an
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,6 +30,10 @@ from hcrot.module import Module
 
 STATE_NAME = "training_state.json"
 ARRAYS_NAME = "training_state.safetensors"
+GENERATORS = "model.generators"
+"""Under which name the network's own generators are kept; no name of a state has a dot."""
+
+__all__ = ["Average", "Scheduler", "load_checkpoint", "save_checkpoint"]
 
 
 class Scheduler(Protocol):
@@ -71,9 +76,13 @@ def save_checkpoint(
     Raises:
         FileExistsError: the folder holds a file that this checkpoint does not have and that would be lost.
         TypeError, ValueError: something that is no state, or a name with a dot.
+        RuntimeError: within ``swapped_in()`` of ``ema`` or of an average in ``state``, where the model holds the averages.
         OSError: the folder cannot be written; the earlier checkpoint is as it was.
     """
     others = [SCHEDULER_NAME] * bool(scheduler) + [STATE_NAME, ARRAYS_NAME] * (state is not None)
+    for part in [ema, *(state or {}).values()]:
+        if hasattr(part, "check_not_swapped_in"):
+            part.check_not_swapped_in("state_dict, for save_checkpoint")
     if state is not None:
         values, arrays = _split(_states(_parts(model, ema, state)))
         save_id = _digest(json.dumps(values, default=plain), arrays)
@@ -105,6 +114,10 @@ def load_checkpoint(
     Raises:
         FileNotFoundError: no such folder, or one of its files is missing.
         ValueError: a damaged file, files of two different saves, or a state of other objects than these; the message names it.
+
+    Warns:
+        UserWarning: an earlier version of hcrot wrote the checkpoint, without the generators of the network's dropout. The run goes on, but
+            drops other numbers than the run that was saved would have.
     """
     folder, content, arrays = read_folder("load_checkpoint", folder, _read_state)
     values = content.get("state")
@@ -112,6 +125,10 @@ def load_checkpoint(
         raise ValueError(f"{folder / STATE_NAME} holds no training state, expected the keys progress and state")
     parts = _parts(model, ema, state)
     states = _join(values, arrays)
+    if GENERATORS in parts and GENERATORS not in states:
+        names = ", ".join(parts.pop(GENERATORS).state_dict())
+        message = f"load_checkpoint: {folder} holds no state of the network's generators ({names}); they stay as they are"
+        warnings.warn(message, stacklevel=2)
     if states.keys() != parts.keys():
         raise ValueError(f"load_checkpoint: {folder} holds the state of {sorted(states)}, expected {sorted(parts)}")
     before = _states(parts)
@@ -145,8 +162,27 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
 # ---------------------------------------------------------------- states
 
 
+class _Generators:
+    """The random generators that the modules of a network hold, each under the first of its names: one may serve several modules."""
+
+    def __init__(self, model: Module):
+        first = {id(generator): (name, generator) for name, generator in reversed(list(model.named_generators()))}
+        self.generators = dict(sorted(first.values(), key=lambda pair: pair[0]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: generator.bit_generator.state for name, generator in self.generators.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.keys() != self.generators.keys():
+            raise ValueError(f"the generators are {sorted(state)}, expected {sorted(self.generators)}")
+        for name, generator in self.generators.items():
+            generator.bit_generator.state = state[name]
+
+
 def _parts(model: Module, ema: Average | None, state: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {"model": model} | ({"ema": ema} if ema else {})
+    parts: dict[str, Any] = {"model": model} | ({"ema": ema} if ema else {})
+    if any(True for _ in model.named_generators()):
+        parts[GENERATORS] = _Generators(model)
     for name, part in state.items():
         if name in ("model", "ema") or "." in name:
             raise ValueError(f"checkpoint: state {name!r}: expected a name without dots, other than model and ema")

@@ -34,6 +34,11 @@ import safetensors.numpy
 
 from hcrot.files.lock import abandoned, in_work
 
+__all__ = [
+    "DIFFUSERS_VERSION", "DTYPES", "NEVER_OPENED", "PICKLES", "TRIES", "Result", "find_folder", "parse_json", "plain", "read_arrays",
+    "read_arrays_and_metadata", "read_folder", "read_json", "replacing", "replacing_folder", "write_arrays", "write_json",
+]  # fmt: skip
+
 DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -267,7 +272,8 @@ def read_folder(owner: str, folder: str | os.PathLike, read: Callable[[Path], Re
         try:
             result = read(place)
         except Exception:
-            if before is not None and _identity(place) == before:
+            # an old folder that is being removed loses what is in its subfolders before it changes itself
+            if before is not None and _identity(place) == before and find_folder(owner, folder) == place:
                 raise
         else:
             if before is not None and _identity(place) == before:

@@ -19,14 +19,28 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hcrot import init
-from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_arrays, read_folder, read_json, replacing_folder, write_arrays, write_json
+from hcrot.files.finding import describe_contents, find_file, read_local_folder
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_arrays, read_json, replacing_folder, write_arrays, write_json
 from hcrot.module import Module
+
+__all__ = [
+    "CONFIG_NAME",
+    "INDEX_NAME",
+    "MODEL_FILES",
+    "SCHEDULER_NAME",
+    "WEIGHTS_NAME",
+    "Pretrained",
+    "read_weights",
+    "size_in_bytes",
+    "write_model",
+]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"
-PIPELINE_NAME = "model_index.json"
 SCHEDULER_NAME = "scheduler_config.json"
+WEIGHTS_STEM = "diffusion_pytorch_model"
+VARIANT = r"[A-Za-z0-9_]+"
 MODEL_FILES = rf"{re.escape(CONFIG_NAME)}|{re.escape(WEIGHTS_NAME)}|{re.escape(INDEX_NAME)}|diffusion_pytorch_model-\d+-of-\d+\.safetensors"
 
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention's keys before diffusers 0.15
@@ -68,7 +82,8 @@ class Pretrained(Module):
         cls: type[Model],
         folder: str | os.PathLike,
         *,
-        subfolder: str | None = None,
+        subfolder: str | os.PathLike | None = None,
+        variant: str | None = None,
         generator: np.random.Generator | None = None,
     ) -> Model:
         """The network in a folder that hcrot or diffusers wrote, float32 whatever the file has, in training mode.
@@ -76,6 +91,7 @@ class Pretrained(Module):
         Args:
             folder: of a network, of a checkpoint (:mod:`hcrot.files.checkpoint`), or of a whole pipeline.
             subfolder: where in it the network is. None: in ``unet`` if the folder is a pipeline's that has one, else in itself.
+            variant: which of several files of weights, such as "fp16" for ``diffusion_pytorch_model.fp16.safetensors``.
             generator: for the network's own noise, dropout; None: a new one, seeded by the operating system.
 
         Raises:
@@ -86,14 +102,13 @@ class Pretrained(Module):
         owner, generator = f"{cls.__name__}.from_pretrained", init.default_generator(generator)
 
         def read(place: Path) -> tuple[Path, dict[str, Any], Path, dict[str, np.ndarray]]:
-            unet = subfolder is None and (place / PIPELINE_NAME).is_file() and (place / "unet").is_dir()
-            path = place / ("unet" if unet else subfolder or "") / CONFIG_NAME
+            path = find_file(owner, place, CONFIG_NAME, subfolder, usual="unet")
             config = read_json(path)
             if config.get("_class_name", cls.class_name) != cls.class_name:
                 raise ValueError(f"{owner}: {path} describes a {config['_class_name']!r:.60}, expected a {cls.class_name}")
-            return path, config, *read_weights(path.parent)
+            return path, config, *read_weights(path.parent, variant)
 
-        path, config, source, weights = read_folder(owner, folder, read)
+        path, config, source, weights = read_local_folder(owner, folder, read)
         numbers = sum(array.size for array in weights.values())
         blank = Blank(2 * numbers)  # so that where something is missing, load_state_dict can say what
         try:
@@ -112,6 +127,23 @@ class Pretrained(Module):
         except ValueError as error:
             raise ValueError(f"{owner}: {source} does not fit {CONFIG_NAME}: {error}") from error
         return model
+
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        """:meth:`hcrot.Module.load_state_dict`, whose error explains names that all begin with a word too many.
+
+        Raises:
+            ValueError: names, shapes or dtypes that do not fit; nothing has changed then.
+        """
+        prefix = os.path.commonprefix(list(state)).rpartition(".")[0] + "."
+        own = self.state_dict().keys()
+        if not own & state.keys() and any(name.removeprefix(prefix) in own for name in state):
+            raise ValueError(
+                f"{type(self).__name__}.load_state_dict: every name begins with {prefix!r} (PyTorch's DataParallel writes 'module.', its "
+                f"compile '_orig_mod.'), expected names such as {next(iter(own))!r}: load "
+                f"{{name.removeprefix({prefix!r}): array for name, array in state.items()}}"
+            )
+        super().load_state_dict(state)
 
 
 class TooLarge(Exception):
@@ -168,18 +200,22 @@ def write_model(folder: Path, model: Pretrained, max_shard_size: int = 10 * UNIT
     write_json(folder / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": places})
 
 
-def read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+def read_weights(folder: Path, variant: str | None = None) -> tuple[Path, dict[str, np.ndarray]]:
     """The arrays of a network by their present names, and the file to name when they do not fit: the weights, or their index.
 
     Raises:
-        FileNotFoundError: there are no weights, or a shard is missing.
-        ValueError: a damaged file; shards that do not hold what their index says; an array under its old and its new name.
+        FileNotFoundError: there are no weights, or a shard is missing; the message says which other weights are there.
+        ValueError: a damaged file; shards that do not hold what their index says; an array under its old and its new name; a variant
+            that is no word.
     """
-    path, index = folder / WEIGHTS_NAME, folder / INDEX_NAME
+    if variant is not None and (not isinstance(variant, str) or not re.fullmatch(VARIANT, variant)):
+        raise ValueError(f"variant is {variant!r:.60}, expected the middle of a file's name, such as 'fp16', or None")
+    path, index = (folder / _of_variant(name, variant) for name in (WEIGHTS_NAME, INDEX_NAME))
     if not index.is_file():
+        _check_that_weights_are_there(path)
         return path, renamed(path, read_arrays(path))
     if path.is_file():
-        raise ValueError(f"{folder} holds both {WEIGHTS_NAME} and {INDEX_NAME}: one of them is out of date and has to go")
+        raise ValueError(f"{folder} holds both {path.name} and {index.name}: one of them is out of date and has to go")
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise ValueError(f"{index} holds no weight_map that says in which file each array is")
@@ -190,9 +226,29 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
         shard, expected = read_arrays(folder / file), {name for name, place in places.items() if place == file}
         if shard.keys() != expected:
             wrong = ", ".join(sorted(shard.keys() ^ expected)[:5])
-            raise ValueError(f"{folder / file} does not hold what {INDEX_NAME} says: they differ in {wrong}")
+            raise ValueError(f"{folder / file} does not hold what {index.name} says: they differ in {wrong}")
         weights |= shard
     return index, renamed(index, weights)
+
+
+def _of_variant(name: str, variant: str | None) -> str:
+    """``a.fp16.json`` of ``a.json``."""
+    stem, _, ending = name.rpartition(".")
+    return name if variant is None else f"{stem}.{variant}.{ending}"
+
+
+def _check_that_weights_are_there(path: Path) -> None:
+    """Raise a FileNotFoundError if the file is missing and the folder holds other weights, which the message names with what to type."""
+    others = sorted(file.name for file in path.parent.glob("*.safetensors*") if file.name != path.name)
+    if path.is_file() or not others:
+        return
+    hints = []
+    for name in others:
+        match = re.fullmatch(rf"{WEIGHTS_STEM}(?:\.({VARIANT}))?\.safetensors(?:\.index(?:\.({VARIANT}))?\.json)?", name)
+        if match:
+            hints.append(f"variant={match[1] or match[2]!r}")
+    hint = f"; say {' or '.join(dict.fromkeys(hints))}" if hints else f", expected weights under the name {path.name}"
+    raise FileNotFoundError(f"there is no file {path}; {describe_contents(path.parent)}{hint}")
 
 
 def renamed(path: Path, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

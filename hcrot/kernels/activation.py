@@ -12,6 +12,11 @@ from numba.extending import overload
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
 from hcrot.module import flat
 
+__all__ = [
+    "GRAIN", "SILU_FLAT", "exp", "exp_reference", "flat_in_order_of", "silu", "silu_backward_of", "silu_gradient",
+    "silu_gradient_reference", "silu_of", "silu_reference",
+]  # fmt: skip
+
 # Cephes' expf (Moshier 1992): e^r = 1 + r + r^2 P(r) on |r| <= ln(2) / 2, highest power first, and ln(2) in two parts, of which the first
 # has so few bits that its product with n is exact.
 P0, P1, P2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)

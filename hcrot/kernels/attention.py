@@ -34,6 +34,12 @@ from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
 from hcrot.kernels.norm import STRIP, repeat_strip, strip_length, sum_strip
 
+__all__ = [
+    "GRAIN", "add_head", "attention", "attention_backward", "attention_backward_reference", "attention_reference", "exponentiate",
+    "exponentiate_and_weigh", "put_head_transposed", "raise_to", "score_gradient", "softmax_columns", "softmax_columns_backward",
+    "take_head", "take_head_transposed",
+]  # fmt: skip
+
 GRAIN = 5_000
 """Scores worth a thread of their own: some 5 microseconds of work."""
 

@@ -9,6 +9,11 @@ import numpy as np
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy, sum_of
 from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
 
+__all__ = [
+    "GRAIN", "PIXELS_PER_SUM", "concatenate", "concatenate_reference", "pixel_sums", "pixel_sums_reference", "pixels", "plus",
+    "plus_reference", "split", "split_reference",
+]  # fmt: skip
+
 GRAIN = 16_384
 """Numbers worth a thread of their own: some 4 microseconds of copying."""
 

@@ -32,6 +32,12 @@ from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, 
 from hcrot.kernels.winograd import applies, count_tiles, winograd, winograd_weight_gradient
 from hcrot.kernels.winograd_wide import is_wide
 
+__all__ = [
+    "FLOAT32", "POINTWISE", "add_offsets", "conv2d", "conv2d_input_gradient", "conv2d_input_gradient_reference", "conv2d_reference",
+    "conv2d_weight_gradient", "conv2d_weight_gradient_reference", "linear", "linear_reference", "linear_weight_gradient",
+    "linear_weight_gradient_reference", "rows_per_block", "uses_winograd", "weight_matrix", "winograd_pays",
+]  # fmt: skip
+
 FLOAT32 = np.dtype(np.float32)
 
 POINTWISE: Geometry = (1, 1, 1, 1, 0, 0, 0, 0, 1, 1)

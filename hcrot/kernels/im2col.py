@@ -16,6 +16,11 @@ import numpy as np
 
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
+__all__ = [
+    "Geometry", "add", "channels_first", "channels_last", "col2im", "col2im_reference", "copy", "fold", "im2col", "im2col_reference",
+    "is_int", "make_geometry", "output_size", "pair", "sum_of", "unfold",
+]  # fmt: skip
+
 Geometry = tuple[int, int, int, int, int, int, int, int, int, int]
 """(kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w): all that is fixed about a convolution."""
 

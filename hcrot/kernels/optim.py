@@ -23,6 +23,12 @@ from hcrot.kernels.activation import flat_in_order_of
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
 from hcrot.module import flat
 
+__all__ = [
+    "ALONE", "GRAIN", "PIECE", "ZERO", "Arrays", "adam", "adam_piece", "adam_reference", "array_at", "average_piece", "clear_piece",
+    "flushed", "move_average", "move_average_reference", "norm_of", "square_sum", "square_sum_reference", "sum_piece", "update_velocity",
+    "update_velocity_reference", "velocity_piece",
+]  # fmt: skip
+
 PIECE = 4096
 """How many numbers of an array a kernel treats at a time: so few that p, g, m and v stay in the core's cache until all is done."""
 GRAIN = 4

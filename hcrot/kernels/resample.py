@@ -15,6 +15,8 @@ import numpy as np
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy
 from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
 
+__all__ = ["GRAIN", "nearest", "nearest_gradient", "nearest_gradient_reference", "nearest_reference", "starts"]
+
 GRAIN = 16_384
 """Numbers worth a thread of their own: some 4 microseconds of copying."""
 

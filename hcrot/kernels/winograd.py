@@ -49,6 +49,11 @@ from hcrot.kernels.winograd_tiles import (
 from hcrot.kernels.winograd_transforms import INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM
 from hcrot.kernels.winograd_wide import is_wide, wide, wide_weight_gradient
 
+__all__ = [
+    "applies", "blocks", "count_tiles", "patches_of", "taps_of", "winograd", "winograd_reference", "winograd_weight_gradient",
+    "winograd_weight_gradient_reference",
+]  # fmt: skip
+
 
 @parallel_jit
 def _transform_weight(weight, turned, u, share, num_shares):

@@ -15,6 +15,11 @@ from hcrot.kernels.winograd_transforms import (
     transform_output_adjoint,
 )
 
+__all__ = [
+    "TILES", "image_row", "transform_input_rows", "transform_inputs", "transform_output_gradients", "transform_outputs",
+    "transform_weight_gradient", "transform_weights",
+]  # fmt: skip
+
 TILES = 64
 """How many tiles to multiply at a time. Buffers have room for one more, so that the 36 rows of a tile do not fall on the same lines of the
 cache."""

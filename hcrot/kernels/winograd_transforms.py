@@ -10,6 +10,11 @@ import numpy as np
 
 from hcrot.kernels.jit import distinct_jit
 
+__all__ = [
+    "A", "B", "INPUT_TRANSFORM", "KERNEL_TRANSFORM", "OUTPUT_TRANSFORM", "transform_input", "transform_kernel", "transform_kernel_adjoint",
+    "transform_output", "transform_output_adjoint",
+]  # fmt: skip
+
 A = math.sqrt(0.5)
 B = math.sqrt(2.0)
 KERNEL_TRANSFORM = np.array([[1, 0, 0], *([[1 / s, p / s, p * p / s] for p, s in ((A, -1.5), (-A, -1.5), (B, 6), (-B, 6))]), [0, 0, 1]])

@@ -1,0 +1,23 @@
+"""The layers: one class per formula, with an explicit ``forward`` and ``backward``.
+
+Begin with ``linear.py``, then ``conv.py``. Each docstring gives the formula, its gradient and the shapes; the arithmetic that must be fast
+is in ``hcrot/kernels``. All public layers are also names of ``hcrot`` itself.
+"""
+
+from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from hcrot.layers.attention import Attention
+from hcrot.layers.conv import Conv2d, ConvTranspose2d
+from hcrot.layers.dropout import Dropout
+from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
+from hcrot.layers.linear import Linear
+from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
+from hcrot.layers.padding import Pad2d
+from hcrot.layers.pooling import AvgPool2d, MaxPool2d
+from hcrot.layers.resample import Downsample, Upsample
+from hcrot.layers.reshape import Flatten
+
+__all__ = [
+    "GELU", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "Downsample", "Dropout", "Embedding", "Flatten",
+    "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Pad2d", "ReLU", "SiLU",
+    "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "Upsample",
+]  # fmt: skip

@@ -18,6 +18,8 @@ from hcrot.kernels.im2col import is_int
 from hcrot.layers.arguments import IN_PLACE, refuse
 from hcrot.module import Module, check_gradient
 
+__all__ = ["GELU", "GELU_FLAT", "Mish", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh", "check_floating", "zero_unless"]
+
 
 class SiLU(Module):
     """``y = x sigmoid(x)``, also called swish (Elfwing et al. 2018; Ramachandran et al. 2017).

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+__all__ = ["IN_PLACE", "PLACE", "refuse", "without"]
+
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 IN_PLACE = "a layer never writes into the array that it is given"

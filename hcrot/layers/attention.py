@@ -10,6 +10,8 @@ from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm
 from hcrot.module import Identity, Module, check_gradient
 
+__all__ = ["Attention", "images", "tokens"]
+
 
 class Attention(Module):
     """Let every pixel of an image take what it needs from every other (Vaswani et al. 2017), as diffusers' ``Attention`` in a UNet2DModel.

@@ -14,6 +14,8 @@ from hcrot.layers.arguments import PLACE, without
 from hcrot.layers.padding import MODES, Pad2d
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
+__all__ = ["Conv2d", "ConvTranspose2d", "check_images", "kernel_order"]
+
 
 class Conv2d(Module):
     """Cross-correlation of images with learned kernels, as ``torch.nn.Conv2d``.
@@ -160,7 +162,8 @@ class Conv2d(Module):
             sides = self.pad.sides
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={(kernel_h, kernel_w)}, stride={(stride_h, stride_w)}"
         text += f", padding={tuple(sides)}, dilation={(dilation_h, dilation_w)}, groups={self.groups}, bias={self.bias is not None}"
-        return text + (f", padding_mode={self.pad.mode!r}" if self.pad else "")
+        text += f", padding_mode={self.pad.mode!r}" if self.pad else ""
+        return text if self.algorithm == "auto" else f"{text}, algorithm={self.algorithm!r}"
 
 
 class ConvTranspose2d(Module):

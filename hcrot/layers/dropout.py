@@ -9,6 +9,8 @@ from hcrot.layers.activation import check_floating
 from hcrot.layers.arguments import IN_PLACE, refuse
 from hcrot.module import Module, check_gradient
 
+__all__ = ["Dropout"]
+
 
 class Dropout(Module):
     """In training each number is dropped with probability p and the others are enlarged, so that the mean stays; in inference ``y = x``.

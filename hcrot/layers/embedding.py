@@ -14,6 +14,8 @@ from hcrot.layers.arguments import PLACE, refuse, without
 from hcrot.layers.linear import Linear
 from hcrot.module import Module, Parameter, check_gradient
 
+__all__ = ["Embedding", "GaussianFourierProjection", "TimestepEmbedding", "Timesteps", "check_timesteps"]
+
 
 class Embedding(Module):
     """``y = weight[index]``: one learned row per index.
@@ -160,6 +162,7 @@ class GaussianFourierProjection(Module):
 
     def __init__(self, embedding_size: int, scale: float = 1.0, *, generator: np.random.Generator | None = None):
         init.check_positive("GaussianFourierProjection", embedding_size=embedding_size)
+        self.scale = float(scale)
         weight = np.float32(scale) * init.default_generator(generator).standard_normal(embedding_size, np.float32)
         self.weight = Parameter(weight, trainable=False)
 
@@ -170,7 +173,7 @@ class GaussianFourierProjection(Module):
         return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
     def describe(self) -> str:
-        return str(self.weight.data.size)
+        return f"{self.weight.data.size}, scale={self.scale:g}"
 
 
 def check_timesteps(name: str, timesteps: np.ndarray) -> np.ndarray:

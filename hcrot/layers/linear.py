@@ -7,6 +7,8 @@ from hcrot.kernels.conv import linear, linear_weight_gradient
 from hcrot.layers.arguments import PLACE, without
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
+__all__ = ["Linear"]
+
 
 class Linear(Module):
     """``y = x W^T + b`` over the last axis.

@@ -1,6 +1,7 @@
 """Normalisation: of groups of channels (with or without SiLU after it), and of the trailing axes."""
 
 import math
+from numbers import Real
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from hcrot import init
 from hcrot.kernels.norm import SMALL_VARIANCE, group_norm, group_norm_backward, row_moments
 from hcrot.layers.arguments import PLACE, without
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
+
+__all__ = ["GroupNorm", "GroupNormSiLU", "LayerNorm"]
 
 
 class GroupNorm(Module):
@@ -161,8 +164,8 @@ class LayerNorm(Module):
 
 
 def _check_eps(name: str, eps: float) -> None:
-    if not eps >= 0:
-        raise ValueError(f"{name}: eps must be a number of at least 0, got {eps!r}")
+    if not isinstance(eps, Real) or isinstance(eps, bool) or not 0 <= eps < np.inf:
+        raise ValueError(f"{name}: eps must be a finite number of at least 0, got {eps!r}")
 
 
 def _check_dtype(name: str, x: np.ndarray, weight: Parameter | None) -> None:

@@ -5,6 +5,8 @@ import numpy as np
 from hcrot.kernels.im2col import channels_first, channels_last, is_int
 from hcrot.module import Module, check_gradient, describe_shape
 
+__all__ = ["MODES", "Pad2d"]
+
 MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 """PyTorch's names, and NumPy's."""
 

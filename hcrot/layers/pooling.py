@@ -13,6 +13,8 @@ from hcrot.layers.activation import check_floating, zero_unless
 from hcrot.layers.arguments import refuse
 from hcrot.module import Module, check_gradient, describe_shape
 
+__all__ = ["AvgPool2d", "MaxPool2d", "Pool2d"]
+
 
 class Pool2d(Module):
     """What both kinds of pooling share: the geometry. Use :class:`MaxPool2d` or :class:`AvgPool2d`.

@@ -11,6 +11,8 @@ from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.pooling import AvgPool2d
 from hcrot.module import Module, check_gradient
 
+__all__ = ["Downsample", "Upsample", "check_channels", "check_input"]
+
 NOT_OF_TORCH = (
     "Upsample is diffusers' Upsample2D, which doubles by nearest neighbour; torch.nn.Upsample(scale_factor=2) is "
     "Upsample(channels, use_conv=False), and its forward takes any size=(height, width)"

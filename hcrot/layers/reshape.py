@@ -4,6 +4,8 @@ import numpy as np
 
 from hcrot.module import Module, check_gradient
 
+__all__ = ["Flatten"]
+
 
 class Flatten(Module):
     """Merge the axes from ``start_dim`` to ``end_dim``, both included, into one, the last running fastest, as ``torch.nn.Flatten``.

@@ -21,6 +21,8 @@ from hcrot.layers.pooling import MaxPool2d
 from hcrot.layers.reshape import Flatten
 from hcrot.module import Module, Sequential
 
+__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "DigitClassifier"]
+
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 

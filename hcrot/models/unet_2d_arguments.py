@@ -10,6 +10,11 @@ import numpy as np
 from hcrot import init
 from hcrot.models.unet_2d_blocks import ACTIVATIONS
 
+__all__ = [
+    "BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "parts_of",
+    "plain",
+]  # fmt: skip
+
 BLOCK_TYPES = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
     "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
@@ -46,6 +51,10 @@ OPTIONAL_SIZES = ("num_class_embeds", "time_embedding_dim", "attention_head_dim"
 """Arguments that may be None, where SIZES may not."""
 
 
+LARGEST = 2**24
+"""No size is larger. A damaged configuration is then one clear error, not a request for more memory than there is."""
+
+
 def parts_of(kind: str, resample_type: str) -> tuple[bool, str]:
     """Whether a block of this type has attention, and how it resamples, "conv" or "resnet".
 
@@ -72,8 +81,9 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     if not isinstance(arguments["act_fn"], str) or arguments["act_fn"].lower() not in ACTIVATIONS:
         _complain("act_fn", " or ".join(map(repr, ACTIVATIONS)), arguments["act_fn"])
     for name, (low, high) in RANGES.items():
-        if not isinstance(arguments[name], Real) or not low <= arguments[name] <= high:
-            _complain(name, f"a number from {low} to {high}", arguments[name])
+        value = arguments[name]
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+            _complain(name, f"a finite number from {low} to {high}", value)
     if arguments["mid_block_scale_factor"] == 0:
         _complain("mid_block_scale_factor", "a number other than 0", 0)
 
@@ -88,6 +98,9 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     elif sample_size is not None:
         sizes["sample_size"] = sample_size
     init.check_positive("UNet2dModel", **sizes)
+    for name, size in sizes.items():
+        if size > LARGEST:
+            _complain(name, f"at most {LARGEST}", size)
 
     _check_blocks(arguments)
     _check_groups_and_heads(arguments)

@@ -32,6 +32,11 @@ from hcrot.layers.norm import GroupNorm, GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.module import Identity, Module, check_gradient
 
+__all__ = [
+    "ACTIVATIONS", "ActivatedGroupNorm", "DownBlock2D", "Level", "ResnetBlock2D", "ScaleShift", "UNetMidBlock2D", "UpBlock2D",
+    "activated_norm", "resampler",
+]  # fmt: skip
+
 ACTIVATIONS = {"silu": SiLU, "swish": SiLU, "mish": Mish, "gelu": GELU, "relu": ReLU}
 """diffusers' ``act_fn``, in lower case."""
 

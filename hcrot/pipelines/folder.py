@@ -10,8 +10,9 @@ from pathlib import Path
 
 import hcrot.schedulers
 from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
-from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_folder, read_json, replacing_folder, write_json
-from hcrot.files.pretrained import MODEL_FILES, PIPELINE_NAME, SCHEDULER_NAME, size_in_bytes, write_model
+from hcrot.files.finding import PIPELINE_NAME, describe_contents, find_file, places_of, read_local_folder
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing_folder, write_json
+from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, size_in_bytes, write_model
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.schedulers.config import SchedulerConfig
 
@@ -44,35 +45,67 @@ def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: SchedulerConf
         scheduler.save_pretrained(new / "scheduler")
 
 
-def load(folder: str | os.PathLike) -> tuple[UNet2dModel, SchedulerConfig]:
+def load(folder: str | os.PathLike, *, variant: str | None = None) -> tuple[UNet2dModel, SchedulerConfig]:
     """The model and the scheduler of a pipeline's folder that hcrot or diffusers wrote; both may lie in the folder itself, too.
 
+    Args:
+        folder: of a pipeline, or what :func:`hcrot.save_checkpoint` wrote, with a scheduler.
+        variant: which of several files of weights, as in `UNet2dModel.from_pretrained`.
+
     Raises:
-        FileNotFoundError: no such folder, or one of the files is missing.
+        FileNotFoundError: no such folder, or one of the files is missing; the message says what is there.
         ValueError: a file that is damaged, a pipeline of something else, weights that do not fit; the message names the file.
         NotImplementedError: a model or a scheduler that hcrot does not have.
     """
-    return read_folder("pipelines.load", folder, _load)
+    return read_local_folder("pipelines.load", folder, lambda place: _load(place, variant))
 
 
-def _load(folder: Path) -> tuple[UNet2dModel, SchedulerConfig]:
+def _load(folder: Path, variant: str | None) -> tuple[UNet2dModel, SchedulerConfig]:
     path = folder / PIPELINE_NAME
-    index = read_json(path)
-    parts = {name: index.get(name) for name in ("unet", "scheduler")}
-    warn_of_unknown_keys("pipelines.load", chosen_arguments("pipelines.load", index).keys() - parts)
-    for name, part in parts.items():
-        if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
-            raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")
-    kind = vars(hcrot.schedulers).get(parts["scheduler"][1])
-    if parts["unet"][1] != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, SchedulerConfig)):
-        raise NotImplementedError(f"pipelines.load: {path} asks for {parts['unet'][1]} with {parts['scheduler'][1]}, hcrot has no such two")
-    model = UNet2dModel.from_pretrained(folder)
-    place = (folder / "scheduler" if (folder / "scheduler").is_dir() else folder) / SCHEDULER_NAME
-    config = read_json(place)
+    if path.is_file():
+        index = read_json(path)
+        parts = {name: index.get(name) for name in ("unet", "scheduler")}
+        for name, part in parts.items():
+            if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
+                raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")
+        network, wanted = (part[1] for part in parts.values())
+        warn_of_unknown_keys("pipelines.load", chosen_arguments("pipelines.load", index).keys() - parts)
+        config_path = find_file("pipelines.load", folder, SCHEDULER_NAME, None, usual="scheduler")
+        config = read_json(config_path)
+    else:
+        path = config_path = _scheduler_of_a_checkpoint(folder)
+        config = read_json(config_path)
+        network, wanted = UNet2dModel.class_name, config.get("_class_name")
+    kind = vars(hcrot.schedulers).get(wanted) if isinstance(wanted, str) else None
+    if network != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, SchedulerConfig)):
+        raise NotImplementedError(f"pipelines.load: {path} asks for {network} with {wanted}, hcrot has no such two")
+    model = UNet2dModel.from_pretrained(folder, variant=variant)
     try:
         return model, kind.from_config(config)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"pipelines.load: {place}: {error}") from error
+        raise ValueError(f"pipelines.load: {config_path}: {error}") from error
+
+
+def _scheduler_of_a_checkpoint(folder: Path) -> Path:
+    """The scheduler's file in a folder without model_index.json.
+
+    Raises:
+        FileNotFoundError: the folder is not what `save_checkpoint` writes with a scheduler; the message says what can be loaded.
+    """
+    here, path = (folder / CONFIG_NAME).is_file(), folder / SCHEDULER_NAME
+    if here and path.is_file():
+        return path
+    missing = path if here else folder / PIPELINE_NAME
+    pipelines = places_of(folder, PIPELINE_NAME)
+    networks = [""] * here + places_of(folder, CONFIG_NAME)
+    if pipelines:
+        hint = f"pipelines are in its subfolders {', '.join(pipelines)}"
+    elif networks:
+        more = f", subfolder={networks[0]!r}" if networks[0] else ""
+        hint = f"there is a network alone: UNet2dModel.from_pretrained({os.fspath(folder)!r}{more})"
+    else:
+        hint = describe_contents(folder)
+    raise FileNotFoundError(f"pipelines.load: there is no file {missing}; {hint}")
 
 
 def save_model(model: UNet2dModel, folder: str | os.PathLike) -> None:

@@ -31,6 +31,8 @@ from hcrot.schedulers.schedules import (
     spaced_timesteps,
 )
 
+__all__ = ["PREDICTION_TYPES", "NoiseScheduler", "SchedulerOutput", "Timesteps"]
+
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 Timesteps = int | Sequence[int] | np.ndarray
 

@@ -13,8 +13,14 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import numpy as np
 
 from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
+from hcrot.files.finding import find_file, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
 from hcrot.files.pretrained import SCHEDULER_NAME
+
+__all__ = [
+    "Check", "Config", "Scheduler", "SchedulerConfig", "checked_betas", "checked_boolean", "checked_choice", "checked_fraction",
+    "checked_integer", "checked_optional", "checked_positive", "register_to_config",
+]  # fmt: skip
 
 Scheduler = TypeVar("Scheduler", bound="SchedulerConfig")
 Check = Callable[[str, Any], Any]
@@ -78,14 +84,23 @@ class SchedulerConfig:
             write_json(unfinished, {**names, **self.config})
 
     @classmethod
-    def from_pretrained(cls: type[Scheduler], folder: str | os.PathLike[str]) -> Scheduler:
-        """The scheduler configured by folder/scheduler_config.json, whichever scheduler of hcrot or diffusers wrote it.
+    def from_pretrained(
+        cls: type[Scheduler], folder: str | os.PathLike[str], *, subfolder: str | os.PathLike[str] | None = None, **overrides: Any
+    ) -> Scheduler:
+        """The scheduler that a scheduler_config.json describes, whichever scheduler of hcrot or diffusers wrote it.
+
+        Args:
+            folder: of a scheduler, of a checkpoint, or of a whole pipeline.
+            subfolder: where in it the file is. None: in `scheduler` if the folder is a pipeline's that has one, else in itself.
+            overrides: as in `from_config`.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: there is no such folder or file; the message says what is there.
             ValueError: the file is not JSON, or JSON but not an object; further what `from_config` raises.
         """
-        return cls.from_config(read_json(Path(folder) / SCHEDULER_NAME))
+        owner = f"{cls.__name__}.from_pretrained"
+        config = read_local_folder(owner, folder, lambda place: read_json(find_file(owner, place, SCHEDULER_NAME, subfolder, "scheduler")))
+        return cls.from_config(config, **overrides)
 
     @classmethod
     def from_config(cls: type[Scheduler], config: Mapping[str, Any], **overrides: Any) -> Scheduler:

@@ -37,6 +37,8 @@ import numpy as np
 from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
 from hcrot.schedulers.config import register_to_config
 
+__all__ = ["DDIMScheduler"]
+
 
 class DDIMScheduler(NoiseScheduler):
     """The step (b), with the arguments, defaults and numbers of diffusers' class.

@@ -23,6 +23,8 @@ import numpy as np
 from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
 from hcrot.schedulers.config import register_to_config
 
+__all__ = ["DDIMInverseScheduler"]
+
 
 class DDIMInverseScheduler(NoiseScheduler):
     """The step (b), with the arguments, defaults and numbers of diffusers' class.

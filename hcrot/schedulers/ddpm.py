@@ -63,6 +63,8 @@ import numpy as np
 from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
 from hcrot.schedulers.config import checked_choice, checked_optional, register_to_config
 
+__all__ = ["LEARNED_VARIANCE_TYPES", "MIN_VARIANCE", "VARIANCE_TYPES", "DDPMScheduler"]
+
 LEARNED_VARIANCE_TYPES = ("learned", "learned_range")
 VARIANCE_TYPES = ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", *LEARNED_VARIANCE_TYPES)
 MIN_VARIANCE = np.float32(1e-20)  # in diffusers beta_tilde, which is 0 for s = -1, is kept above this

@@ -43,6 +43,8 @@ from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
 from hcrot.schedulers.multistep import MultistepScheduler, exponential_weight
 from hcrot.schedulers.sigmas import shifted
 
+__all__ = ["ALGORITHM_TYPES", "DPMSolverMultistepScheduler"]
+
 ALGORITHM_TYPES = ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++")
 
 

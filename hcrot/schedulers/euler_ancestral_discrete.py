@@ -30,6 +30,8 @@ from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import register_to_config
 from hcrot.schedulers.sigmas import VarianceExplodingScheduler, euler_step
 
+__all__ = ["EulerAncestralDiscreteScheduler"]
+
 
 class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
     """The step (h) with (i), with the arguments, defaults and numbers of diffusers' class.

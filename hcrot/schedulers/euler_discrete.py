@@ -31,6 +31,8 @@ from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import checked_choice, register_to_config
 from hcrot.schedulers.sigmas import VarianceExplodingScheduler, checked_left_out, euler_step, timesteps_of_sigmas
 
+__all__ = ["EulerDiscreteScheduler"]
+
 
 class EulerDiscreteScheduler(VarianceExplodingScheduler):
     """The step (g) and its churn (h), with the arguments, defaults and numbers of diffusers' class.

@@ -50,6 +50,8 @@ from hcrot.schedulers.config import (
 )
 from hcrot.schedulers.sigmas import SigmaScheduler, shift_of, shifted, stretched
 
+__all__ = ["FlowMatchEulerDiscreteScheduler"]
+
 
 class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
     """The steps (c) and (d), with the arguments, defaults and numbers of diffusers' class.

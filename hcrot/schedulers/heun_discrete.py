@@ -25,6 +25,8 @@ from hcrot.schedulers.base import SchedulerOutput
 from hcrot.schedulers.config import register_to_config
 from hcrot.schedulers.sigmas import VarianceExplodingScheduler
 
+__all__ = ["HeunDiscreteScheduler"]
+
 
 def _checked_beta_schedule(what: str, value: Any) -> str:
     if value == "exp":

@@ -41,6 +41,8 @@ from hcrot.schedulers.config import checked_boolean, checked_choice, checked_int
 from hcrot.schedulers.schedules import spaced_timesteps
 from hcrot.schedulers.sigmas import SigmaScheduler, shift_of, signal_and_noise, timesteps_of_sigmas
 
+__all__ = ["MultistepScheduler", "exponential_weight"]
+
 
 def exponential_weight(power: int, h: float) -> float:
     """W_k(h) of line (f) for k = power and h of either sign, by Kummer's function: h/(k + 1) M(1, k + 2, -h).

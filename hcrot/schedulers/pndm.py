@@ -44,6 +44,8 @@ import numpy as np
 from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
 from hcrot.schedulers.config import checked_boolean, register_to_config
 
+__all__ = ["ADAMS_BASHFORTH", "RUNGE_KUTTA", "RUNGE_KUTTA_STEPS", "PNDMScheduler"]
+
 RUNGE_KUTTA = (1 / 6, 2 / 6, 2 / 6, 1 / 6)
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))  # newest first
 RUNGE_KUTTA_STEPS = 3

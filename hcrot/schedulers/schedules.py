@@ -11,6 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+__all__ = [
+    "BETA_SCHEDULES", "TIMESTEP_SPACINGS", "cumulative_alphas", "laplace", "linear", "rescaled_to_zero_snr", "scaled_linear", "sigmoid",
+    "spaced_timesteps", "squaredcos_cap_v2",
+]  # fmt: skip
+
 
 def linear(num_train_timesteps: int, beta_start: float, beta_end: float) -> np.ndarray:
     """beta_i = beta_start + i/(T-1) (beta_end - beta_start), shape (T,), float32; Ho et al. 2020, section 4."""

@@ -36,6 +36,12 @@ import scipy
 from hcrot.schedulers.base import NoiseScheduler, Timesteps
 from hcrot.schedulers.config import checked_boolean, checked_choice, checked_optional, checked_positive
 
+__all__ = [
+    "SIGMA_SPACINGS", "ZERO_SNR_ALPHA_BAR", "SigmaScheduler", "VarianceExplodingScheduler", "beta_sigmas", "checked_left_out", "euler_step",
+    "exponential_sigmas", "karras_sigmas", "lu_sigmas", "shift_of", "shifted", "signal_and_noise", "stretched", "timesteps_of_sigmas",
+    "training_sigmas",
+]  # fmt: skip
+
 ZERO_SNR_ALPHA_BAR = np.float32(2**-24)  # in place of abar = 0 at zero terminal signal, where sigma would be infinite
 
 

@@ -46,6 +46,8 @@ from hcrot.schedulers.config import (
 from hcrot.schedulers.multistep import MultistepScheduler, exponential_weight
 from hcrot.schedulers.sigmas import checked_left_out, shifted, stretched
 
+__all__ = ["NEARLY_ONE", "UniPCMultistepScheduler"]
+
 NEARLY_ONE = 1e-6  # how far diffusers keeps the first level s below 1
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+__all__ = ["accuracy", "accuracy_by_class", "frechet_distance"]
+
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """The share of rows whose largest logit is the label's. Of class-conditional samples, with the classes they were

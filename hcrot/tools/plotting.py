@@ -16,6 +16,8 @@ import numpy as np
 from hcrot.files.json_and_arrays import replacing
 from hcrot.init import check_positive
 
+__all__ = ["COARSENESS", "GAP", "INK", "PAGE", "image_grid", "image_strip", "moving_average", "plot_loss", "save_gif"]
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 

@@ -185,6 +185,95 @@ def test_subfolders(tmp_path):
         UNet2dModel.from_pretrained(tmp_path / "p", subfolder="nowhere")
 
 
+@pytest.mark.parametrize("shards", ["10GB", "10KB"])
+def test_variants(tmp_path, shards):
+    """Weights of float16 under the names that diffusers gives them, alone and beside others."""
+    half, full = tiny_model(1), tiny_model(2)
+    half.save_pretrained(tmp_path / "m", max_shard_size=shards)
+    for path in list((tmp_path / "m").glob("*.safetensors*")):
+        if path.suffix == ".json":
+            path.write_text(path.read_text().replace("pytorch_model-", "pytorch_model.fp16-"))
+            path.rename(path.with_name("diffusion_pytorch_model.safetensors.index.fp16.json"))
+        else:
+            path.rename(path.with_name(path.name.replace("pytorch_model", "pytorch_model.fp16")))
+    with pytest.raises(FileNotFoundError, match=f"there is no file .*{WEIGHTS}; .* holds .*fp16.*; say variant='fp16'$"):
+        UNet2dModel.from_pretrained(tmp_path / "m")
+    assert_same(UNet2dModel.from_pretrained(tmp_path / "m", variant="fp16"), half)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*model.bf16.safetensors; .*; say variant='fp16'$"):
+        UNet2dModel.from_pretrained(tmp_path / "m", variant="bf16")
+
+    full.save_pretrained(tmp_path / "full")
+    (tmp_path / "full" / WEIGHTS).rename(tmp_path / "m" / WEIGHTS)
+    assert_same(UNet2dModel.from_pretrained(tmp_path / "m"), full)
+    assert_same(UNet2dModel.from_pretrained(tmp_path / "m", variant="fp16"), half)
+
+
+@pytest.mark.parametrize("variant", [16, "", "a/b", "../m", True])
+def test_variants_that_are_none(tmp_path, variant):
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="variant is .*, expected the middle of a file's name, such as 'fp16', or None"):
+        UNet2dModel.from_pretrained(tmp_path, variant=variant)
+
+
+def test_weights_under_another_name(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    (tmp_path / WEIGHTS).rename(tmp_path / "model.safetensors")
+    with pytest.raises(FileNotFoundError, match=rf"no file .*{WEIGHTS}; .* holds config.json, model.safetensors, expected weights under"):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+def test_a_folder_above_the_network_says_where_it_is(tmp_path):
+    """``checkpoint-500/`` as diffusers' training script leaves it, and the folder of the run."""
+    for name in ("unet", "unet_ema"):
+        tiny_model().save_pretrained(tmp_path / "run" / "checkpoint-500" / name)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*checkpoint-500.config.json; say subfolder='unet' or 'unet_ema'$"):
+        UNet2dModel.from_pretrained(tmp_path / "run" / "checkpoint-500")
+    with pytest.raises(FileNotFoundError, match=r"; say subfolder='checkpoint-500/unet' or 'checkpoint-500/unet_ema'$"):
+        UNet2dModel.from_pretrained(tmp_path / "run")
+    assert_same(UNet2dModel.from_pretrained(tmp_path / "run", subfolder="checkpoint-500/unet"), tiny_model())
+    assert_same(UNet2dModel.from_pretrained(tmp_path / "run", subfolder=Path("checkpoint-500") / "unet"), tiny_model())
+    with pytest.raises(TypeError, match="UNet2dModel.from_pretrained: subfolder is 5, expected the name of a folder, or None"):
+        UNet2dModel.from_pretrained(tmp_path / "run", subfolder=5)
+    (tmp_path / "other" / "logs").mkdir(parents=True)
+    (tmp_path / "other" / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*config.json; .*other holds logs/, notes.txt$"):
+        UNet2dModel.from_pretrained(tmp_path / "other")
+
+
+@pytest.mark.parametrize("load", [UNet2dModel.from_pretrained, hcrot.DDPMScheduler.from_pretrained, pipelines.load])
+def test_names_of_the_hub(tmp_path, monkeypatch, load):
+    monkeypatch.chdir(tmp_path)
+    message = "no folder google/ddpm-cat-256. .* hcrot downloads nothing. Type `hf download google/ddpm-cat-256 --local-dir ddpm-cat-256`"
+    with pytest.raises(FileNotFoundError, match=message):
+        load("google/ddpm-cat-256")
+    (tmp_path / "google").mkdir()
+    for path in ("google/ddpm-cat-256", "nowhere", "./a/b", "a/b/c", tmp_path / "a" / "b"):
+        with pytest.raises(FileNotFoundError, match="there is no folder [^`]*$"):
+            load(path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_with_a_word_too_many(tmp_path, prefix):
+    model, other = tiny_model(1), tiny_model(2)
+    arrays = {prefix + name: array for name, array in model.state_dict().items()}
+    with pytest.raises(ValueError, match=f"load_state_dict: every name begins with '{prefix}' .* 'conv_in.weight': load") as error:
+        other.load_state_dict(arrays)
+    assert_same(other, tiny_model(2))
+    typed = str(error.value).partition(": load ")[2]
+    other.load_state_dict(eval(typed, {"state": arrays}))
+    assert_same(other, model)
+    model.save_pretrained(tmp_path)
+    write_arrays(tmp_path / WEIGHTS, arrays)
+    with pytest.raises(ValueError, match=f"{WEIGHTS} does not fit config.json: .* every name begins with '{prefix}'"):
+        UNet2dModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("names", [[], ["conv_in.weight", "conv_in.bias"], ["module.nonsense"]])
+def test_names_that_are_only_missing_are_told_as_ever(names):
+    with pytest.raises(ValueError, match="missing conv_out.bias"):
+        tiny_model().load_state_dict({name: np.zeros(1, np.float32) for name in names})
+
+
 def test_dropout_of_a_loaded_network(tmp_path):
     model, x = tiny_model(dropout=0.5), np.ones((2, 1, 5, 6), np.float32)
     model.save_pretrained(tmp_path / "m")

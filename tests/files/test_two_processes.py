@@ -188,6 +188,22 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
         read_folder("test", tmp_path / "c", always_replaced)
 
 
+def test_an_old_folder_that_is_removed_while_it_is_read(tmp_path):
+    """The name was free for a moment, so the old folder is read where it was moved to, and there its subfolders are emptied first."""
+    old, new = tmp_path / ".c.old", tmp_path / "c"
+    for folder in (old, tmp_path / "next"):
+        (folder / "part").mkdir(parents=True)
+        (folder / "part" / "a").write_text(folder.name)
+
+    def read(place):
+        if place == old:
+            (tmp_path / "next").rename(new)
+            (old / "part" / "a").unlink()
+        return (place / "part" / "a").read_text()
+
+    assert read_folder("test", new, read) == "next"
+
+
 def test_a_network_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
     tiny_model(0).save_pretrained(tmp_path / "c", max_shard_size="10KB")
     read_arrays, count = pretrained.read_arrays, 0

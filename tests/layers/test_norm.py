@@ -136,10 +136,10 @@ def test_x_itself_and_two_numbers_per_group_are_kept(norm, rng):
         (lambda: GroupNormSiLU(8, 30), "GroupNormSiLU: num_channels 30 is not divisible by num_groups 8"),
         (lambda: GroupNorm(0, 4), "GroupNorm: num_groups must be an int of at least 1, got 0"),
         (lambda: GroupNorm(2, 4.0), "GroupNorm: num_channels must be an int of at least 1, got 4.0"),
-        (lambda: GroupNorm(2, 4, -1), "GroupNorm: eps must be a number of at least 0, got -1"),
+        (lambda: GroupNorm(2, 4, -1), "GroupNorm: eps must be a finite number of at least 0, got -1"),
         (lambda: LayerNorm(()), r"LayerNorm: normalized_shape must have at least one axis, got \(\)"),
         (lambda: LayerNorm((3, 0)), "LayerNorm: normalized_shape must be an int of at least 1, got 0"),
-        (lambda: LayerNorm(3, float("nan")), "LayerNorm: eps must be a number of at least 0, got nan"),
+        (lambda: LayerNorm(3, float("nan")), "LayerNorm: eps must be a finite number of at least 0, got nan"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -98,6 +98,15 @@ def test_other_floats(tmp_path, dtype):
         np.testing.assert_array_equal(ours[key], tensor.float().numpy(), err_msg=key)
 
 
+@pytest.mark.parametrize("size", ["10GB", "15KB"])
+def test_variants(tmp_path, size):
+    theirs = build_theirs().half()
+    theirs.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
+    ours = UNet2dModel.from_pretrained(tmp_path, variant="fp16").state_dict()
+    for key, tensor in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours[key], tensor.float().numpy(), err_msg=key)
+
+
 def test_deprecated_names(tmp_path, strict):
     """Both read a file with the attention's old names, and mean the same by it."""
     theirs = build_theirs(layers_per_block=2)

@@ -208,6 +208,44 @@ def test_all_in_one_folder_as_the_first_published_ones(tmp_path):
     assert its_scheduler.config == scheduler().config
 
 
+@pytest.mark.parametrize("kind", ["DDPMScheduler", "DDIMScheduler"])
+def test_a_checkpoint_is_a_pipeline(tmp_path, kind):
+    model, ours = tiny_model(), getattr(hcrot, kind)(num_train_timesteps=40, timestep_spacing="trailing")
+    optimizer = hcrot.AdamW(model.parameters(), lr=1e-3)
+    hcrot.save_checkpoint(tmp_path / "c", model, ours, state={"optimizer": optimizer})
+    loaded, its_scheduler = pipelines.load(tmp_path / "c")
+    assert loaded.config == model.config and type(its_scheduler) is type(ours) and its_scheduler.config == ours.config
+    np.testing.assert_array_equal(loaded.conv_in.weight.data, model.conv_in.weight.data)
+
+
+def test_folders_that_are_no_pipeline_say_what_they_are(tmp_path):
+    model = tiny_model()
+    hcrot.save_checkpoint(tmp_path / "c", model)
+    with pytest.raises(FileNotFoundError, match=r"scheduler_config.json; there is a network alone: UNet2dModel.from_pretrained\('.*c'\)$"):
+        pipelines.load(tmp_path / "c")
+    model.save_pretrained(tmp_path / "checkpoint-500" / "unet")
+    with pytest.raises(FileNotFoundError, match=r"model_index.json; there is a network alone: .*checkpoint-500', subfolder='unet'\)"):
+        pipelines.load(tmp_path / "checkpoint-500")
+    with pytest.raises(FileNotFoundError, match=r"model_index.json; there is a network alone: .*, subfolder='c'\)"):
+        pipelines.load(tmp_path)
+    pipelines.save(tmp_path / "run" / "p", model, scheduler())
+    with pytest.raises(FileNotFoundError, match=r"model_index.json; pipelines are in its subfolders p$"):
+        pipelines.load(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"model_index.json; .*empty holds nothing$"):
+        pipelines.load(tmp_path / "empty")
+
+
+def test_a_variant_of_the_weights(tmp_path):
+    pipelines.save(tmp_path, tiny_model(), scheduler())
+    path = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(FileNotFoundError, match="say variant='fp16'"):
+        pipelines.load(tmp_path)
+    loaded, _ = pipelines.load(tmp_path, variant="fp16")
+    np.testing.assert_array_equal(loaded.conv_in.weight.data, tiny_model().conv_in.weight.data)
+
+
 def rewrite(name, **changes):
     def damage(folder):
         path = folder / name

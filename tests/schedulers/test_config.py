@@ -176,6 +176,26 @@ def test_a_configuration_is_a_mapping(config):
         DDPMScheduler.from_config(config)
 
 
+def test_the_scheduler_of_a_pipeline_is_found(tmp_path):
+    first, second = DDPMScheduler(num_train_timesteps=50), DDPMScheduler(num_train_timesteps=60)
+    first.save_pretrained(tmp_path / "scheduler")
+    second.save_pretrained(tmp_path / "other" / "place")
+    with pytest.raises(FileNotFoundError, match=r"scheduler_config.json; say subfolder='other/place' or 'scheduler'$"):
+        DDIMScheduler.from_pretrained(tmp_path)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert len(DDIMScheduler.from_pretrained(tmp_path)) == 50
+    assert len(DDIMScheduler.from_pretrained(tmp_path, subfolder="scheduler")) == 50
+    assert len(DDIMScheduler.from_pretrained(tmp_path, subfolder="other/place")) == 60
+    assert DDIMScheduler.from_pretrained(tmp_path, timestep_spacing="trailing").config["timestep_spacing"] == "trailing"
+    second.save_pretrained(tmp_path)
+    assert len(DDIMScheduler.from_pretrained(tmp_path)) == 50  # its own place comes first
+    (tmp_path / "scheduler" / "scheduler_config.json").unlink()
+    (tmp_path / "scheduler").rmdir()
+    assert len(DDIMScheduler.from_pretrained(tmp_path)) == 60  # all in one folder, as in the first published pipelines
+    with pytest.raises(FileNotFoundError, match=r"no file .*nowhere.scheduler_config.json; say subfolder='other/place'$"):
+        DDIMScheduler.from_pretrained(tmp_path, subfolder="nowhere")
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="scheduler_config.json"):
         DDPMScheduler.from_pretrained(tmp_path)
