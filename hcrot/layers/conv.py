@@ -157,11 +157,10 @@ class Conv2d(Module):
         return conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, *x.shape[2:], self.algorithm)
 
     def describe(self) -> str:
-        kernel_h, kernel_w, stride_h, stride_w, *sides, dilation_h, dilation_w = self.geometry
-        if self.pad:
-            sides = self.pad.sides
+        kernel_h, kernel_w, stride_h, stride_w, *_, dilation_h, dilation_w = self.geometry
+        sides = self.pad.sides if self.pad else self.geometry[4:8]
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={(kernel_h, kernel_w)}, stride={(stride_h, stride_w)}"
-        text += f", padding={tuple(sides)}, dilation={(dilation_h, dilation_w)}, groups={self.groups}, bias={self.bias is not None}"
+        text += f", padding={sides}, dilation={(dilation_h, dilation_w)}, groups={self.groups}, bias={self.bias is not None}"
         text += f", padding_mode={self.pad.mode!r}" if self.pad else ""
         return text if self.algorithm == "auto" else f"{text}, algorithm={self.algorithm!r}"
 

@@ -1,5 +1,7 @@
 """Padding images with their own pixels."""
 
+from typing import Literal
+
 import numpy as np
 
 from hcrot.kernels.im2col import channels_first, channels_last, is_int
@@ -7,7 +9,7 @@ from hcrot.module import Module, check_gradient, describe_shape
 
 __all__ = ["MODES", "Pad2d"]
 
-MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+MODES: dict[str, Literal["reflect", "edge", "wrap"]] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 """PyTorch's names, and NumPy's."""
 
 

@@ -58,7 +58,7 @@ def changes():
                 yield pytest.param(layer, needed, name, other, id=f"{layer.__name__}-{name}")
 
 
-@pytest.mark.parametrize(("layer", "needed", "name", "other"), changes())
+@pytest.mark.parametrize(("layer", "needed", "name", "other"), list(changes()))
 def test_another_argument_is_another_repr(layer, needed, name, other):
     assert repr(layer(**needed | {name: other})) != repr(layer(**needed))
     assert repr(layer(**needed)).startswith(layer.__name__ + "(")

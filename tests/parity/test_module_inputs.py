@@ -120,7 +120,21 @@ def module_inputs(info, dtype):
 def test_inputs_of_pytorch(name, dtype, module_db):
     if name not in module_db:
         pytest.skip("PyTorch has no inputs for it")
-    assert not faults(name, module_inputs(module_db[name], dtype), dtype)
+    inputs = list(module_inputs(module_db[name], dtype))
+    assert not faults(name, inputs, dtype)
+    assert {key for key in REFUSED if key.startswith(f"{name}(")} <= {title(name, *item) for item in inputs}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_pytorch_refuses_is_refused(name, module_db):
+    if name not in module_db or module_db[name].module_error_inputs_func is None:
+        pytest.skip("PyTorch has no such inputs for it")
+    info = module_db[name]
+    for item in info.module_error_inputs_func(info, device="cpu", dtype=torch.float32, requires_grad=False, training=True):
+        constructor, forward = item.module_error_input.constructor_input, item.module_error_input.forward_input
+        with pytest.raises((TypeError, ValueError), match=f"{name}: "):
+            layer = getattr(hcrot, name)(*constructor.args, **constructor.kwargs)
+            layer(*(x.numpy() for x in forward.args))
 
 
 # ---------------------------------------------------------------- PyTorch's options
