@@ -19,6 +19,7 @@ from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
+from hcrot.layers.padding import Pad2d
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
@@ -71,9 +72,9 @@ __all__ = [
     "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout", "Embedding",
     "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection",
     "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear",
-    "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid", "Softmax",
-    "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
-    "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss",
-    "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights",
-    "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
+    "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid",
+    "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension",
+    "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "flow_matching_loss", "get_num_threads",
+    "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss",
+    "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

@@ -46,11 +46,16 @@ def linear_weight_and_bias(
     return uniform(weight_shape, bound, generator), uniform((num_outputs,), bound, generator)
 
 
-def check_positive(name: str, **sizes: int) -> None:
-    """Raise a ValueError that begins with ``name`` and names the argument unless each of ``sizes`` is an int of at least 1."""
+def check_positive(name: str, **sizes: int) -> list[int]:
+    """``sizes``, which may be NumPy's integers, as Python's.
+
+    Raises:
+        ValueError: one of them is no int of at least 1; the message begins with ``name`` and names the argument.
+    """
     for argument, value in sizes.items():
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name}: {argument} must be an int of at least 1, got {value!r}")
+    return [int(value) for value in sizes.values()]
 
 
 def check_divisible(name: str, groups: int, **sizes: int) -> None:

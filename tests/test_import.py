@@ -1,5 +1,6 @@
 """What ``import hcrot`` gives."""
 
+import importlib
 import subprocess
 import sys
 
@@ -27,3 +28,13 @@ def test_importing_is_light():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'hcrot' has no attribute 'nonsense'"):
         hcrot.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ["layers", "models", "schedulers", "data"])
+def test_a_room_can_be_imported_with_a_star(room):
+    names: dict = {}
+    exec(f"from hcrot.{room} import *", names)
+    module = importlib.import_module(f"hcrot.{room}")
+    assert module.__doc__
+    assert set(module.__all__) <= names.keys()
+    assert len(module.__all__) > 2

@@ -18,11 +18,16 @@ from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_b
 
 __all__ = [
     "Geometry", "add", "channels_first", "channels_last", "col2im", "col2im_reference", "copy", "fold", "im2col", "im2col_reference",
-    "make_geometry", "output_size", "pair", "sum_of", "unfold",
+    "is_int", "make_geometry", "output_size", "pair", "sum_of", "unfold",
 ]  # fmt: skip
 
 Geometry = tuple[int, int, int, int, int, int, int, int, int, int]
 """(kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w): all that is fixed about a convolution."""
+
+
+def is_int(value: object) -> bool:
+    """Whether ``value`` is Python's or NumPy's integer; True and False are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def pair(value: int | tuple[int, int], name: str, minimum: int = 1) -> tuple[int, int]:
@@ -32,7 +37,7 @@ def pair(value: int | tuple[int, int], name: str, minimum: int = 1) -> tuple[int
         ValueError: it is neither an int nor two ints, or below ``minimum``; the message begins with ``name``.
     """
     both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value) if isinstance(value, (tuple, list)) else ()
-    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and v >= minimum for v in both):
+    if len(both) != 2 or not all(is_int(v) and v >= minimum for v in both):
         raise ValueError(f"{name} must be an int or two ints of at least {minimum}, got {value!r}")
     return int(both[0]), int(both[1])
 
@@ -61,7 +66,7 @@ def make_geometry(kernel_size, stride=1, padding=0, dilation=1, name: str = "im2
         total_h, total_w = spread[0] * (kernel[0] - 1), spread[1] * (kernel[1] - 1)
         sides = (total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2)
     elif isinstance(padding, (tuple, list)) and len(padding) == 4:
-        if not all(isinstance(side, (int, np.integer)) and side >= 0 for side in padding):
+        if not all(is_int(side) and side >= 0 for side in padding):
             raise ValueError(f"{name}: padding must be made of ints of at least 0, got {padding!r}")
         sides = tuple(int(side) for side in padding)
     elif isinstance(padding, str):

@@ -11,12 +11,13 @@ from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
+from hcrot.layers.padding import Pad2d
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
 
 __all__ = [
     "GELU", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "Downsample", "Dropout", "Embedding", "Flatten",
-    "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "ReLU", "SiLU", "Sigmoid",
-    "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "Upsample",
+    "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Pad2d", "ReLU", "SiLU",
+    "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "Upsample",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ import numpy as np
 import scipy
 
 from hcrot.kernels.activation import silu, silu_gradient
+from hcrot.kernels.im2col import is_int
+from hcrot.layers.arguments import IN_PLACE, refuse
 from hcrot.module import Module, check_gradient
 
 __all__ = ["GELU", "GELU_FLAT", "Mish", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh", "check_floating", "zero_unless"]
@@ -24,12 +26,19 @@ class SiLU(Module):
 
     Backward: ``dx = dout s (1 + x (1 - s))`` with ``s = sigmoid(x)``. What is kept is x.
 
+    Args:
+        inplace: only False.
+
     Shapes:
         x, any shape -> y, the same.
 
     Raises:
-        TypeError: in forward, an x that is neither float32 nor float64. So do all activations here.
+        TypeError: in forward, an x that is neither float32 nor float64. ValueError: in forward, an x without axes, of shape ().
+            So do all activations here.
     """
+
+    def __init__(self, inplace: bool = False):
+        refuse("SiLU", IN_PLACE, inplace=inplace)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         check_floating("SiLU", x)
@@ -47,9 +56,15 @@ class ReLU(Module):
 
     Backward: ``dx = dout`` where ``y > 0`` or is NaN, else 0, whatever dout is there. What is kept is where.
 
+    Args:
+        inplace: only False.
+
     Shapes:
         x, any shape -> y, the same.
     """
+
+    def __init__(self, inplace: bool = False):
+        refuse("ReLU", IN_PLACE, inplace=inplace)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         check_floating("ReLU", x)
@@ -129,9 +144,15 @@ class Mish(Module):
     The logarithm and the tanh cancel: with ``u = e^x`` and ``n = u (u + 2)``, ``tanh(ln(1 + u)) = ((1 + u)^2 - 1) / ((1 + u)^2 + 1)
     = n / (n + 2)``. Backward: ``dx = dout (n / (n + 2) + 4 x u (u + 1) / (n + 2)^2)``. What is kept is x.
 
+    Args:
+        inplace: only False.
+
     Shapes:
         x, any shape -> y, the same.
     """
+
+    def __init__(self, inplace: bool = False):
+        refuse("Mish", IN_PLACE, inplace=inplace)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         check_floating("Mish", x)
@@ -214,7 +235,7 @@ class Softmax(Module):
     """
 
     def __init__(self, dim: int = -1):
-        if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
+        if not is_int(dim):
             raise TypeError(f"Softmax: dim must be an int, got {dim!r}")
         self.dim = int(dim)
 
@@ -238,9 +259,14 @@ class Softmax(Module):
 
 
 def check_floating(name: str, x: np.ndarray) -> None:
-    """Raise a TypeError that begins with ``name`` unless x is a float32 or float64 array."""
+    """Raise an error that begins with ``name`` unless x is a float32 or float64 array: a TypeError, or a ValueError if it has no axis.
+
+    Of an array without axes NumPy's operations make a scalar, which is no array any more.
+    """
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected a float32 or float64 array, got {x.dtype if isinstance(x, np.ndarray) else type(x).__name__}")
+    if x.ndim == 0:
+        raise ValueError(f"{name}: expected an array of at least one axis, got shape ()")
 
 
 def zero_unless(passes: np.ndarray, dout: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ class Attention(Module):
         generator: np.random.Generator | None = None,
     ):
         dim_head = channels if dim_head is None else dim_head
-        init.check_positive("Attention", channels=channels, dim_head=dim_head)
+        channels, dim_head = init.check_positive("Attention", channels=channels, dim_head=dim_head)
         if dim_head > channels:
             raise ValueError(f"Attention: dim_head {dim_head} is larger than channels {channels}: not one head fits")
         if rescale_output_factor == 0:

@@ -6,6 +6,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.layers.activation import check_floating
+from hcrot.layers.arguments import IN_PLACE, refuse
 from hcrot.module import Module, check_gradient
 
 __all__ = ["Dropout"]
@@ -21,6 +22,7 @@ class Dropout(Module):
 
     Args:
         p: probability of dropping, from 0 to 1. At 0 nothing is drawn, at 1 everything is zero.
+        inplace: only False.
         generator: source of m; advanced by each forward in training.
 
     Shapes:
@@ -30,8 +32,9 @@ class Dropout(Module):
         ValueError: p out of range. TypeError: in forward, an x that is neither float32 nor float64.
     """
 
-    def __init__(self, p: float = 0.5, *, generator: np.random.Generator | None = None):
-        if not isinstance(p, Real) or not 0 <= p <= 1:
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | None = None):
+        refuse("Dropout", IN_PLACE, inplace=inplace)
+        if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a number from 0 to 1, got {p!r}")
         self.p = float(p)
         self.generator = init.default_generator(generator)

@@ -8,7 +8,9 @@ import math
 import numpy as np
 
 from hcrot import init
+from hcrot.kernels.im2col import is_int
 from hcrot.layers.activation import SiLU
+from hcrot.layers.arguments import PLACE, refuse, without
 from hcrot.layers.linear import Linear
 from hcrot.module import Module, Parameter, check_gradient
 
@@ -23,7 +25,10 @@ class Embedding(Module):
     Args:
         num_embeddings: N.
         embedding_dim: D.
-        padding_idx: an index whose row starts at zero and receives no gradient.
+        padding_idx: an index whose row starts at zero and receives no gradient, counted from the end if negative.
+        max_norm, norm_type, sparse: not supported; anything but PyTorch's default is refused.
+        scale_grad_by_freq: whether the gradient that a row receives is divided by how often it was looked up, so that it is a mean
+            and not the gradient of this forward.
         generator: source of the initial values, N(0, 1).
 
     Shapes:
@@ -33,13 +38,31 @@ class Embedding(Module):
         ValueError: an argument out of range; in forward, an index out of range. TypeError: in forward, indices that are no integers.
     """
 
+    @without(**PLACE)
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, *, generator: np.random.Generator | None = None
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        *,
+        generator: np.random.Generator | None = None,
     ):
-        init.check_positive("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        if padding_idx is not None and (not isinstance(padding_idx, (int, np.integer)) or padding_idx not in range(num_embeddings)):
-            raise ValueError(f"Embedding: padding_idx must be None or from 0 to {num_embeddings - 1}, got {padding_idx!r}")
+        num_embeddings, embedding_dim = init.check_positive("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        refuse("Embedding", "a forward never changes the weight", max_norm=max_norm)
+        refuse("Embedding", "it belongs to max_norm", norm_type=norm_type if norm_type != 2 else None)
+        refuse("Embedding", "gradients are dense arrays", sparse=sparse)
+        if padding_idx is not None:
+            if not is_int(padding_idx) or padding_idx not in range(-num_embeddings, num_embeddings):
+                raise ValueError(
+                    f"Embedding: padding_idx must be None or an int from {-num_embeddings} to {num_embeddings - 1}, got {padding_idx!r}"
+                )
+            padding_idx = int(padding_idx) % num_embeddings
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.scale_grad_by_freq = bool(scale_grad_by_freq)
         weight = init.default_generator(generator).standard_normal((num_embeddings, embedding_dim), np.float32)
         if padding_idx is not None:
             weight[padding_idx] = 0
@@ -61,12 +84,15 @@ class Embedding(Module):
         if self.padding_idx is not None:
             real = indices != self.padding_idx
             indices, dout = indices[real], dout[real]
+        if self.scale_grad_by_freq:
+            dout = dout / np.bincount(indices.astype(np.intp).ravel(), minlength=1)[indices][..., None].astype(dout.dtype)
         # not grad[indices] += dout, which would count an index that occurs twice only once
         np.add.at(self.weight.grad, indices, dout)
 
     def describe(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        scaled = ", scale_grad_by_freq=True" if self.scale_grad_by_freq else ""
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}{scaled}"
 
 
 class Timesteps(Module):
@@ -90,7 +116,7 @@ class Timesteps(Module):
     """
 
     def __init__(self, num_channels: int, flip_sin_to_cos: bool = True, downscale_freq_shift: float = 0):
-        init.check_positive("Timesteps", num_channels=num_channels)
+        (num_channels,) = init.check_positive("Timesteps", num_channels=num_channels)
         if not downscale_freq_shift < num_channels // 2:
             raise ValueError(
                 f"Timesteps: downscale_freq_shift {downscale_freq_shift!r} must be less than num_channels // 2 = {num_channels // 2}"
@@ -136,6 +162,7 @@ class GaussianFourierProjection(Module):
 
     def __init__(self, embedding_size: int, scale: float = 1.0, *, generator: np.random.Generator | None = None):
         init.check_positive("GaussianFourierProjection", embedding_size=embedding_size)
+        self.scale = float(scale)
         weight = np.float32(scale) * init.default_generator(generator).standard_normal(embedding_size, np.float32)
         self.weight = Parameter(weight, trainable=False)
 
@@ -146,7 +173,7 @@ class GaussianFourierProjection(Module):
         return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
     def describe(self) -> str:
-        return str(self.weight.data.size)
+        return f"{self.weight.data.size}, scale={self.scale:g}"
 
 
 def check_timesteps(name: str, timesteps: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.conv import linear, linear_weight_gradient
+from hcrot.layers.arguments import PLACE, without
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
 __all__ = ["Linear"]
@@ -30,8 +31,9 @@ class Linear(Module):
         ValueError: a size below 1; in forward, an x that is empty, of another dtype, or whose last axis is not I.
     """
 
+    @without(**PLACE)
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | None = None):
-        init.check_positive("Linear", in_features=in_features, out_features=out_features)
+        in_features, out_features = init.check_positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         weight, offset = init.linear_weight_and_bias(
             (out_features, in_features), in_features, out_features, init.default_generator(generator)

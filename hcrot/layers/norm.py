@@ -7,6 +7,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.norm import SMALL_VARIANCE, group_norm, group_norm_backward, row_moments
+from hcrot.layers.arguments import PLACE, without
 from hcrot.module import Module, Parameter, check_gradient, check_term, describe_shape
 
 __all__ = ["GroupNorm", "GroupNormSiLU", "LayerNorm"]
@@ -31,6 +32,7 @@ class GroupNorm(Module):
         num_channels: C, a multiple of G.
         eps: added to the variance.
         affine: whether there are weight (1 at first) and bias (0 at first).
+        bias: whether there is a bias, if affine.
 
     Shapes:
         x (B, C) or (B, C, ...) -> y of the same shape. ``weight``, ``bias`` (C,), or None.
@@ -41,15 +43,16 @@ class GroupNorm(Module):
 
     silu = False
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True):
+    @without(**PLACE)
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, bias: bool = True):
         name = type(self).__name__
-        init.check_positive(name, num_groups=num_groups, num_channels=num_channels)
+        num_groups, num_channels = init.check_positive(name, num_groups=num_groups, num_channels=num_channels)
         if num_channels % num_groups:
             raise ValueError(f"{name}: num_channels {num_channels} is not divisible by num_groups {num_groups}")
         _check_eps(name, eps)
         self.num_groups, self.num_channels, self.eps = num_groups, num_channels, float(eps)
         self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine and bias else None
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         name = type(self).__name__
@@ -68,17 +71,19 @@ class GroupNorm(Module):
         dx, dweight, dbias = group_norm_backward(dout, x, mean, rstd, *self.scale_and_shift(x.dtype), self.silu, residual)
         if self.weight:
             self.weight.grad += dweight
+        if self.bias:
             self.bias.grad += dbias
         return dx
 
     def scale_and_shift(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Weight and bias, or, without, ones and zeros."""
-        if self.weight:
-            return self.weight.data, self.bias.data
-        return np.ones(self.num_channels, dtype), np.zeros(self.num_channels, dtype)
+        return (
+            self.weight.data if self.weight else np.ones(self.num_channels, dtype),
+            self.bias.data if self.bias else np.zeros(self.num_channels, dtype),
+        )
 
     def describe(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.weight is not None}"
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.weight is not None}, bias={self.bias is not None}"
 
 
 class GroupNormSiLU(GroupNorm):
@@ -113,12 +118,12 @@ class LayerNorm(Module):
         ValueError: a size or eps out of range; in forward, an x whose trailing axes are others, of another dtype, or empty.
     """
 
+    @without(**PLACE)
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
         shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
         if not shape:
             raise ValueError("LayerNorm: normalized_shape must have at least one axis, got ()")
-        for size in shape:
-            init.check_positive("LayerNorm", normalized_shape=size)
+        shape = tuple(init.check_positive("LayerNorm", normalized_shape=size)[0] for size in shape)
         _check_eps("LayerNorm", eps)
         self.normalized_shape, self.eps = shape, float(eps)
         self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None

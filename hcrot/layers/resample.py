@@ -3,14 +3,20 @@
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.im2col import pair
+from hcrot.kernels.im2col import is_int, pair
 from hcrot.kernels.resample import nearest, nearest_gradient
 from hcrot.layers.activation import check_floating
+from hcrot.layers.arguments import without
 from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.pooling import AvgPool2d
 from hcrot.module import Module, check_gradient
 
 __all__ = ["Downsample", "Upsample", "check_channels", "check_input"]
+
+NOT_OF_TORCH = (
+    "Upsample is diffusers' Upsample2D, which doubles by nearest neighbour; torch.nn.Upsample(scale_factor=2) is "
+    "Upsample(channels, use_conv=False), and its forward takes any size=(height, width)"
+)
 
 
 class Upsample(Module):
@@ -32,11 +38,11 @@ class Upsample(Module):
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W) or a size that is not one or two ints of at least 1.
     """
 
+    @without(**dict.fromkeys(("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor"), NOT_OF_TORCH))
     def __init__(
         self, channels: int, out_channels: int | None = None, use_conv: bool = True, *, generator: np.random.Generator | None = None
     ):
-        self.channels = channels
-        out_channels = check_channels("Upsample", channels, out_channels, use_conv)
+        self.channels, out_channels = check_channels("Upsample", channels, out_channels, use_conv)
         self.conv = Conv2d(channels, out_channels, 3, padding=1, generator=generator) if use_conv else None
 
     def forward(self, x: np.ndarray, size: int | tuple[int, int] | None = None) -> np.ndarray:
@@ -88,9 +94,8 @@ class Downsample(Module):
         *,
         generator: np.random.Generator | None = None,
     ):
-        self.channels = channels
-        out_channels = check_channels("Downsample", channels, out_channels, use_conv)
-        if padding not in (0, 1):
+        self.channels, out_channels = check_channels("Downsample", channels, out_channels, use_conv)
+        if not is_int(padding) or padding not in (0, 1):
             raise ValueError(f"Downsample: padding must be 0 or 1, got {padding!r}")
         sides = (1, 1, 1, 1) if padding else (0, 1, 0, 1)
         self.conv = Conv2d(channels, out_channels, 3, stride=2, padding=sides, generator=generator) if use_conv else AvgPool2d(2)
@@ -103,13 +108,16 @@ class Downsample(Module):
         return self.conv.backward(dout)
 
 
-def check_channels(name: str, channels: int, out_channels: int | None, use_conv: bool) -> int:
-    """``out_channels``, or ``channels`` for None; a ValueError that begins with ``name`` if a width is out of range or could not change."""
-    out_channels = channels if out_channels is None else out_channels
-    init.check_positive(name, channels=channels, out_channels=out_channels)
+def check_channels(name: str, channels: int, out_channels: int | None, use_conv: bool) -> tuple[int, int]:
+    """``channels`` and ``out_channels``, the former again for None, as ints.
+
+    Raises:
+        ValueError: a width is out of range or could not change; the message begins with ``name``.
+    """
+    channels, out_channels = init.check_positive(name, channels=channels, out_channels=channels if out_channels is None else out_channels)
     if not use_conv and out_channels != channels:
         raise ValueError(f"{name}: without a convolution out_channels {out_channels} must be channels {channels}")
-    return out_channels
+    return channels, out_channels
 
 
 def check_input(name: str, x: np.ndarray, channels: int, conv: Module | None) -> None:

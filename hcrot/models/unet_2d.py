@@ -25,7 +25,7 @@ from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
-from hcrot.models.unet_2d_arguments import check_arguments, parts_of
+from hcrot.models.unet_2d_arguments import check_arguments, parts_of, plain
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.module import Identity, check_gradient
 
@@ -93,7 +93,7 @@ class UNet2dModel(Pretrained):
         generator: np.random.Generator | None = None,
     ):
         arguments = {name: value for name, value in locals().items() if name in self.argument_names()}
-        self.config = {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
+        self.config = {name: plain(value) for name, value in arguments.items()}
         check_arguments(arguments)
         generator = init.default_generator(generator)
         act_fn, widths = act_fn.lower(), tuple(block_out_channels)

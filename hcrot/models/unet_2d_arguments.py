@@ -5,10 +5,15 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from hcrot import init
 from hcrot.models.unet_2d_blocks import ACTIVATIONS
 
-__all__ = ["BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "parts_of"]
+__all__ = [
+    "BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "parts_of",
+    "plain",
+]  # fmt: skip
 
 BLOCK_TYPES = {
     "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
@@ -104,6 +109,13 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         _complain("num_train_timesteps", "the number of times to learn for time_embedding_type 'learned'", None)
     if kind == "positional" and arguments["freq_shift"] >= widths[0] // 2:
         _complain("freq_shift", f"less than {widths[0] // 2}, half of block_out_channels[0]", arguments["freq_shift"])
+
+
+def plain(value: Any) -> Any:
+    """A constructor argument as config.json holds it: lists for tuples, Python's numbers for NumPy's."""
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _complain(name: str, expected: str, value: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hcrot.gradcheck import check_gradients
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
 from hcrot.layers.linear import Linear
+from hcrot.layers.padding import MODES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,6 +30,8 @@ CONVOLUTIONS = [
     ({"kernel_size": 2, "padding": "valid"}, 3, 4),
     ({"kernel_size": 3, "padding": 1, "groups": 2}, 5, 4),
     ({"kernel_size": (3, 1), "stride": 2, "groups": 2, "bias": False}, 5, 4),
+    *[({"kernel_size": (3, 2), "padding": (1, 2), "stride": (1, 2), "padding_mode": mode}, 4, 5) for mode in MODES],
+    ({"kernel_size": (4, 3), "padding": "same", "padding_mode": "circular", "groups": 2}, 5, 3),
 ]
 DEPTHWISE = ({"kernel_size": 3, "padding": 1, "groups": 4}, 5, 4)
 
@@ -42,6 +45,9 @@ TRANSPOSED = [
     ({"kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)}, 3, 4),
     ({"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, "bias": False}, 1, 1),
     ({"kernel_size": 2, "stride": 3}, 2, 3),  # gaps that no input pixel paints
+    ({"kernel_size": (3, 2), "stride": (2, 3), "padding": (1, 0), "dilation": (2, 3), "output_padding": (1, 2)}, 3, 4),
+    ({"kernel_size": 3, "stride": 2, "groups": 2, "bias": False}, 2, 3),
+    ({"kernel_size": (3, 2), "dilation": 2, "groups": 2}, 3, 2),
 ]
 
 
@@ -109,7 +115,9 @@ def test_conv2d_output_size(rng, arguments, height, width):
 
 @pytest.mark.parametrize(("arguments", "height", "width"), TRANSPOSED)
 def test_conv_transpose2d_output_size(rng, arguments, height, width):
-    kernel, stride = pair(arguments["kernel_size"]), pair(arguments.get("stride", 1))
+    dilation = pair(arguments.get("dilation", 1))
+    kernel = tuple(d * (k - 1) + 1 for d, k in zip(dilation, pair(arguments["kernel_size"]), strict=True))
+    stride = pair(arguments.get("stride", 1))
     padding, extra = pair(arguments.get("padding", 0)), pair(arguments.get("output_padding", 0))
     expected = tuple(
         (s - 1) * step - 2 * p + k + e for s, step, p, k, e in zip((height, width), stride, padding, kernel, extra, strict=True)
@@ -196,8 +204,12 @@ def test_repr_says_everything():
         "Conv2d(4, 6, kernel_size=(3, 3), stride=(2, 1), padding=(0, 1, 0, 1), dilation=(2, 2), groups=2, bias=False)"
     )
     assert repr(ConvTranspose2d(4, 6, 3, 2, 1, (1, 0))) == (
-        "ConvTranspose2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), output_padding=(1, 0), bias=True)"
+        "ConvTranspose2d(4, 6, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), output_padding=(1, 0), groups=1, bias=True, "
+        "dilation=(1, 1))"
     )
+    assert repr(Conv2d(4, 6, 1, padding_mode="reflect").pad) == "Pad2d((0, 0, 0, 0), mode='reflect')"
+    circular = repr(Conv2d(4, 6, 1, padding=2, padding_mode="circular"))
+    assert "padding=(2, 2, 2, 2), dilation=(1, 1), groups=1, bias=True, padding_mode='circular'" in circular
 
 
 @pytest.mark.parametrize(
@@ -264,8 +276,10 @@ def test_bad_arguments(make, arguments, message):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.ones((2, 3, 5, 5), np.float32), r"expected images of shape \(batch, 4, height, width\), got \(2, 3, 5, 5\)"),
-        (np.ones((4, 5, 5), np.float32), r"expected images of shape .* got \(4, 5, 5\)"),
+        (np.ones((2, 3, 5, 5), np.float32), r"expected images of shape \(\[batch,\] 4, height, width\), got \(2, 3, 5, 5\)"),
+        (np.ones((3, 5, 5), np.float32), r"expected images of shape .* got \(3, 5, 5\)"),
+        (np.ones((4, 5), np.float32), r"expected images of shape .* got \(4, 5\)"),
+        (np.ones((1, 1, 4, 5, 5), np.float32), r"expected images of shape .* got \(1, 1, 4, 5, 5\)"),
         (np.ones((0, 4, 5, 5), np.float32), r"expected images of shape .* got \(0, 4, 5, 5\)"),
         ([[[[1.0]]]], "expected images of shape .* got list"),
         (np.ones((2, 4, 5, 5), np.uint8), "expected float32 images, as the weights are, got uint8"),

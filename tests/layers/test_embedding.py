@@ -72,8 +72,8 @@ def test_embedding_checks_its_arguments():
         Embedding(None, 3)  # B07
     with pytest.raises(ValueError, match="Embedding: embedding_dim must be an int of at least 1, got 0"):
         Embedding(3, 0)
-    for padding_idx in (3, -1, 1.0):
-        with pytest.raises(ValueError, match=f"Embedding: padding_idx must be None or from 0 to 2, got {padding_idx}"):
+    for padding_idx in (3, -4, 1.0, True):
+        with pytest.raises(ValueError, match=f"Embedding: padding_idx must be None or an int from -3 to 2, got {padding_idx}"):
             Embedding(3, 4, padding_idx)
 
 

@@ -87,8 +87,10 @@ def test_arguments_are_checked(layer):
         layer(3, 1, (0, 2))
     with pytest.raises(ValueError, match=f"{name}: a 2x5 image is too small for kernel_size"):
         layer(3)(np.ones((1, 1, 2, 5)))
-    with pytest.raises(ValueError, match=rf"{name}: expected images of shape \(batch, channels, height, width\), got \(3, 4, 5\)"):
-        layer(2)(np.ones((3, 4, 5)))
+    for shape in ((4, 5), (1, 2, 3, 4, 5), (0, 2, 4, 5)):
+        message = rf"{name}: expected images of shape \(\[batch,\] channels, height, width\), got shape \({shape[0]}, "
+        with pytest.raises(ValueError, match=message):
+            layer(2)(np.ones(shape))
     with pytest.raises(TypeError, match=f"{name}: expected a float32 or float64 array, got int64"):
         layer(2)(np.ones((1, 1, 4, 4), np.int64))
 

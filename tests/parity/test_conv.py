@@ -122,7 +122,7 @@ def test_conv_transpose2d(dtype, seed):
     extra, bias = tuple(int(rng.integers(s)) for s in stride), bool(rng.integers(2))
     # enough input that something is left of the output
     size = [int(rng.integers(1, 6)) + -(-2 * p // s) for p, s in zip(padding, stride, strict=True)]
-    ours = ConvTranspose2d(channels, outputs, kernel, stride, padding, extra, bias, generator=rng)
+    ours = ConvTranspose2d(channels, outputs, kernel, stride, padding, extra, bias=bias, generator=rng)
     theirs = torch.nn.ConvTranspose2d(channels, outputs, kernel, stride, padding, extra, bias=bias, dtype=torch_dtype(dtype))
     x = rng.standard_normal((int(rng.integers(1, 5)), channels, *size))
     compare(ours, theirs, memory_order(rng, x), dtype, rng)

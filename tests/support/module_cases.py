@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, pooling, resample, reshape
+from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, padding, pooling, resample, reshape
 from hcrot.models import digit_classifier, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Sequential
 
@@ -115,6 +115,14 @@ CASES = [
         backward=lambda module, dout: (module.backward(dout), dout.sum(axis=(2, 3)), dout),
     ),
     Case("ConvTranspose2d", lambda g: conv.ConvTranspose2d(4, 3, (4, 3), 2, 1, (1, 0), generator=g), images),
+    Case("Conv2d with mirrored padding", lambda g: conv.Conv2d(4, 3, 3, padding=(2, 1), padding_mode="reflect", generator=g), images),
+    Case("Conv2d of one image", lambda g: conv.Conv2d(4, 3, (2, 3), 2, generator=g), lambda draw: (draw(4, 5, 6),)),
+    Case(
+        "ConvTranspose2d in groups, dilated",
+        lambda g: conv.ConvTranspose2d(4, 6, (2, 3), 2, groups=2, dilation=(1, 2), generator=g),
+        lambda draw: (draw(4, 3, 2),),
+    ),
+    *[Case(f"Pad2d, {mode}", lambda g, mode=mode: padding.Pad2d((1, 3, 2, 0), mode), images) for mode in padding.MODES],
     Case("SiLU", lambda g: activation.SiLU(), images),
     Case("ReLU", lambda g: activation.ReLU(), images),
     Case("GELU", lambda g: activation.GELU(), images),
@@ -132,6 +140,8 @@ CASES = [
     Case("TimestepEmbedding", lambda g: embedding.TimestepEmbedding(4, 6, generator=g), lambda draw: (draw(3, 4),)),
     Case("MaxPool2d", lambda g: pooling.MaxPool2d((2, 3), (1, 2), (1, 0)), images),
     Case("AvgPool2d", lambda g: pooling.AvgPool2d((2, 3), (1, 2), (1, 0)), images),
+    Case("MaxPool2d with a last window", lambda g: pooling.MaxPool2d(3, 2, 1, (1, 2), ceil_mode=True), images),
+    Case("AvgPool2d of one image", lambda g: pooling.AvgPool2d(3, 2, 1, True, False), lambda draw: (draw(4, 6, 5),)),
     Case("Flatten", lambda g: reshape.Flatten(), images),
     Case("Upsample", lambda g: resample.Upsample(4, 3, generator=g), images),
     Case("Upsample to a size", lambda g: resample.Upsample(4, use_conv=False), lambda draw: (draw(3, 4, 5, 6), (8, 11))),
