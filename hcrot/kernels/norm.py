@@ -36,11 +36,7 @@ from hcrot.kernels.activation import silu_backward_of, silu_gradient_reference, 
 from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
-__all__ = [
-    "SMALL_VARIANCE", "STRIP", "STRIPS_PER_SUM", "add_products", "add_squares", "affine", "affine_gradient", "combine", "combine_and_add",
-    "gradient_moments", "group_norm", "group_norm_backward", "group_norm_backward_reference", "group_norm_reference", "moments",
-    "repeat_strip", "row_moments", "scaled_moments", "strip_length", "sum_strip",
-]  # fmt: skip
+__all__ = ["group_norm", "group_norm_backward", "group_norm_backward_reference", "group_norm_reference", "row_moments"]
 
 STRIP = 512
 """About how many numbers make a strip. Measured on Zen 4: 384 to 768 are alike, 128 is a third slower."""

@@ -18,7 +18,7 @@ from hcrot.schedulers import DDPMScheduler
         ("squaredcos_cap_v2", 4.12842e-5, 0.999, 2.42873e-9),
         ("sigmoid", 1.49205e-4, 0.0199508, 3.96818e-5),  # B44: the name
         ("laplace", 0.0211538, 0.847253, 0.0316228),
-        ("exp", 0.0119283, 0.0119283, 6.14421e-6),
+        ("exp", 0.0119283, 0.0119283, 6.14438e-6),
     ],
 )
 def test_schedule_has_the_published_ends(schedule, first, last, abar):
