@@ -36,8 +36,8 @@ def run_lock(folder: str | os.PathLike) -> Iterator[None]:
         with run_lock("runs/mnist"):
             train()
 
-    It is for the folder of a run, which has the checkpoint's in it: that one is replaced whole with each save. The folder holds the file
-    ``.lock`` meanwhile, with the number of the process in it. A process that is killed leaves the file, but not the lock. Processes
+    It is for the folder of a run. (The checkpoint's folder inside it cannot be locked, because each save replaces it.) Meanwhile the folder
+    holds the file ``.lock`` with the number of the process in it. A process that is killed leaves the file, but not the lock. Processes
     forked within the block do not hold the lock. Where the file system has no locks a warning says so.
 
     Raises:
@@ -172,9 +172,9 @@ def abandoned(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def in_use(folder: Path, to_read: bool, seconds: float) -> Iterator[None]:
-    """Lock the folder that is there now, so that who replaces it and who reads it do not meet: readers share it, a writer has it alone.
+    """Lock the folder that is there now, so that it is not replaced while it is read: readers share the lock, a writer has it alone.
 
-    This is politeness, and no promise: after so many ``seconds``, or where folders cannot be locked, the block is entered all the same.
+    The lock is no guarantee: after this many ``seconds``, or where folders cannot be locked, the block is entered without it.
     """
     descriptor, end = None, time.monotonic() + seconds
     try:
