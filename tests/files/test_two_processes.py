@@ -36,6 +36,11 @@ def status(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def kill(child):
+    os.kill(child, signal.SIGKILL)
+    assert status(child) == -9
+
+
 def of_one_save(model):
     (step,) = {value for array in model.state_dict().values() for value in np.unique(array).tolist()}
     return step
@@ -101,11 +106,14 @@ def test_savers_killed_at_random_moments(tmp_path, what):
     duration = time.perf_counter() - start
     for round_ in range(1, 9):
         children = [forked(saving_for_ever(1000 * round_ + 10000 * number)) for number in (1, 2)]
-        for child in children:
-            time.sleep(duration * rng.uniform(0.5, 3))
-            check()  # while one or both are saving
-            os.kill(child, signal.SIGKILL)
-            assert status(child) == -9
+        try:
+            for _ in range(2):
+                time.sleep(duration * rng.uniform(0.5, 3))
+                check()  # while one or both are saving
+                kill(children.pop(0))
+        finally:
+            for child in children:
+                kill(child)
         check()
     save(3)
     assert os.listdir(tmp_path) == ["c"]  # what the killed ones left is gone
@@ -218,8 +226,7 @@ def test_savers_without_pause_let_a_slow_reader_through(tmp_path):
             assert first == second
     finally:
         for child in children:
-            os.kill(child, signal.SIGKILL)
-            assert status(child) == -9
+            kill(child)
     assert count <= 25  # the first time and then one that was waited for, or a few where a save was quicker
 
 
