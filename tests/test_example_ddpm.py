@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -203,6 +204,7 @@ def test_the_terminal_is_closed(tmp_path):
     arguments = [str(SCRIPT), "--dataset", "digits", *SMALL, "--epochs", "100000", "--output", str(tmp_path / "run")]
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # else it is ignored where the tests run under nohup
         os.environ["PYTHONPATH"] = str(SCRIPT.parents[1])
         os.execv(sys.executable, [sys.executable, *arguments])
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # else there is no bar
@@ -213,6 +215,8 @@ def test_the_terminal_is_closed(tmp_path):
     deadline = time.monotonic() + 60
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
         time.sleep(0.05)
+    if ended[0] == 0:
+        os.kill(child, signal.SIGKILL)
     assert ended[0] == child, "it goes on"
     assert os.waitstatus_to_exitcode(ended[1]) == 129
     steps = [line["step"] for line in lines(tmp_path / "run")]

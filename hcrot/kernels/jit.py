@@ -101,11 +101,12 @@ def parallel_jit(kernel: Callable) -> Callable:
     @functools.wraps(kernel)
     def call(*arguments: Any) -> None:
         num_shares, arguments = arguments[-1], arguments[:-1]
-        if num_shares == 1:
+        if numba.config.DISABLE_JIT:
+            with np.errstate(all="ignore"):  # a compiled kernel does not warn either
+                for share in range(num_shares):
+                    compiled(*arguments, share, num_shares)
+        elif num_shares == 1:
             compiled(*arguments, 0, 1)
-        elif numba.config.DISABLE_JIT:
-            for share in range(num_shares):
-                compiled(*arguments, share, num_shares)
         else:
             run_shares(compiled, arguments, num_shares)
 
