@@ -12,6 +12,17 @@ from support.processes import run
 POSIX = pytest.mark.skipif(os.name == "nt", reason="raise_signal ends the process there")
 
 
+@pytest.fixture(autouse=True)
+def not_under_nohup():
+    """The tests may run under nohup, which has SIGHUP ignored, also in the processes that they start."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @POSIX
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_noted_in_the_block(name, code):
