@@ -176,7 +176,7 @@ def test_an_incomplete_state_is_refused():
     ([np.zeros(3)], {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     ([np.zeros(3)], {"batch_size": 2.5}, TypeError, "batch_size must be an int, got 2.5"),
     ([np.zeros(3)], {"batch_size": True}, TypeError, "batch_size must be an int, got True"),
-    ([np.zeros(3)], {"generator": 42}, TypeError, "numpy.random.Generator or None, got 42"),
+    ([np.zeros(3)], {"generator": 4.2}, TypeError, "generator must be a numpy.random.Generator or an int .*, got 4.2"),
 ])
 def test_bad_arguments(arrays, options, error, message):
     with pytest.raises(error, match=f"Batches: .*{message}"):
