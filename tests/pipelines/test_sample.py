@@ -148,9 +148,13 @@ def test_square_images_and_the_bar(capsys):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"generator": 3}, TypeError, "generator must be a numpy.random.Generator or a list of them, got 3"),
-        ({"generator": []}, TypeError, r"or a list of them, got \[\]"),
-        ({"generator": [1, 2, 3]}, TypeError, r"or a list of them, got \[1, 2, 3\]"),
+        ({"generator": 3.0}, TypeError, "^pipelines.sample: generator must be a numpy.random.Generator or an int .*, got 3.0$"),
+        ({"generator": None}, TypeError, "generator must be a numpy.random.Generator or an int .*, got None"),
+        ({"generator": -1}, ValueError, "generator must be .* an int of at least 0 .*, got -1"),
+        ({"generator": []}, TypeError, r"generator is \[\], expected .*, or a list with one for each image"),
+        ({"generator": "012"}, TypeError, "generator is '012', expected .*, or a list with one for each image"),
+        ({"generator": [1, 2.0, 3]}, TypeError, "image 1: generator must be a numpy.random.Generator or an int .*, got 2.0"),
+        ({"batch_size": True, "class_labels": 1}, ValueError, "got batch_size of True"),
         ({"generator": [np.random.default_rng(0)] * 3}, ValueError, "has one of them twice"),
         ({"generator": generators(1, 2)}, ValueError, "number of images, .* got class_labels of 3, generator of 2"),
         ({"batch_size": 4}, ValueError, "got batch_size of 4, class_labels of 3"),
