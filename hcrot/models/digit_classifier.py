@@ -108,7 +108,7 @@ class DigitClassifier(Module):
             ValueError: images of another shape or dtype.
         """
         self._check(images)
-        init.check_positive("DigitClassifier.read", batch_size=batch_size)
+        (batch_size,) = init.check_positive("DigitClassifier.read", batch_size=batch_size)
         with self.inference():
             parts = [self.body(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
             features = np.concatenate(parts)
