@@ -181,3 +181,11 @@ def test_an_incomplete_state_is_refused():
 def test_bad_arguments(arrays, options, error, message):
     with pytest.raises(error, match=f"Batches: .*{message}"):
         Batches(*arrays, **({"batch_size": 2, "generator": None} | options))
+
+
+def test_integers_of_numpy():
+    batches, same = make(300, np.uint8(200), seed=0), Batches(np.arange(300), 10 * np.arange(300), batch_size=200, generator=np.int64(0))
+    next(iter(batches))
+    same.load_state_dict({name: np.int64(value) for name, value in batches.state_dict().items()})
+    assert same.state_dict() == batches.state_dict() and json.loads(json.dumps(same.state_dict())) == same.state_dict()
+    np.testing.assert_array_equal(next(iter(same))[0], next(iter(batches))[0])

@@ -79,7 +79,7 @@ def test_sizes_that_are_none(tmp_path, size):
 
 
 def test_sizes():
-    assert [size_in_bytes(size) for size in (7, "3KB", "1.5 MB", "2GB", "1TB")] == [7, 3000, 1_500_000, 2 * 10**9, 10**12]
+    assert [size_in_bytes(size) for size in (7, np.int64(7), "3KB", "1.5 MB", "2GB", "1TB")] == [7, 7, 3000, 1_500_000, 2 * 10**9, 10**12]
 
 
 def bfloat16(array):
