@@ -24,7 +24,7 @@ from hcrot.schedulers.config import SchedulerConfig
 
 __all__ = ["ddim", "ddpm", "sample"]
 
-GIVEN = ("self", "model_output", "timestep", "sample", "generator", "noise", "return_dict")
+GIVEN = ("model_output", "timestep", "sample", "generator", "noise", "return_dict")
 """Arguments of `scheduler.step` that the loop itself settles."""
 
 
@@ -118,7 +118,7 @@ def _as_kind(kind: type[SchedulerConfig], scheduler: SchedulerConfig) -> Schedul
 
 def _check_options(function: str, scheduler: SchedulerConfig, options: Mapping[str, Any]) -> None:
     """Raise a TypeError unless each option is one of `sample`'s or of the scheduler's `step`, so that a misspelt one costs no time."""
-    parameters = inspect.signature(type(scheduler).step).parameters
+    parameters = inspect.signature(scheduler.step).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     taken = [name for name in parameters if name not in GIVEN]
