@@ -10,7 +10,7 @@ __all__ = ["Batches"]
 
 
 class Batches:
-    """Arrays of one length, cut in step into batches.
+    """Arrays of the same length n, cut into batches: entry i of each batch array comes from the same item.
 
         for epoch in range(batches.epoch, epochs):
             for images, labels in batches:

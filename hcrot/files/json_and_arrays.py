@@ -23,7 +23,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from hcrot.files.lock import abandoned, in_work
+from hcrot.files.lock import abandoned, in_use, in_work
 
 __all__ = [
     "DIFFUSERS_VERSION", "DTYPES", "NEVER_OPENED", "PICKLES", "TRIES", "Result", "find_folder", "parse_json", "plain", "read_arrays",
@@ -50,6 +50,7 @@ DTYPES = {  # safetensors' names, and how the numbers lie in the file; those of 
 }  # fmt: skip
 
 TRIES = 100  # to read a folder that others replace all the time, or to replace it
+PATIENCE = 10.0  # seconds that a save waits for a process that reads the old folder, and a reader for a save
 Result = TypeVar("Result")
 
 
@@ -235,7 +236,7 @@ def _move_in(new: Path, target: Path) -> None:
     for attempt in range(1, TRIES + 1):
         outdated, aside = _beside(target, "old"), _name_beside(target, "old")
         try:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError), in_use(target, to_read=False, seconds=PATIENCE):
                 os.rename(target, aside)
                 outdated.append(aside)
             os.rename(new, target)
@@ -266,18 +267,19 @@ def read_folder(owner: str, folder: str | os.PathLike, read: Callable[[Path], Re
     Raises:
         OSError: the folder was replaced again and again.
     """
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         place = find_folder(owner, folder)
-        before = _identity(place)
-        try:
-            result = read(place)
-        except Exception:
-            # an old folder that is being removed loses what is in its subfolders before it changes itself
-            if before is not None and _identity(place) == before and find_folder(owner, folder) == place:
-                raise
-        else:
-            if before is not None and _identity(place) == before:
-                return result
+        with in_use(place, to_read=True, seconds=PATIENCE) if attempt else nullcontext():  # from the second time on saves wait for us
+            before = _identity(place)
+            try:
+                result = read(place)
+            except Exception:
+                # an old folder that is being removed loses what is in its subfolders before it changes itself
+                if before is not None and _identity(place) == before and find_folder(owner, folder) == place:
+                    raise
+            else:
+                if before is not None and _identity(place) == before:
+                    return result
     raise OSError(f"{owner}: {folder} was replaced {TRIES} times while it was being read")
 
 

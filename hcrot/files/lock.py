@@ -36,8 +36,8 @@ def run_lock(folder: str | os.PathLike) -> Iterator[None]:
         with run_lock("runs/mnist"):
             train()
 
-    It is for the folder of a run, which has the checkpoint's in it: that one is replaced whole with each save. The folder holds the file
-    ``.lock`` meanwhile, with the number of the process in it. A process that is killed leaves the file, but not the lock. Processes
+    It is for the folder of a run. (The checkpoint's folder inside it cannot be locked, because each save replaces it.) Meanwhile the folder
+    holds the file ``.lock`` with the number of the process in it. A process that is killed leaves the file, but not the lock. Processes
     forked within the block do not hold the lock. Where the file system has no locks a warning says so.
 
     Raises:
@@ -108,14 +108,17 @@ if hasattr(os, "register_at_fork"):
 # ---------------------------------------------------------------- files and folders that are being written
 
 
-def acquire(descriptor: int, wait: bool = False) -> bool | None:
-    """Lock an open file. False: another has locked it, and we were not to ``wait``. None: it cannot be locked."""
+def acquire(descriptor: int, wait: bool = False, shared: bool = False) -> bool | None:
+    """Lock an open file. False: another has locked it, and we were not to ``wait``. None: it cannot be locked.
+
+    Any number of processes can have it locked ``shared`` (on Windows: only one).
+    """
     try:
         if sys.platform == "win32":
             os.lseek(descriptor, FAR, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
@@ -162,6 +165,31 @@ def abandoned(path: Path) -> Iterator[bool]:
             descriptor = os.open(path, os.O_RDONLY)
             locked = acquire(descriptor)
         yield time.time() - path.stat().st_mtime > UNTOUCHED_SECONDS if locked is None else locked
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def in_use(folder: Path, to_read: bool, seconds: float) -> Iterator[None]:
+    """Lock the folder that is there now, so that it is not replaced while it is read: readers share the lock, a writer has it alone.
+
+    The lock is no guarantee: after this many ``seconds``, or where folders cannot be locked, the block is entered without it.
+    """
+    descriptor, end = None, time.monotonic() + seconds
+    try:
+        while sys.platform != "win32":
+            try:
+                descriptor = os.open(folder, os.O_RDONLY)
+            except OSError:
+                break
+            locked = acquire(descriptor, shared=to_read)
+            if locked is None or (locked and is_at(folder, descriptor)) or time.monotonic() >= end:
+                break
+            os.close(descriptor)  # it has been replaced, or another process is in there
+            descriptor = None
+            time.sleep(0.001 if to_read else 0.01)  # so that somebody who saves without pause does not keep readers out
+        yield
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -70,17 +70,17 @@ def _type_of_inner(inner, context):
 
 
 def jit(function: Callable) -> Inner:
-    """For functions that are called inside kernels."""
+    """Compile a function that is called inside kernels, and not from Python."""
     return Inner(function, FASTMATH)
 
 
 def distinct_jit(function: Callable) -> Inner:
-    """For loops over arrays that do not overlap: a dozen short rows are then read and written without a check for each pair of them."""
+    """Compile a function whose arrays do not overlap. LLVM then checks no pair of them, which counts where rows are short."""
     return Inner(function, FASTMATH, DistinctArrays)
 
 
 def exact_jit(function: Callable) -> Inner:
-    """For arithmetic whose order matters, because it is arranged so that rounding errors cancel."""
+    """Compile a function whose sums keep their order: it is arranged so that rounding errors cancel."""
     return Inner(function, FASTMATH - {"reassoc"})
 
 
@@ -180,7 +180,9 @@ which compiles what will be needed last (``ahead.py``)."""
 
 @functools.cache
 def prepare() -> None:
-    """Once per process, before the first kernel: settle BLAS and memory; if kernels are about to be compiled, say so and get help."""
+    """What happens once per process, before the first kernel runs: BLAS is held to one thread, and freed memory is kept.
+
+    If no compiled kernels are found, one line on stderr says that they are being compiled, and a second process starts to help."""
     hold_scipy_blas_to_one_thread()
     keep_freed_memory()
     # Kernels from the cache call into Numba's threading layer, but Numba forgets to load it for those that it compiled with a `launch`

@@ -154,8 +154,10 @@ def field(builder: ir.IRBuilder, frame: ir.Value, position: int) -> ir.Value:
 
 @intrinsic
 def this_call(typing_context):
-    """For use inside a kernel: the addresses of a function ``(frame, share)``, which repeats the call of the kernel that is going on with
-    another share, and of the frame, a structure with a number that is set to 1 when a repetition fails, and the call's own arguments.
+    """For use inside a kernel: two addresses, with which the kernel's own call can be repeated for another share.
+
+    The first is that of a function ``(frame, share)``: it calls the kernel with the same arguments, but with this share. The second is that
+    of the frame, which the function reads: a number that is set to 1 when a repetition fails, then the arguments of the call.
 
     A compiled function's arguments are: where to put its result, where to put its exception, then those of the Python function. Arrays are
     spread over several of them, an integer is one. Should a version of Numba pass other ones, both addresses are 0.

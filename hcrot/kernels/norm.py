@@ -144,7 +144,7 @@ def scaled_moments(x, start, size, channels, eps):
     for pixel in range(start, x.size, channels):
         for k in range(pixel, pixel + size):
             var += (x[k] / top - mean) ** 2
-    return top * mean, 1 / math.hypot(top * math.sqrt(var / count), math.sqrt(eps))
+    return top * mean, np.float64(1) / math.hypot(top * math.sqrt(var / count), math.sqrt(eps))
 
 
 @jit

@@ -54,7 +54,8 @@ class SiLU(Module):
 class ReLU(Module):
     """``y = max(x, 0)``.
 
-    Backward: ``dx = dout`` where ``y > 0`` or is NaN, else 0, whatever dout is there. What is kept is where.
+    Backward: ``dx = dout`` where ``y > 0`` or y is NaN, else 0, even if dout is infinite or NaN there. What is kept is the boolean array of
+    those places.
 
     Args:
         inplace: only False.

@@ -33,8 +33,8 @@ class Pad2d(Module):
         x (B, C, H, W) -> y (B, C, H + top + bottom, W + left + right), memory channels-last.
 
     Raises:
-        ValueError: an argument out of range; in forward, an x that is not (B, C, H, W), or too small: "reflect" can show no more than all
-            rows but one on a side, "circular" no more than all.
+        ValueError: an argument out of range; in forward, an x that is not (B, C, H, W), or too small: on each side, "reflect" needs an
+            image with more rows (or columns) than it adds, "circular" one with at least as many.
     """
 
     def __init__(self, sides: tuple[int, int, int, int], mode: str):

@@ -110,8 +110,8 @@ class Pool2d(Module):
 class MaxPool2d(Pool2d):
     """The largest number of each window, as ``torch.nn.MaxPool2d``; padding counts as -inf. A window with a NaN gives NaN.
 
-    Backward: each dout goes to the place its y came from, of several equal ones to the first, row by row, of several NaN to the last; never
-    to padding. Kept is the number of that place within the window.
+    Backward: each dout goes to the place that its y came from, never to padding. Of several equal numbers that is the first, row by row; of
+    several NaN it is the last. Kept is the number of that place within the window.
 
     Arguments, shapes and errors: :class:`Pool2d`. ``return_indices`` is not supported: only False.
     """

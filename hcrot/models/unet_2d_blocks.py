@@ -1,13 +1,14 @@
 """What the U-Net in ``unet_2d.py`` is made of: residual block, down block, mid block, up block.
 
-Read from top to bottom. Each ``backward`` is its ``forward`` read upwards, after one law:
+Read from top to bottom. Each ``backward`` is its ``forward`` read upwards. Two rules say where gradients go:
 
-    What a module alone consumes, its backward returns. What many modules share, the caller owns an accumulator for, and backward
-    adds to it.
+    An input that goes to one module only: that module's backward returns its gradient.
+    An input that goes to many modules: the caller makes one array of zeros for its gradient. Each module's backward adds to it.
 
-So ``forward(h, temb, skips) -> h`` becomes ``backward(dh, dtemb, dskips) -> dh``. ``temb``, the embedding of time and class, is shared by
-all residual blocks: each adds its gradient to ``dtemb``. ``skips`` is a stack: the way down pushes and the way up pops; in backward time
-runs the other way, so the way up pushes ``dskips`` and the way down pops. Constructors push and pop channel widths by the same discipline.
+So ``forward(h, temb, skips) -> h`` becomes ``backward(dh, dtemb, dskips) -> dh``. ``temb``, the embedding of time and class, goes to all
+residual blocks: each adds its gradient to ``dtemb``. ``skips`` is a stack. In forward, the down blocks push onto it and the up blocks pop
+from it. Backward runs in the opposite order: the up blocks push onto ``dskips`` and the down blocks pop. Constructors push and pop the
+channel widths in the same way.
 
 diffusers has a class for each kind of block (``AttnDownBlock2D``, ``ResnetDownsampleBlock2D``, ...). Here one block is all of them: it is
 handed functions that make its parts, ``resnet(in_channels, out_channels)``, and ``attention(channels)``, ``downsample(channels)`` and
@@ -84,7 +85,7 @@ class ScaleShift(Module):
 
 
 class ResnetBlock2D(Module):
-    """Two convolutions beside a shortcut, told the time in between.
+    """Two convolutions and a shortcut around them. The time embedding is added between the two.
 
         h = conv1(act(norm1(x))) + time_emb_proj(temb)          one number per image and channel, the same for every pixel
         y = conv2(dropout(act(norm2(h)))) + shortcut(x)         shortcut: a 1x1 convolution if the width changes, else x itself
@@ -202,7 +203,7 @@ class Level(Module):
         return self.resnets[index].backward(dh, dtemb)
 
     def resized(self, resampler: Module, h: np.ndarray, temb: np.ndarray, **size: tuple[int, int]) -> np.ndarray:
-        """Through a convolution, or through a residual block, which is told the time as well."""
+        """h through the resampler. A residual block takes the time embedding, too; a convolution does not."""
         return resampler(h, temb, **size) if isinstance(resampler, ResnetBlock2D) else resampler(h, **size)
 
     def resized_backward(self, resampler: Module, dh: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
@@ -210,7 +211,7 @@ class Level(Module):
 
 
 class DownBlock2D(Level):
-    """Residual blocks, with or without attention, and, but for the last level, a halving; every result is pushed as a skip.
+    """Residual blocks, with or without attention, then a halving (not in the last level). Every result is pushed as a skip.
 
     Args:
         in_channels, out_channels: widths before and after.

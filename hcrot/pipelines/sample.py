@@ -59,8 +59,8 @@ def sample(
         With ``trajectory`` further (N + 1, B, in_channels, H, W), not clipped: the noise and what each of N steps made of it.
 
     Raises:
-        ValueError: no sample_size; class_labels, generators and batch_size that disagree; further what model and scheduler have
-            against the arguments.
+        ValueError: no sample_size; class_labels, generators and batch_size that disagree; further what model and scheduler raise
+            for these arguments.
         TypeError: a generator that is neither a numpy.random.Generator nor an int nor a list of them; an option that the scheduler's
             `step` does not take.
     """

@@ -122,7 +122,7 @@ class SchedulerConfig:
         Raises:
             TypeError: config is no mapping, or an override is no argument of this scheduler (diffusers ignores it).
             ValueError: _use_default_values is no list of names.
-            TypeError, ValueError: whatever the constructor has against the arguments.
+            TypeError, ValueError: what the constructor raises for these arguments.
         """
         owner = f"{cls.__name__}.from_config"
         chosen = chosen_arguments(owner, config, config.not_chosen if isinstance(config, Config) else ())
@@ -148,7 +148,7 @@ def register_to_config(init: Callable[..., None]) -> Callable[..., None]:
     """Decorates the constructor of a scheduler: checks every argument, leaves them in `config`, then calls it with them.
 
     Raises:
-        TypeError, ValueError: an argument that the constructor lacks, or against which its check has something.
+        TypeError, ValueError: an argument that the constructor does not have, or that its check refuses.
     """
     signature = inspect.signature(init)
 

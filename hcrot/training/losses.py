@@ -108,7 +108,7 @@ def min_snr_weights(
     gamma: float = 5.0,
     prediction_type: str = "epsilon",
 ) -> np.ndarray:
-    """Weights for :func:`mse_loss` that keep the steps of little noise from ruling it; Hang et al. 2023, arXiv:2303.09556.
+    """Weights for :func:`mse_loss` that keep timesteps with little noise from dominating the loss; Hang et al. 2023, arXiv:2303.09556.
 
     With ``snr = abar/(1 - abar)`` the paper weights the error of x_0 by ``min(snr, gamma)`` (section 3.4). Since by
     (b), (f) and (g) of `hcrot.schedulers.ddpm`
@@ -124,7 +124,7 @@ def min_snr_weights(
     Args:
         alphas_cumprod: abar, ``(T,)`` as a scheduler has it.
         timesteps: t of each image, ``(B,)`` integers in 0 .. T-1.
-        gamma: the snr above which the weight of x_0 stops to grow, > 0.
+        gamma: the snr above which the weight of x_0 stops growing, > 0.
         prediction_type: "epsilon", "sample" or "v_prediction".
 
     Returns:

@@ -1,81 +1,15 @@
 """MNIST from small files of its format: what is read, what is refused, and what a download leaves behind."""
 
 import gzip
-import hashlib
-import io
 import os
 import re
-import urllib.error
-import urllib.request
-from email.message import Message
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hcrot.data import DataUnavailable, load_mnist, mnist, read_idx
-
-NAMES = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
-
-
-def idx_bytes(array, code=0x08):
-    header = bytes([0, 0, code, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
-
-
-@pytest.fixture
-def arrays():
-    rng = np.random.default_rng(0)
-    shapes = [(12, 28, 28), (12,), (5, 28, 28), (5,)]
-    return {name: rng.integers(0, 256 if shape[1:] else 10, shape, dtype=np.uint8) for name, shape in zip(NAMES, shapes, strict=True)}
-
-
-@pytest.fixture
-def contents(arrays, monkeypatch):
-    """The four files' bytes, with load_mnist made to expect their sums instead of MNIST's."""
-    contents = {name: idx_bytes(array) for name, array in arrays.items()}
-    sums = [(name, hashlib.md5(data).hexdigest()) for name, data in contents.items()]
-    monkeypatch.setattr(mnist, "FILES", {"train": tuple(sums[:2]), "test": tuple(sums[2:])})
-    return contents
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HCROT_DATA", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "mnist"
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: pytest.fail("the network was used"))
-
-
-@pytest.fixture
-def web(monkeypatch):
-    """What each URL answers: bytes, or an exception to raise; other URLs are 404. `asked` lists the URLs opened."""
-
-    class Web(dict):
-        def __init__(self):
-            self.asked = []
-
-    def urlopen(url, timeout):
-        answers.asked.append(url)
-        answer = answers.get(url, urllib.error.HTTPError(url, 404, "Not Found", Message(), io.BytesIO()))
-        if isinstance(answer, BaseException):
-            raise answer
-        response = io.BytesIO(answer)
-        response.headers = {"Content-Length": str(len(answer))}
-        return response
-
-    answers = Web()
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    return answers
-
-
-def serve(web, mirror, contents):
-    for name, data in contents.items():
-        web[f"{mirror}{name}.gz"] = gzip.compress(data)
-
+from support.mnist_files import NAMES, idx_bytes
 
 # ---- idx files ----
 
@@ -276,140 +210,6 @@ def test_a_header_that_promises_more_than_the_file_can_hold(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="truncated or corrupt idx file: .* at most"):
         read_idx(path)
     assert Counted.total == 16
-
-
-# ---- the cache folder and the mirrors ----
-
-
-def test_the_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("HCROT_DATA", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert mnist._cache_folder() == tmp_path / ".cache" / "hcrot" / "mnist"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert mnist._cache_folder() == tmp_path / "xdg" / "hcrot" / "mnist"
-    monkeypatch.setenv("HCROT_DATA", "~/data")
-    assert mnist._cache_folder() == tmp_path / "data" / "mnist"
-
-
-def test_a_download_is_kept_and_used_again(arrays, contents, cache, web):
-    serve(web, mnist.MIRRORS[0], contents)
-    images, labels = load_mnist()
-    np.testing.assert_array_equal(images, arrays["train-images-idx3-ubyte"])
-    np.testing.assert_array_equal(labels, arrays["train-labels-idx1-ubyte"])
-    assert web.asked == [f"{mnist.MIRRORS[0]}{name}.gz" for name in NAMES[:2]]
-    assert sorted(os.listdir(cache)) == ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
-
-    web.clear()
-    np.testing.assert_array_equal(load_mnist()[0], images)
-    assert len(web.asked) == 2
-
-
-def test_only_the_missing_file_is_downloaded(contents, cache, web):
-    cache.mkdir(parents=True)
-    (cache / "train-images-idx3-ubyte").write_bytes(contents["train-images-idx3-ubyte"])
-    serve(web, mnist.MIRRORS[0], contents)
-    load_mnist()
-    assert web.asked == [f"{mnist.MIRRORS[0]}train-labels-idx1-ubyte.gz"]
-
-
-def test_mirrors_are_tried_in_order(arrays, contents, cache, web):
-    """The first does not answer, the second hands out a page, a broken or a wrong file, the third works."""
-    serve(web, mnist.MIRRORS[2], contents)
-    url = f"{mnist.MIRRORS[1]}train-images-idx3-ubyte.gz"
-    web[f"{mnist.MIRRORS[0]}train-images-idx3-ubyte.gz"] = TimeoutError("timed out")
-    good = contents["train-images-idx3-ubyte"]
-    for bad in [b"<html>log in</html>", gzip.compress(good)[:-20], gzip.compress(contents["t10k-images-idx3-ubyte"])]:
-        web[url] = bad
-        web.asked.clear()
-        images, _ = load_mnist()
-        np.testing.assert_array_equal(images, arrays["train-images-idx3-ubyte"])
-        assert web.asked[:3] == [f"{mirror}train-images-idx3-ubyte.gz" for mirror in mnist.MIRRORS]
-        for path in cache.iterdir():
-            path.unlink()
-
-
-def test_an_archive_that_the_server_unpacked_is_fine(arrays, contents, cache, web):
-    for name, data in contents.items():
-        web[f"{mnist.MIRRORS[0]}{name}.gz"] = data
-    np.testing.assert_array_equal(load_mnist("test")[1], arrays["t10k-labels-idx1-ubyte"])
-
-
-def test_offline_is_one_line_that_says_why(contents, cache, web):
-    for mirror in mnist.MIRRORS[:2]:
-        web[f"{mirror}train-images-idx3-ubyte.gz"] = urllib.error.URLError("Temporary failure\nin name resolution")
-    with pytest.raises(DataUnavailable) as caught:
-        load_mnist()
-    message = str(caught.value)
-    assert isinstance(caught.value, OSError)
-    assert "\n" not in message
-    assert message == (
-        f"MNIST is not in {cache} and could not be downloaded (ossci-datasets.s3.amazonaws.com, "
-        f"storage.googleapis.com: <urlopen error Temporary failure in name resolution>; "
-        f"raw.githubusercontent.com: HTTP Error 404: Not Found)"
-    )
-    assert len(web.asked) == 3
-    assert os.listdir(cache) == []
-
-
-def test_no_download_when_switched_off(contents, cache, no_network):
-    with pytest.raises(DataUnavailable, match="train-images-idx3-ubyte is not in .*, and downloading is switched off"):
-        load_mnist(download=False)
-    assert not cache.exists()
-
-
-@pytest.mark.parametrize("bad", ["truncated", "wrong sum"])
-def test_a_bad_download_leaves_no_file(bad, contents, cache, web):
-    good = contents["train-images-idx3-ubyte"]
-    for mirror in mnist.MIRRORS:
-        url = f"{mirror}train-images-idx3-ubyte.gz"
-        web[url] = gzip.compress(good)[:-30] if bad == "truncated" else gzip.compress(good[:-1] + bytes([good[-1] ^ 1]))
-    with pytest.raises(DataUnavailable, match="truncated or corrupt" if bad == "truncated" else "MD5"):
-        load_mnist()
-    assert os.listdir(cache) == []
-
-
-def test_an_interrupted_download_leaves_no_file(contents, cache, monkeypatch):
-    class Interrupted(io.BytesIO):
-        headers = {}
-
-        def read(self, size):
-            if self.tell():
-                assert len(os.listdir(cache)) == 1  # the file that must be cleared away
-                raise KeyboardInterrupt
-            return super().read(100)
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: Interrupted(bytes(1000)))
-    with pytest.raises(KeyboardInterrupt):
-        load_mnist()
-    assert os.listdir(cache) == []
-
-
-def test_a_failed_placement_leaves_no_file(contents, cache, web, monkeypatch):
-    serve(web, mnist.MIRRORS[0], contents)
-
-    def replace(source, target):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", replace)
-    with pytest.raises(DataUnavailable, match="cannot be kept in .* \\(No space left on device\\): set HCROT_DATA"):
-        load_mnist()
-    assert os.listdir(cache) == []
-
-
-def test_an_unwritable_cache_folder_is_found_out_before_the_download(contents, tmp_path, monkeypatch, no_network):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("HCROT_DATA", str(tmp_path / "file"))
-    with pytest.raises(DataUnavailable, match="cannot be kept in .*file/mnist .*set HCROT_DATA"):
-        load_mnist()
-
-
-def test_a_damaged_file_in_the_cache_is_named_and_not_used(contents, cache, no_network):
-    cache.mkdir(parents=True)
-    path = cache / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(contents["train-images-idx3-ubyte"])[:-15])
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))}: truncated .*; delete it to have"):
-        load_mnist()
 
 
 # ---- the real thing, where it is at hand ----

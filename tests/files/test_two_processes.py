@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hcrot import pipelines
-from hcrot.files import pretrained
+from hcrot.files import json_and_arrays, pretrained
 from hcrot.files.json_and_arrays import find_folder, read_folder, replacing, replacing_folder
 from hcrot.pipelines.folder import load_model
 from support.small_unets import tiny_model
@@ -34,6 +34,11 @@ def forked(work):
 
 def status(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill(child):
+    os.kill(child, signal.SIGKILL)
+    assert status(child) == -9
 
 
 def of_one_save(model):
@@ -101,11 +106,14 @@ def test_savers_killed_at_random_moments(tmp_path, what):
     duration = time.perf_counter() - start
     for round_ in range(1, 9):
         children = [forked(saving_for_ever(1000 * round_ + 10000 * number)) for number in (1, 2)]
-        for child in children:
-            time.sleep(duration * rng.uniform(0.5, 3))
-            check()  # while one or both are saving
-            os.kill(child, signal.SIGKILL)
-            assert status(child) == -9
+        try:
+            for _ in range(2):
+                time.sleep(duration * rng.uniform(0.5, 3))
+                check()  # while one or both are saving
+                kill(children.pop(0))
+        finally:
+            for child in children:
+                kill(child)
         check()
     save(3)
     assert os.listdir(tmp_path) == ["c"]  # what the killed ones left is gone
@@ -163,7 +171,9 @@ def test_the_newest_that_was_moved_aside_is_found_and_goes_with_the_next_save(tm
     assert os.listdir(tmp_path) == ["c"]
 
 
-def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_and_arrays, "PATIENCE", 0.0)  # else each save would wait for this process's own reading
+
     def save(text):
         with replacing_folder("test", tmp_path / "c", "a|b") as new:
             for name in "ab":
@@ -186,6 +196,38 @@ def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
 
     with pytest.raises(OSError, match="test: .*c was replaced 100 times while it was being read"):
         read_folder("test", tmp_path / "c", always_replaced)
+
+
+@FORKS
+def test_savers_without_pause_let_a_slow_reader_through(tmp_path):
+    def save():
+        with replacing_folder("test", tmp_path / "c", "a|b") as new:
+            for name in "ab":
+                (new / name).write_text(f"{os.getpid()} {time.monotonic()}")
+
+    def save_for_ever():
+        while True:
+            save()
+
+    def read_slowly(place):
+        nonlocal count
+        count += 1
+        first = (place / "a").read_text()
+        time.sleep(0.2)
+        return first.split()[0], (place / "b").read_text().split()[0]
+
+    count = 0
+    save()
+    children = [forked(save_for_ever) for _ in range(2)]
+    try:
+        time.sleep(0.1)
+        for _ in range(5):
+            first, second = read_folder("test", tmp_path / "c", read_slowly)
+            assert first == second
+    finally:
+        for child in children:
+            kill(child)
+    assert count <= 25  # the first time and then one that was waited for, or a few where a save was quicker
 
 
 def test_an_old_folder_that_is_removed_while_it_is_read(tmp_path):

@@ -4,10 +4,13 @@ import subprocess
 import sys
 import threading
 
+import numba
 import pytest
 
 from hcrot.kernels import jit
 from support.processes import run
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
 TRAINING_STEP = """
 import numpy as np, hcrot

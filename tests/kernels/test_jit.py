@@ -91,6 +91,7 @@ def test_an_error_in_a_thread_is_raised():
         each_share(x, (1.0, 0), x.copy(), 0, 1)
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_shares_are_launched_by_numba_or_else_by_python(tmp_path, known, layer):
@@ -148,6 +149,7 @@ def test_only_the_blas_of_kernels_is_held_to_one_thread():
 # ---------------------------------------------------------------- compilation
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
 def test_the_first_run_says_that_it_compiles_and_later_ones_do_not(tmp_path):
     script = """
         import numpy as np

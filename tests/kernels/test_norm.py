@@ -1,5 +1,6 @@
 """The group normalisation kernels: references, definition, adjoint directions, accuracy, extremes, and every way of cutting into strips."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -121,7 +122,7 @@ def test_float32_keeps_its_digits_on_large_images_far_from_zero():
 def test_silu_of_very_large_numbers(dtype):
     x = np.array([-1.0, 1]).reshape(1, 1, 1, 2).astype(dtype)
     weight, bias = np.array([1000], dtype), np.zeros(1, dtype)
-    with np.errstate(all="raise"):
+    with np.errstate(all="ignore" if numba.config.DISABLE_JIT else "raise"):  # as plain Python, e^1000 is NumPy's, which warns
         y, mean, rstd = group_norm(x, weight, bias, 1, 0, True)
         dx, dweight, dbias = group_norm_backward(np.ones_like(x), x, mean, rstd, weight, bias, True)
     np.testing.assert_allclose(y.ravel(), [0, 1000], atol=1e-30)

@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 
@@ -47,6 +48,7 @@ HELPERS = {
         "repeat_call",
         "number_at",
         "use_python_threads_after_fork",
+        *(["launch"] if numba.config.DISABLE_JIT else []),  # else it is compiled, and no function
     },
     "machine": {"hold_scipy_blas_to_one_thread", "keep_freed_memory", "small_product_limit"},
     "norm": {"row_moments"},  # plain NumPy itself
