@@ -1,7 +1,7 @@
 """hcrot: deep learning without autograd. Every layer has an explicit forward and backward, and the CPU is used well.
 
-The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.pipelines`` whole sampling
-loops, ``hcrot.plotting`` the pictures.
+The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.functional`` parts for blocks of
+one's own, ``hcrot.pipelines`` whole sampling loops, ``hcrot.plotting`` the pictures.
 """
 
 import importlib
@@ -56,8 +56,13 @@ from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
 
 __version__ = "0.1.0"
 
-ROOMS = {"data": "hcrot.data", "metrics": "hcrot.tools.metrics", "plotting": "hcrot.tools.plotting"}
-"""Where to find what is spelled ``hcrot.data``, ``hcrot.metrics`` and ``hcrot.plotting``."""
+ROOMS = {
+    "data": "hcrot.data",
+    "functional": "hcrot.functional",
+    "metrics": "hcrot.tools.metrics",
+    "plotting": "hcrot.tools.plotting",
+}
+"""Where to find what is spelled ``hcrot.data``, ``hcrot.functional``, ``hcrot.metrics`` and ``hcrot.plotting``."""
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -26,6 +26,7 @@ NumPy has all of them, too, on one thread. Here is a block that uses a skip conn
 
 import numpy as np
 
+from hcrot.init import is_int
 from hcrot.kernels import channels
 from hcrot.module import describe_shape
 
@@ -76,7 +77,7 @@ def split(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
         ValueError: x is no image array, or ``width`` leaves nothing on one side.
     """
     check_images("split", "x", x)
-    if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or not 0 < width < x.shape[1]:
+    if not is_int(width) or not 0 < width < x.shape[1]:
         raise ValueError(f"split: width must be an int from 1 to {x.shape[1] - 1}, for images with {x.shape[1]} channels, got {width!r}")
     return channels.split(x, int(width))
 

@@ -102,7 +102,7 @@ def check_gradients(
     module: Module,
     *inputs: Any,
     rtol: float = 1e-6,
-    generator: np.random.Generator | None = None,
+    generator: np.random.Generator | int | None = None,
     randomize: bool = True,
     exhaustive: bool = False,
     forward: Callable | None = None,
@@ -117,7 +117,7 @@ def check_gradients(
         module: what to check.
         inputs: arguments of forward. Floating-point arrays are differentiated; all others (labels, timesteps, numbers, None) are passed on.
         rtol: largest relative error allowed.
-        generator: source of directions, cotangent and perturbation; by default always the same.
+        generator: source of directions, cotangent and perturbation, or the seed of a new one; by default always the same.
         randomize: first perturb every parameter by half its size, since an error may hide at a special point (B05: at weight 1, bias 0).
         exhaustive: compare entry by entry instead of along one direction: slow, but tells which entry is wrong.
         forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays; by default ``module(*inputs)``.
@@ -132,7 +132,8 @@ def check_gradients(
             dout or an array that a layer keeps for backward was written to; the output depends on an array that is an attribute of a
             module but no Parameter (a constant may be a read-only array, or a Parameter with ``trainable=False``); the point is a kink; or
             forward gives another output each time.
-        TypeError: ``module`` is no Module, or ``generator`` no Generator. ValueError: there is nothing to differentiate.
+        TypeError: ``module`` is no Module, or ``generator`` neither a Generator nor an int. ValueError: there is nothing to
+            differentiate, or a seed below 0.
 
     Example:
         >>> print(check_gradients(hcrot.Linear(3, 2), np.ones((4, 3))))     # doctest: +SKIP
@@ -142,7 +143,7 @@ def check_gradients(
     """
     if not isinstance(module, Module):
         raise TypeError(f"check_gradients: module must be a Module, got {type(module).__name__}")
-    generator = init.default_generator(np.random.default_rng(0) if generator is None else generator)
+    generator = init.as_generator("check_gradients", 0 if generator is None else generator)
     subject = copy.deepcopy(module).astype(np.float64).train()
     subject.zero_grad()
     inputs = tuple(value.astype(np.float64) if _is_floating(value) else value for value in inputs)

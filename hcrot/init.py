@@ -1,24 +1,41 @@
-"""Initial values of parameters: PyTorch's defaults, drawn from a generator that the caller passes."""
+"""What constructors share: where random numbers come from, PyTorch's initial values of parameters, and the checks of sizes."""
 
 import math
+from numbers import Integral
+from typing import TypeGuard
 
 import numpy as np
 
-__all__ = ["check_divisible", "check_positive", "default_generator", "linear_weight_and_bias", "uniform"]
+__all__ = ["as_generator", "check_divisible", "check_positive", "default_generator", "is_int", "linear_weight_and_bias", "uniform"]
 
 
-def default_generator(generator: np.random.Generator | None) -> np.random.Generator:
-    """``generator`` itself, or, for None, a new one seeded by the operating system; NumPy's global state is never touched.
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether ``value`` is Python's or NumPy's integer; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def as_generator(owner: str, generator: np.random.Generator | int) -> np.random.Generator:
+    """``generator`` itself, or, for an int, a new one with that seed.
+
+    So whoever takes an int calls this once, where it comes in, and hands the Generator on. An int that was handed on would give the
+    same numbers again in each place that makes a Generator of it.
 
     Raises:
-        TypeError: something else was passed, such as an int seed or the legacy ``RandomState``.
+        TypeError: neither of the two, such as the legacy ``RandomState``. ValueError: a seed below 0. Both begin with ``owner``.
     """
-    if generator is None:
-        return np.random.default_rng()
-    if not isinstance(generator, np.random.Generator):
-        kind = type(generator).__name__
-        raise TypeError(f"generator must be a numpy.random.Generator or None, got {kind}; np.random.default_rng(seed) makes one")
-    return generator
+    if isinstance(generator, np.random.Generator):
+        return generator
+    expected = f"{owner}: generator must be a numpy.random.Generator or an int of at least 0 to seed one with"
+    if not is_int(generator):
+        raise TypeError(f"{expected}, got {generator!r:.60}")
+    if generator < 0:
+        raise ValueError(f"{expected}, got {generator}")
+    return np.random.default_rng(int(generator))
+
+
+def default_generator(owner: str, generator: np.random.Generator | int | None) -> np.random.Generator:
+    """:func:`as_generator`, or, for None, a new one seeded by the operating system; NumPy's global state is never touched."""
+    return np.random.default_rng() if generator is None else as_generator(owner, generator)
 
 
 def uniform(shape: tuple[int, ...], bound: float, generator: np.random.Generator) -> np.ndarray:
@@ -53,7 +70,7 @@ def check_positive(name: str, **sizes: int) -> list[int]:
         ValueError: one of them is no int of at least 1; the message begins with ``name`` and names the argument.
     """
     for argument, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        if not is_int(value) or value < 1:
             raise ValueError(f"{name}: {argument} must be an int of at least 1, got {value!r}")
     return [int(value) for value in sizes.values()]
 

@@ -317,7 +317,7 @@ def test_bad_arguments(x):
     with pytest.raises(ValueError, match="check_gradients: Identity has no parameters"):
         check_gradients(Identity(), np.arange(3))
     with pytest.raises(TypeError, match="Generator"):
-        check_gradients(Affine(), x, generator=3)
+        check_gradients(Affine(), x, generator=3.0)
 
 
 def test_tied_weights_are_checked_once():

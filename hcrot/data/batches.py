@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hcrot.init import as_generator, is_int
+
 __all__ = ["Batches"]
 
 
@@ -24,34 +26,34 @@ class Batches:
     Args:
         arrays: each (n, ...), n >= 1.
         batch_size: items per batch, at least 1.
-        generator: the order is drawn from it. None: no shuffling, items come as they are stored.
+        generator: the order is drawn from it, or from a new one with this seed. None: no shuffling, items come as they are stored.
 
     Attributes:
         epoch: how many epochs have been handed out whole, the batch in hand included.
         position: how many items of the current epoch have been handed out.
 
     Raises:
-        TypeError: one of `arrays` is no array, `batch_size` no int, or `generator` neither a Generator nor None.
-        ValueError: no arrays, an empty array, arrays of different lengths, or `batch_size` < 1.
+        TypeError: one of `arrays` is no array, `batch_size` no int, or `generator` neither a Generator, an int nor
+            None.
+        ValueError: no arrays, an empty array, arrays of different lengths, `batch_size` < 1, or a seed below 0.
     """
 
-    def __init__(self, *arrays: np.ndarray, batch_size: int, generator: np.random.Generator | None):
+    def __init__(self, *arrays: np.ndarray, batch_size: int, generator: np.random.Generator | int | None):
         if not all(isinstance(array, np.ndarray) and array.ndim > 0 for array in arrays):
             came = ", ".join(type(array).__name__ for array in arrays)
             raise TypeError(f"Batches: expected arrays of shape (n, ...), got {came}")
         lengths = [len(array) for array in arrays]
         if not lengths or min(lengths) == 0 or min(lengths) != max(lengths):
             raise ValueError(f"Batches: expected arrays of one length, at least 1, got lengths {lengths}")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        if not is_int(batch_size):
             raise TypeError(f"Batches: batch_size must be an int, got {batch_size!r}")
         if batch_size < 1:
             raise ValueError(f"Batches: batch_size must be at least 1, got {batch_size}")
-        if not isinstance(generator, np.random.Generator | None):
-            raise TypeError(f"Batches: generator must be a numpy.random.Generator or None, got {generator!r}")
+        source = None if generator is None else as_generator("Batches", generator)
         self.arrays = arrays
         self.count = lengths[0]
         self.batch_size = int(batch_size)
-        self.seed = None if generator is None else int(generator.integers(2**63))
+        self.seed = None if source is None else int(source.integers(2**63))
         self.epoch = 0
         self.position = 0
 
@@ -97,7 +99,7 @@ class Batches:
             raise ValueError("Batches.load_state_dict: the state and these batches must both be shuffled, or neither")
         seed, epoch, position = state["seed"], state["epoch"], state["position"]
         numbers = [epoch, position] if seed is None else [seed, epoch, position]
-        if not all(isinstance(number, int) and number >= 0 for number in numbers) or position >= self.count:
+        if not all(is_int(number) and number >= 0 for number in numbers) or position >= self.count:
             raise ValueError(f"Batches.load_state_dict: expected integers >= 0 and a position below {self.count}, "
                              f"got {state}")
-        self.seed, self.epoch, self.position = seed, epoch, position
+        self.seed, self.epoch, self.position = seed if seed is None else int(seed), int(epoch), int(position)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from hcrot.init import is_int
+
 __all__ = ["prepare_images"]
 
 
@@ -33,11 +35,11 @@ def prepare_images(images: np.ndarray, max_value: float = 255, size: int | None 
     if max_value <= 0 or largest > max_value:
         raise ValueError(f"prepare_images: max_value must be above 0 and at least the largest pixel {largest}, "
                          f"got {max_value}")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int | np.integer)):
+    if size is not None and not is_int(size):
         raise TypeError(f"prepare_images: size must be an int or None, got {size!r}")
 
     height, width = images.shape[1:]
-    new_height, new_width = (height, width) if size is None else (size, size)
+    new_height, new_width = (height, width) if size is None else (int(size), int(size))
     if new_height < 1 or height % new_height or width % new_width:
         raise ValueError(f"prepare_images: size must divide the height and width {height}x{width}, got {size}")
     a, b = height // new_height, width // new_width

@@ -84,7 +84,7 @@ class Pretrained(Module):
         *,
         subfolder: str | os.PathLike | None = None,
         variant: str | None = None,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ) -> Model:
         """The network in a folder that hcrot or diffusers wrote, float32 whatever the file has, in training mode.
 
@@ -92,14 +92,15 @@ class Pretrained(Module):
             folder: of a network, of a checkpoint (:mod:`hcrot.files.checkpoint`), or of a whole pipeline.
             subfolder: where in it the network is. None: in ``unet`` if the folder is a pipeline's that has one, else in itself.
             variant: which of several files of weights, such as "fp16" for ``diffusion_pytorch_model.fp16.safetensors``.
-            generator: for the network's own noise, dropout; None: a new one, seeded by the operating system.
+            generator: for the network's own noise, dropout, or its seed; None: a new one, seeded by the operating system.
 
         Raises:
             FileNotFoundError: no such folder, or one of the files is missing.
             ValueError: a file that is damaged or of another network, weights that do not fit; the message names the file.
             NotImplementedError: the network uses what hcrot does not have.
         """
-        owner, generator = f"{cls.__name__}.from_pretrained", init.default_generator(generator)
+        owner = f"{cls.__name__}.from_pretrained"
+        generator = init.default_generator(owner, generator)
 
         def read(place: Path) -> tuple[Path, dict[str, Any], Path, dict[str, np.ndarray]]:
             path = find_file(owner, place, CONFIG_NAME, subfolder, usual="unet")
@@ -268,8 +269,8 @@ def size_in_bytes(size: int | str) -> int:
     Raises:
         ValueError: it is neither a positive int nor a number followed by KB, MB, GB or TB.
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-        return size
+    if init.is_int(size) and size > 0:
+        return int(size)
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B)", size) if isinstance(size, str) else None
     if not match or not float(match[1]):
         raise ValueError(f"max_shard_size must be a positive number of bytes or such as '200MB', got {size!r}")

@@ -14,20 +14,16 @@ Why it is fast: memory is channels-last, so one row is KH runs of KW * C contigu
 
 import numpy as np
 
+from hcrot.init import is_int
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
 
 __all__ = [
     "Geometry", "add", "channels_first", "channels_last", "col2im", "col2im_reference", "copy", "fold", "im2col", "im2col_reference",
-    "is_int", "make_geometry", "output_size", "pair", "sum_of", "unfold",
+    "make_geometry", "output_size", "pair", "sum_of", "unfold",
 ]  # fmt: skip
 
 Geometry = tuple[int, int, int, int, int, int, int, int, int, int]
 """(kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w): all that is fixed about a convolution."""
-
-
-def is_int(value: object) -> bool:
-    """Whether ``value`` is Python's or NumPy's integer; True and False are none."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def pair(value: int | tuple[int, int], name: str, minimum: int = 1) -> tuple[int, int]:
@@ -36,7 +32,7 @@ def pair(value: int | tuple[int, int], name: str, minimum: int = 1) -> tuple[int
     Raises:
         ValueError: it is neither an int nor two ints, or below ``minimum``; the message begins with ``name``.
     """
-    both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    both = (value, value) if is_int(value) else tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(both) != 2 or not all(is_int(v) and v >= minimum for v in both):
         raise ValueError(f"{name} must be an int or two ints of at least {minimum}, got {value!r}")
     return int(both[0]), int(both[1])

@@ -24,6 +24,7 @@ import numpy as np
 from numba.core.compiler import Compiler
 from numba.extending import typeof_impl
 
+from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
 from hcrot.kernels.launch import launch, launched, launching, python_threads, run_shares, usable_cores
 from hcrot.kernels.machine import hold_scipy_blas_to_one_thread, keep_freed_memory, small_product_limit
@@ -131,7 +132,7 @@ def set_num_threads(threads: int) -> None:
         ValueError: out of that range.
     """
     global _threads
-    if not isinstance(threads, (int, np.integer)) or not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
+    if not is_int(threads) or not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
         raise ValueError(f"set_num_threads: threads must be an int from 1 to {numba.config.NUMBA_NUM_THREADS}, got {threads!r}")
     _threads = int(threads)
 

@@ -2,6 +2,9 @@
 
 Begin with ``linear.py``, then ``conv.py``. Each docstring gives the formula, its gradient and the shapes; the arithmetic that must be fast
 is in ``hcrot/kernels``. All public layers are also names of ``hcrot`` itself.
+
+Where a layer takes a ``generator``, an int will do: it is the seed of a new one. Two layers of the same shape and the same seed begin with
+the same weights, so a network takes one generator, ``np.random.default_rng(0)``, for all of its layers.
 """
 
 from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh

@@ -13,8 +13,8 @@ import math
 import numpy as np
 import scipy
 
+from hcrot.init import is_int
 from hcrot.kernels.activation import silu, silu_gradient
-from hcrot.kernels.im2col import is_int
 from hcrot.layers.arguments import IN_PLACE, refuse
 from hcrot.module import Module, check_gradient
 

@@ -53,7 +53,7 @@ class Attention(Module):
         residual_connection: bool = True,
         rescale_output_factor: float = 1.0,
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         dim_head = channels if dim_head is None else dim_head
         channels, dim_head = init.check_positive("Attention", channels=channels, dim_head=dim_head)
@@ -61,7 +61,7 @@ class Attention(Module):
             raise ValueError(f"Attention: dim_head {dim_head} is larger than channels {channels}: not one head fits")
         if rescale_output_factor == 0:
             raise ValueError("Attention: rescale_output_factor must not be 0")
-        generator = init.default_generator(generator)
+        generator = init.default_generator("Attention", generator)
         self.channels, self.heads = channels, channels // dim_head
         self.residual_connection, self.rescale_output_factor = residual_connection, float(rescale_output_factor)
         inner = self.heads * dim_head

@@ -68,7 +68,7 @@ class Conv2d(Module):
         padding_mode: str = "zeros",
         *,
         algorithm: str = "auto",
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         in_channels, out_channels, groups = init.check_positive(
             "Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups
@@ -94,7 +94,7 @@ class Conv2d(Module):
             (out_channels, in_channels // groups, kernel_h, kernel_w),
             in_channels // groups * kernel_h * kernel_w,
             out_channels,
-            init.default_generator(generator),
+            init.default_generator("Conv2d", generator),
         )
         self.weight = Parameter(kernel_order(weight))
         self.bias = Parameter(offset) if bias else None
@@ -210,7 +210,7 @@ class ConvTranspose2d(Module):
         dilation: int | tuple[int, int] = 1,
         padding_mode: str = "zeros",
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         in_channels, out_channels, groups = init.check_positive(
             "ConvTranspose2d", in_channels=in_channels, out_channels=out_channels, groups=groups
@@ -229,7 +229,7 @@ class ConvTranspose2d(Module):
             (in_channels, out_channels // groups, kernel_h, kernel_w),
             out_channels // groups * kernel_h * kernel_w,
             out_channels,
-            init.default_generator(generator),
+            init.default_generator("ConvTranspose2d", generator),
         )
         self.weight = Parameter(kernel_order(weight))
         self.bias = Parameter(offset) if bias else None

@@ -32,12 +32,12 @@ class Dropout(Module):
         ValueError: p out of range. TypeError: in forward, an x that is neither float32 nor float64.
     """
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | None = None):
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | int | None = None):
         refuse("Dropout", IN_PLACE, inplace=inplace)
         if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a number from 0 to 1, got {p!r}")
         self.p = float(p)
-        self.generator = init.default_generator(generator)
+        self.generator = init.default_generator("Dropout", generator)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         check_floating("Dropout", x)

@@ -8,7 +8,6 @@ import math
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.im2col import is_int
 from hcrot.layers.activation import SiLU
 from hcrot.layers.arguments import PLACE, refuse, without
 from hcrot.layers.linear import Linear
@@ -49,21 +48,21 @@ class Embedding(Module):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         num_embeddings, embedding_dim = init.check_positive("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         refuse("Embedding", "a forward never changes the weight", max_norm=max_norm)
         refuse("Embedding", "it belongs to max_norm", norm_type=norm_type if norm_type != 2 else None)
         refuse("Embedding", "gradients are dense arrays", sparse=sparse)
         if padding_idx is not None:
-            if not is_int(padding_idx) or padding_idx not in range(-num_embeddings, num_embeddings):
+            if not init.is_int(padding_idx) or padding_idx not in range(-num_embeddings, num_embeddings):
                 raise ValueError(
                     f"Embedding: padding_idx must be None or an int from {-num_embeddings} to {num_embeddings - 1}, got {padding_idx!r}"
                 )
             padding_idx = int(padding_idx) % num_embeddings
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         self.scale_grad_by_freq = bool(scale_grad_by_freq)
-        weight = init.default_generator(generator).standard_normal((num_embeddings, embedding_dim), np.float32)
+        weight = init.default_generator("Embedding", generator).standard_normal((num_embeddings, embedding_dim), np.float32)
         if padding_idx is not None:
             weight[padding_idx] = 0
         self.weight = Parameter(weight)
@@ -160,10 +159,11 @@ class GaussianFourierProjection(Module):
         ValueError: an embedding_size below 1; in forward, timesteps that are not 1-D. TypeError: in forward, timesteps that are no numbers.
     """
 
-    def __init__(self, embedding_size: int, scale: float = 1.0, *, generator: np.random.Generator | None = None):
-        init.check_positive("GaussianFourierProjection", embedding_size=embedding_size)
+    def __init__(self, embedding_size: int, scale: float = 1.0, *, generator: np.random.Generator | int | None = None):
+        (embedding_size,) = init.check_positive("GaussianFourierProjection", embedding_size=embedding_size)
         self.scale = float(scale)
-        weight = np.float32(scale) * init.default_generator(generator).standard_normal(embedding_size, np.float32)
+        generator = init.default_generator("GaussianFourierProjection", generator)
+        weight = np.float32(scale) * generator.standard_normal(embedding_size, np.float32)
         self.weight = Parameter(weight, trainable=False)
 
     def forward(self, timesteps: np.ndarray) -> np.ndarray:
@@ -201,7 +201,8 @@ class TimestepEmbedding(Module):
         ValueError: a size below 1; in forward, an x whose last axis is not D.
     """
 
-    def __init__(self, in_channels: int, time_embed_dim: int, *, generator: np.random.Generator | None = None):
+    def __init__(self, in_channels: int, time_embed_dim: int, *, generator: np.random.Generator | int | None = None):
+        generator = init.default_generator("TimestepEmbedding", generator)
         self.linear_1 = Linear(in_channels, time_embed_dim, generator=generator)
         self.act = SiLU()
         self.linear_2 = Linear(time_embed_dim, time_embed_dim, generator=generator)

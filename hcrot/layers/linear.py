@@ -32,11 +32,11 @@ class Linear(Module):
     """
 
     @without(**PLACE)
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | None = None):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, generator: np.random.Generator | int | None = None):
         in_features, out_features = init.check_positive("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         weight, offset = init.linear_weight_and_bias(
-            (out_features, in_features), in_features, out_features, init.default_generator(generator)
+            (out_features, in_features), in_features, out_features, init.default_generator("Linear", generator)
         )
         self.weight = Parameter(np.ascontiguousarray(weight.T).T)
         self.bias = Parameter(offset) if bias else None

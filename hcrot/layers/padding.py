@@ -4,7 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from hcrot.kernels.im2col import channels_first, channels_last, is_int
+from hcrot.init import is_int
+from hcrot.kernels.im2col import channels_first, channels_last
 from hcrot.module import Module, check_gradient, describe_shape
 
 __all__ = ["MODES", "Pad2d"]

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hcrot.kernels.im2col import channels_first, channels_last, is_int, make_geometry, pair
+from hcrot.init import is_int
+from hcrot.kernels.im2col import channels_first, channels_last, make_geometry, pair
 from hcrot.layers.activation import check_floating, zero_unless
 from hcrot.layers.arguments import refuse
 from hcrot.module import Module, check_gradient, describe_shape

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.im2col import is_int, pair
+from hcrot.kernels.im2col import pair
 from hcrot.kernels.resample import nearest, nearest_gradient
 from hcrot.layers.activation import check_floating
 from hcrot.layers.arguments import without
@@ -40,9 +40,10 @@ class Upsample(Module):
 
     @without(**dict.fromkeys(("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor"), NOT_OF_TORCH))
     def __init__(
-        self, channels: int, out_channels: int | None = None, use_conv: bool = True, *, generator: np.random.Generator | None = None
+        self, channels: int, out_channels: int | None = None, use_conv: bool = True, *, generator: np.random.Generator | int | None = None
     ):
         self.channels, out_channels = check_channels("Upsample", channels, out_channels, use_conv)
+        generator = init.default_generator("Upsample", generator)
         self.conv = Conv2d(channels, out_channels, 3, padding=1, generator=generator) if use_conv else None
 
     def forward(self, x: np.ndarray, size: int | tuple[int, int] | None = None) -> np.ndarray:
@@ -92,12 +93,13 @@ class Downsample(Module):
         use_conv: bool = True,
         padding: int = 1,
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         self.channels, out_channels = check_channels("Downsample", channels, out_channels, use_conv)
-        if not is_int(padding) or padding not in (0, 1):
+        if not init.is_int(padding) or padding not in (0, 1):
             raise ValueError(f"Downsample: padding must be 0 or 1, got {padding!r}")
         sides = (1, 1, 1, 1) if padding else (0, 1, 0, 1)
+        generator = init.default_generator("Downsample", generator)
         self.conv = Conv2d(channels, out_channels, 3, stride=2, padding=sides, generator=generator) if use_conv else AvgPool2d(2)
 
     def forward(self, x: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hcrot.init import is_int
 from hcrot.module import Module, check_gradient
 
 __all__ = ["Flatten"]
@@ -24,7 +25,7 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         for name, value in (("start_dim", start_dim), ("end_dim", end_dim)):
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+            if not is_int(value):
                 raise TypeError(f"Flatten: {name} must be an int, got {value!r}")
         self.start_dim, self.end_dim = int(start_dim), int(end_dim)
 

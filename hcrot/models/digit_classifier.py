@@ -60,21 +60,22 @@ class DigitClassifier(Module):
         channels: Sequence[int] = (16, 32, 32),
         num_features: int = 128,
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         init.check_positive("DigitClassifier", image_size=image_size, num_classes=num_classes, num_features=num_features)
         if not isinstance(channels, Sequence) or not channels:
             raise ValueError(f"DigitClassifier: channels must be a list of widths, at least one, got {channels!r}")
+        init.check_positive("DigitClassifier", **{f"channels[{index}]": width for index, width in enumerate(channels)})
         self.config = {
             "image_size": int(image_size),
             "num_classes": int(num_classes),
             "channels": [int(width) for width in channels],
             "num_features": int(num_features),
         }
-        generator = init.default_generator(generator)
+        generator = init.default_generator("DigitClassifier", generator)
         layers: list[Module] = []
-        size, width = image_size, 1
-        for next_width in channels:
+        size, width = int(image_size), 1
+        for next_width in map(int, channels):
             layers.append(Conv2d(width, next_width, 3, padding=1, generator=generator))
             if size > 7:
                 layers.append(MaxPool2d(2))
@@ -107,7 +108,7 @@ class DigitClassifier(Module):
             ValueError: images of another shape or dtype.
         """
         self._check(images)
-        init.check_positive("DigitClassifier.read", batch_size=batch_size)
+        (batch_size,) = init.check_positive("DigitClassifier.read", batch_size=batch_size)
         with self.inference():
             parts = [self.body(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
             features = np.concatenate(parts)

@@ -90,13 +90,13 @@ class UNet2dModel(Pretrained):
         num_class_embeds: int | None = None,  # number of classes; None: no table, and without class_embed_type no class conditioning
         num_train_timesteps: int | None = None,  # size of the table of "learned" times
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         arguments = {name: value for name, value in locals().items() if name in self.argument_names()}
         self.config = {name: plain(value) for name, value in arguments.items()}
         check_arguments(arguments)
-        generator = init.default_generator(generator)
-        act_fn, widths = act_fn.lower(), tuple(block_out_channels)
+        generator = init.default_generator("UNet2dModel", generator)
+        act_fn, widths, layers_per_block = act_fn.lower(), self.config["block_out_channels"], int(layers_per_block)
         temb_channels = time_embedding_dim or 4 * widths[0]
         time_channels = 2 * widths[0] if time_embedding_type == "fourier" else widths[0]
         scale_shift = resnet_time_scale_shift == "scale_shift"
@@ -166,7 +166,7 @@ class UNet2dModel(Pretrained):
         self.conv_out = Conv2d(widths[0], out_channels, 3, padding=1, generator=generator)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, generator: np.random.Generator | None = None) -> "UNet2dModel":
+    def from_config(cls, config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None) -> "UNet2dModel":
         """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
 
         Args:
@@ -174,7 +174,7 @@ class UNet2dModel(Pretrained):
                 lists. Names that begin with an underscore, such as ``_class_name`` and ``_diffusers_version``, are no arguments and
                 are ignored. Other keys that are no arguments have no effect on the network, as in diffusers: one warning names them
                 all, and they are kept in ``config``, so that saving writes them again.
-            generator: source of the initial weights.
+            generator: source of the initial weights, or its seed.
 
         Raises:
             TypeError: config is no mapping. ValueError: ``_use_default_values`` is no list of names. Further what the constructor raises.
@@ -184,7 +184,7 @@ class UNet2dModel(Pretrained):
         others = {name: arguments.pop(name) for name in list(arguments) if name not in cls.argument_names()}
         warn_of_unknown_keys(owner, others)
         model = cls(**arguments, generator=generator)
-        model.config.update(others)
+        model.config.update({name: plain(value) for name, value in others.items()})
         return model
 
     @classmethod

@@ -102,6 +102,8 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         if size > LARGEST:
             _complain(name, f"at most {LARGEST}", size)
 
+    arguments = {name: plain(value) for name, value in arguments.items()}  # NumPy's small integers overflow when they meet larger ones
+    widths = arguments["block_out_channels"]
     _check_blocks(arguments)
     _check_groups_and_heads(arguments)
     kind = arguments["time_embedding_type"]

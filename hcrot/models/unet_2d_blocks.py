@@ -126,14 +126,17 @@ class ResnetBlock2D(Module):
         output_scale_factor: float = 1.0,
         resample: str | None = None,
         *,
-        generator: np.random.Generator | None = None,
+        generator: np.random.Generator | int | None = None,
     ):
         for name, value, known in (("act_fn", act_fn, tuple(ACTIVATIONS)), ("resample", resample, (None, "up", "down"))):
             if value not in known:
                 raise ValueError(f"ResnetBlock2D: {name} must be one of {known}, got {value!r}")
         if output_scale_factor == 0:
             raise ValueError("ResnetBlock2D: output_scale_factor must not be 0")
-        generator = init.default_generator(generator)
+        in_channels, out_channels, temb_channels = init.check_positive(
+            "ResnetBlock2D", in_channels=in_channels, out_channels=out_channels, temb_channels=temb_channels
+        )
+        generator = init.default_generator("ResnetBlock2D", generator)
         self.output_scale_factor = float(output_scale_factor)
         self.norm1 = activated_norm(groups, in_channels, eps, act_fn)
         self.resample, self.resample_shortcut = resampler(resample, in_channels), resampler(resample, in_channels)

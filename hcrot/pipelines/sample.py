@@ -8,24 +8,31 @@ One loop, :func:`sample`, serves every scheduler; :func:`ddpm` and :func:`ddim` 
 says, whatever scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
 """
 
+import difflib
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 import hcrot.schedulers
+from hcrot.init import as_generator, is_int
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.schedulers.config import SchedulerConfig
 
 __all__ = ["ddim", "ddpm", "sample"]
 
+GIVEN = ("model_output", "timestep", "sample", "generator", "noise", "return_dict")
+"""Arguments of `scheduler.step` that the loop itself settles."""
+
+
 def sample(
     model: UNet2dModel,
     scheduler: SchedulerConfig,
     *,
-    generator: np.random.Generator | Sequence[np.random.Generator],
+    generator: np.random.Generator | int | Sequence[np.random.Generator | int],
     class_labels: int | np.ndarray | None = None,
     batch_size: int | None = None,
     num_inference_steps: int | None = None,
@@ -38,8 +45,8 @@ def sample(
     Args:
         model: with ``sample_size`` in its config, an int or (H, W).
         scheduler: any of hcrot's; its timesteps are set.
-        generator: source of all noise. With a list of B generators image k takes its noise from the k-th alone, so it is the
-            same, but for rounding, in a batch of any size; `[np.random.default_rng(seed) for seed in seeds]` makes one.
+        generator: source of all noise, or the seed of a new one. With a list of B generators or seeds image k takes its noise from
+            the k-th alone, so it is the same, but for rounding, in a batch of any size.
         class_labels: for a model with classes, one for all images or (B,), one for each.
         batch_size: B; None: as many as there are class_labels or generators, else 1.
         num_inference_steps: None: the scheduler's timesteps as they are, which are all before `set_timesteps` is called.
@@ -54,13 +61,15 @@ def sample(
     Raises:
         ValueError: no sample_size; class_labels, generators and batch_size that disagree; further what model and scheduler raise
             for these arguments.
-        TypeError: a generator that is neither a numpy.random.Generator nor a list of them.
+        TypeError: a generator that is neither a numpy.random.Generator nor an int nor a list of them; an option that the scheduler's
+            `step` does not take.
     """
+    _check_options("sample", scheduler, step_options)
     size = model.config["sample_size"]
     if size is None:
-        raise ValueError("sample: the model's config has sample_size None, expected an int or (height, width)")
-    height, width = (size, size) if isinstance(size, int) else size
-    noise = generator if isinstance(generator, np.random.Generator) else GeneratorPerImage(generator)
+        raise ValueError("pipelines.sample: the model's config has sample_size None, expected an int or (height, width)")
+    height, width = (size, size) if is_int(size) else size
+    noise = GeneratorPerImage(generator) if isinstance(generator, Sequence) else as_generator("pipelines.sample", generator)
     shape = (_batch_size(batch_size, class_labels, noise), model.config["in_channels"], height, width)
 
     if num_inference_steps is not None:
@@ -83,7 +92,9 @@ def ddpm(model: UNet2dModel, scheduler: SchedulerConfig, **options: Any) -> np.n
 
     Further arguments, results and errors are those of `sample`.
     """
-    return sample(model, _as_kind(hcrot.schedulers.DDPMScheduler, scheduler), **options)
+    scheduler = _as_kind(hcrot.schedulers.DDPMScheduler, scheduler)
+    _check_options("ddpm", scheduler, options)
+    return sample(model, scheduler, **options)
 
 
 def ddim(
@@ -97,6 +108,7 @@ def ddim(
     Further arguments, results and errors are those of `sample`; `use_clipped_model_output` is another option of the steps.
     """
     scheduler = _as_kind(hcrot.schedulers.DDIMScheduler, scheduler)
+    _check_options("ddim", scheduler, options)
     return sample(model, scheduler, num_inference_steps=num_inference_steps, eta=eta, **options)
 
 
@@ -104,16 +116,32 @@ def _as_kind(kind: type[SchedulerConfig], scheduler: SchedulerConfig) -> Schedul
     return scheduler if isinstance(scheduler, kind) else kind.from_config(scheduler.config)
 
 
-class GeneratorPerImage(np.random.Generator):
-    """Draws a batch of normal numbers, each image's from a generator of its own."""
+def _check_options(function: str, scheduler: SchedulerConfig, options: Mapping[str, Any]) -> None:
+    """Raise a TypeError unless each option is one of `sample`'s or of the scheduler's `step`, so that a misspelt one costs no time."""
+    parameters = inspect.signature(scheduler.step).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    taken = [name for name in parameters if name not in GIVEN]
+    own = [name for name, parameter in inspect.signature(sample).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    for name in options:
+        if name not in taken + own:
+            near = difflib.get_close_matches(name, taken + own, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            takes = f"{type(scheduler).__name__}.step takes {', '.join(taken) or 'no options'}"
+            raise TypeError(f"pipelines.{function}: unknown option {name!r}; {takes}{hint}")
 
-    def __init__(self, generators: Sequence[np.random.Generator]):
-        if not isinstance(generators, Sequence) or not generators or not all(isinstance(g, np.random.Generator) for g in generators):
-            raise TypeError(f"sample: generator must be a numpy.random.Generator or a list of them, got {generators!r:.60}")
-        if len({id(generator) for generator in generators}) < len(generators):
-            raise ValueError("sample: the list of generators has one of them twice, expected one for each image")
-        super().__init__(generators[0].bit_generator)
-        self.generators = generators
+
+class GeneratorPerImage(np.random.Generator):
+    """Draws a batch of normal numbers, each image's from a generator of its own, or from a new one with a seed of its own."""
+
+    def __init__(self, generators: Sequence[np.random.Generator | int]):
+        if not generators or isinstance(generators, str | bytes):
+            expected = "expected a numpy.random.Generator, an int, or a list with one for each image"
+            raise TypeError(f"pipelines.sample: generator is {generators!r:.60}, {expected}")
+        self.generators = [as_generator(f"pipelines.sample: image {index}", given) for index, given in enumerate(generators)]
+        if len({id(generator) for generator in self.generators}) < len(generators):
+            raise ValueError("pipelines.sample: the list of generators has one of them twice, expected one for each image")
+        super().__init__(self.generators[0].bit_generator)
 
     def standard_normal(self, size: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
         return np.stack([generator.standard_normal(size[1:], dtype=dtype) for generator in self.generators])
@@ -125,7 +153,7 @@ def _batch_size(batch_size: int | None, class_labels: int | np.ndarray | None, n
         sizes["class_labels"] = len(class_labels)
     if isinstance(noise, GeneratorPerImage):
         sizes["generator"] = len(noise.generators)
-    if len(set(sizes.values())) > 1 or not all(isinstance(size, int) and size > 0 for size in sizes.values()):
+    if len(set(sizes.values())) > 1 or not all(is_int(size) and size > 0 for size in sizes.values()):
         got = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-        raise ValueError(f"sample: expected one and the same number of images, at least 1, got {got}")
-    return next(iter(sizes.values()), 1)
+        raise ValueError(f"pipelines.sample: expected one and the same number of images, at least 1, got {got}")
+    return int(next(iter(sizes.values()), 1))

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from hcrot.init import is_int
 from hcrot.schedulers.config import (
     SchedulerConfig,
     checked_betas,
@@ -363,6 +364,11 @@ class NoiseScheduler(SchedulerConfig):
                 raise ValueError(f"{where}: {name} has shape {array.shape}, expected {first.shape} as {first_name}")
 
     def _check_source_of_noise(self, generator: np.random.Generator | None, noise: np.ndarray | None = None) -> None:
+        if is_int(generator):
+            raise TypeError(
+                f"{self._name}.step: generator is the int {generator}, which would draw the same noise at every step, expected a "
+                f"numpy.random.Generator: make rng = np.random.default_rng({generator}) once, before the loop, and say generator=rng"
+            )
         if generator is not None and not isinstance(generator, np.random.Generator):
             raise TypeError(
                 f"{self._name}.step: generator is a {type(generator).__name__}, expected a numpy.random.Generator"

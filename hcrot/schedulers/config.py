@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -16,6 +16,7 @@ from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.finding import find_file, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
 from hcrot.files.pretrained import SCHEDULER_NAME
+from hcrot.init import is_int
 
 __all__ = [
     "Check", "Config", "Scheduler", "SchedulerConfig", "checked_betas", "checked_boolean", "checked_choice", "checked_fraction",
@@ -195,7 +196,7 @@ def checked_optional(what: str, value: Any, check: Check) -> Any:
 
 
 def checked_integer(what: str, value: int, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if not is_int(value):
         raise TypeError(f"{what} is {value!r}, expected an integer")
     if value < minimum:
         raise ValueError(f"{what} is {value}, expected at least {minimum}")

@@ -153,7 +153,7 @@ def image_grid(
         OSError: the file cannot be written.
     """
     sheet = _sheet("image_grid", images, columns, pixels)
-    rows = -(-len(images) // columns)
+    rows = -(-len(images) // int(columns))
     if row_labels is not None and len(row_labels) != rows:
         raise ValueError(f"image_grid: row_labels must be {rows}, one for each row, got {len(row_labels)}")
     left, top = (36 if row_labels else 0), (32 if title else 0)
@@ -272,7 +272,7 @@ def _sheet(owner: str, images: np.ndarray, columns: int, pixels: int) -> np.ndar
         raise ValueError(f"{owner}: images must have the shape (N, 1 or 3, H, W) and not be empty, got {images.shape}")
     if not np.isfinite(images).all():
         raise ValueError(f"{owner}: images have numbers that are not finite")
-    check_positive(owner, columns=columns, pixels=pixels)
+    columns, pixels = check_positive(owner, columns=columns, pixels=pixels)
 
     scale = max(1, round(pixels / images.shape[3]))
     levels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)

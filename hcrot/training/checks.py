@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from hcrot.init import is_int
 from hcrot.module import Parameter
 
 __all__ = [
@@ -81,7 +82,7 @@ def checked_flag(owner: str, name: str, value: bool) -> bool:
 
 def checked_count(owner: str, name: str, value: int) -> int:
     """``value`` as an int if it is an integer at least 0; else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+    if not is_int(value) or value < 0:
         raise ValueError(f"{owner}: {name} must be an integer >= 0, got {value!r}")
     return int(value)
 

@@ -1,9 +1,10 @@
 """Cross-entropy between classes, or probabilities of classes, and the softmax of logits."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 
+from hcrot.init import is_int
 from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction, kind_of
 
 __all__ = ["cross_entropy"]
@@ -62,7 +63,7 @@ def cross_entropy(
     if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing!r}")
     if logits.ndim == 1:
-        if isinstance(labels, Integral) and not isinstance(labels, bool):
+        if is_int(labels):
             labels = np.asarray(labels)
         labels = labels[np.newaxis] if isinstance(labels, np.ndarray) else labels
         value, dout = cross_entropy(logits[np.newaxis], labels, reduction, ignore_index, label_smoothing, weight)

@@ -83,7 +83,7 @@ class EMA:
 
     def get_decay(self, step: int) -> float:
         """The decay d of step number ``step``; the first is 1."""
-        k = max(0, step - self.update_after_step - 1)
+        k = max(0, int(step) - self.update_after_step - 1)
         if k == 0:
             return 0.0
         d = 1 - (1 + k / self.inv_gamma) ** -self.power if self.use_ema_warmup else (1 + k) / (10 + k)

@@ -46,6 +46,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy
 
+from hcrot.init import as_generator
 from hcrot.schedulers.base import PREDICTION_TYPES
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.schedulers.ddpm import LEARNED_VARIANCE_TYPES, VARIANCE_TYPES
@@ -78,7 +79,7 @@ def bits_per_dimension(
     model: Callable[[np.ndarray, np.ndarray], np.ndarray],
     original_samples: np.ndarray,
     alphas_cumprod: np.ndarray,
-    generator: np.random.Generator,
+    generator: np.random.Generator | int,
     prediction_type: str = "epsilon",
     variance_type: str = "fixed_small",
     clip_sample: bool = True,
@@ -93,7 +94,7 @@ def bits_per_dimension(
             (B, C, ...), or (B, 2C, ...) if it learns the variance.
         original_samples: x_0, (B, C, ...) float32 or float64, images of 256 levels scaled to [-1, 1].
         alphas_cumprod: abar, (T,) as the scheduler has it.
-        generator: draws the noise, for t = 0, 1, .. T-1 in turn.
+        generator: draws the noise, or the seed of a new one; for t = 0, 1, .. T-1 in turn.
         prediction_type: what the model predicts, "epsilon", "sample" or "v_prediction".
         variance_type: sigma^2, by the names of DDPMScheduler, see (D).
         clip_sample: whether the estimate of x_0 is clipped to [-1, 1], as in sampling.
@@ -102,15 +103,14 @@ def bits_per_dimension(
         the terms of each image, in bits per dimension.
 
     Raises:
-        TypeError: an array that is not floating point, or no generator.
+        TypeError: an array that is not floating point, or neither a generator nor an int.
         ValueError: an argument of another shape or out of range, an unknown choice, or a model's output of another
             shape.
     """
     owner = "bits_per_dimension"
     steps = _Steps(owner, alphas_cumprod, prediction_type, variance_type)
     _check_images(owner, original_samples)
-    if not isinstance(generator, np.random.Generator):
-        raise TypeError(f"{owner}: generator must be a numpy.random.Generator, got {type(generator).__name__}")
+    generator = as_generator(owner, generator)
 
     x0, abar = original_samples.astype(np.float64), steps.abar[-1]
     prior = 0.5 * (abar * (x0**2 - 1) - math.log1p(-abar))

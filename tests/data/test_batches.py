@@ -176,8 +176,16 @@ def test_an_incomplete_state_is_refused():
     ([np.zeros(3)], {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     ([np.zeros(3)], {"batch_size": 2.5}, TypeError, "batch_size must be an int, got 2.5"),
     ([np.zeros(3)], {"batch_size": True}, TypeError, "batch_size must be an int, got True"),
-    ([np.zeros(3)], {"generator": 42}, TypeError, "numpy.random.Generator or None, got 42"),
+    ([np.zeros(3)], {"generator": 4.2}, TypeError, "generator must be a numpy.random.Generator or an int .*, got 4.2"),
 ])
 def test_bad_arguments(arrays, options, error, message):
     with pytest.raises(error, match=f"Batches: .*{message}"):
         Batches(*arrays, **({"batch_size": 2, "generator": None} | options))
+
+
+def test_integers_of_numpy():
+    batches, same = make(300, np.uint8(200), seed=0), Batches(np.arange(300), 10 * np.arange(300), batch_size=200, generator=np.int64(0))
+    next(iter(batches))
+    same.load_state_dict({name: np.int64(value) for name, value in batches.state_dict().items()})
+    assert same.state_dict() == batches.state_dict() and json.loads(json.dumps(same.state_dict())) == same.state_dict()
+    np.testing.assert_array_equal(next(iter(same))[0], next(iter(batches))[0])

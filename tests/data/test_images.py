@@ -62,3 +62,7 @@ def test_bundled_digits_fill_the_range():
 def test_bad_arguments(images, options, error, message):
     with pytest.raises(error, match=f"prepare_images: .*{message}"):
         prepare_images(images, **options)
+
+
+def test_a_small_integer_of_numpy_is_a_size():
+    assert prepare_images(np.zeros((1, 300, 300), np.uint8), size=np.uint8(100)).shape == (1, 1, 100, 100)

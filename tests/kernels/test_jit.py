@@ -27,7 +27,7 @@ def test_threads_are_what_was_set(restore_threads):
         assert jit.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", None, 10_000])
+@pytest.mark.parametrize("threads", [0, -1, 1.0, True, "2", None, 10_000])
 def test_threads_out_of_range(threads):
     before = jit.get_num_threads()
     with pytest.raises(ValueError, match="set_num_threads: threads must be an int from 1 to"):

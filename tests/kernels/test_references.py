@@ -22,7 +22,7 @@ HELPERS = {
     "activation": {"exp", "flat_in_order_of"},  # exp works on one number: tests/kernels/test_activation.py compares it
     "channels": {"pixels"},
     "conv": {"rows_per_block", "weight_matrix", "winograd_pays", "uses_winograd"},
-    "im2col": {"pair", "is_int", "make_geometry", "output_size", "channels_last", "channels_first"},
+    "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
     "cache": {"compile_cached", "drop_outdated", "fallback_folder", "keep_one_file_each", "kept_in"},
     "jit": {
         "jit",

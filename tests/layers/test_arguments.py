@@ -85,6 +85,13 @@ def test_models_take_integers_of_numpy_and_save_them(tmp_path):
     hcrot.save_model(model, tmp_path / "model")
 
 
+def test_products_of_small_integers_do_not_overflow():
+    block = hcrot.ResnetBlock2D(np.uint8(4), np.uint8(200), np.uint8(3), np.uint8(2), scale_shift=True)
+    assert block.time_emb_proj.weight.shape == (400, 3)
+    assert hcrot.Conv2d(np.uint8(200), np.uint8(2), np.uint8(3)).weight.shape == (2, 200, 3, 3)
+    assert hcrot.Attention(np.uint8(200), np.uint8(100)).to_q.weight.shape == (200, 200)
+
+
 def test_what_is_refused_is_named_with_its_reason():
     cases = [
         (lambda: hcrot.ReLU(inplace=True), "ReLU: inplace=True is not supported: a layer never writes"),

@@ -97,12 +97,6 @@ def test_bad_arguments(arguments, message):
         Linear(*arguments)
 
 
-@pytest.mark.parametrize("generator", [0, np.random.RandomState(0)])  # noqa: NPY002
-def test_a_generator_is_a_generator(generator):
-    with pytest.raises(TypeError, match="generator must be a numpy.random.Generator or None"):
-        Linear(2, 2, generator=generator)
-
-
 @pytest.mark.parametrize(
     ("x", "message"),
     [

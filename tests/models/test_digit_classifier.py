@@ -49,6 +49,26 @@ def test_forward_is_the_formula(size, halvings):
         np.testing.assert_allclose(part, expected, rtol=1e-12, atol=1e-14)
 
 
+def test_small_integers_of_numpy(tmp_path):
+    """uint8 ends at 255, and here are 16 channels of 7 x 7 pixels."""
+    options = {"image_size": 28, "num_classes": 3, "channels": (4, 16), "num_features": 5}
+    small = {name: tuple(map(np.uint8, value)) if name == "channels" else np.uint8(value) for name, value in options.items()}
+    model, same = DigitClassifier(**small, generator=0), DigitClassifier(**options, generator=0)
+    assert model.config == same.config and repr(model) == repr(same)
+    assert {type(value) for value in (*model.config["channels"], *model.config.values())} == {int, list}
+    x = images(300, 28)
+    for part, expected in zip(model.read(x, batch_size=np.uint8(200)), same.read(x, batch_size=200), strict=True):
+        np.testing.assert_array_equal(part, expected)
+    model.save_pretrained(tmp_path)
+    assert DigitClassifier.from_pretrained(tmp_path).config == same.config
+
+
+@pytest.mark.parametrize("width", [2.5, True, 0])
+def test_widths_are_integers(width):
+    with pytest.raises(ValueError, match=rf"DigitClassifier: channels\[1\] must be an int of at least 1, got {width}"):
+        make(channels=(2, width))
+
+
 def test_gradients():
     check_gradients(make(), images(4))
 

@@ -1,9 +1,11 @@
 """What UNet2dModel says to arguments that are out of range or do not fit together, and what its block types mean."""
 
+import numpy as np
 import pytest
 
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_arguments import BLOCK_TYPES, parts_of
+from support.small_unets import SMALL
 
 TEST_NET = {
     "block_out_channels": (8, 16),
@@ -83,3 +85,28 @@ def test_parts_of_blocks():
             assert parts_of(prefix + plain, "resnet") == parts_of(prefix + plain, "conv") == (False, "conv")
             assert [parts_of(prefix + attending, how) for how in ("conv", "resnet")] == [(True, "conv"), (True, "resnet")]
             assert parts_of(prefix + resnet, "conv") == (False, "resnet")
+
+
+INTS = (
+    "in_channels", "out_channels", "layers_per_block", "norm_num_groups", "attention_head_dim", "num_class_embeds", "downsample_padding",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("shift", ["default", "scale_shift"])
+def test_integers_of_numpy_are_as_pythons(tmp_path, kind, shift):
+    """With uint8, which ends at 255, 4 x 64 channels of the time embedding are too many."""
+    options = SMALL | {"block_out_channels": (64, 128), "num_class_embeds": 3, "downsample_padding": 1, "resnet_time_scale_shift": shift}
+    numpys = options | {name: kind(options[name]) for name in INTS}
+    numpys |= {"block_out_channels": tuple(map(kind, (64, 128))), "sample_size": (kind(8), kind(8))}
+    model, same = UNet2dModel(**numpys, generator=0), UNet2dModel(**options | {"sample_size": (8, 8)}, generator=0)
+    assert model.config == same.config and repr(model) == repr(same)
+    values = [value for name in INTS for value in (model.config[name], *model.config["block_out_channels"], *model.config["sample_size"])]
+    assert {type(value) for value in values} == {int}
+    model.save_pretrained(tmp_path)
+    assert UNet2dModel.from_pretrained(tmp_path).config == same.config
+
+
+def test_small_integers_of_numpy_that_do_not_fit_together():
+    with pytest.raises(ValueError, match=r"block_out_channels\[0\] 8 is not divisible by norm_num_groups 300"):
+        UNet2dModel(**SMALL | {"block_out_channels": (np.uint8(8), np.uint8(16)), "norm_num_groups": 300})

@@ -148,9 +148,13 @@ def test_square_images_and_the_bar(capsys):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"generator": 3}, TypeError, "generator must be a numpy.random.Generator or a list of them, got 3"),
-        ({"generator": []}, TypeError, r"or a list of them, got \[\]"),
-        ({"generator": [1, 2, 3]}, TypeError, r"or a list of them, got \[1, 2, 3\]"),
+        ({"generator": 3.0}, TypeError, "^pipelines.sample: generator must be a numpy.random.Generator or an int .*, got 3.0$"),
+        ({"generator": None}, TypeError, "generator must be a numpy.random.Generator or an int .*, got None"),
+        ({"generator": -1}, ValueError, "generator must be .* an int of at least 0 .*, got -1"),
+        ({"generator": []}, TypeError, r"generator is \[\], expected .*, or a list with one for each image"),
+        ({"generator": "012"}, TypeError, "generator is '012', expected .*, or a list with one for each image"),
+        ({"generator": [1, 2.0, 3]}, TypeError, "image 1: generator must be a numpy.random.Generator or an int .*, got 2.0"),
+        ({"batch_size": True, "class_labels": 1}, ValueError, "got batch_size of True"),
         ({"generator": [np.random.default_rng(0)] * 3}, ValueError, "has one of them twice"),
         ({"generator": generators(1, 2)}, ValueError, "number of images, .* got class_labels of 3, generator of 2"),
         ({"batch_size": 4}, ValueError, "got batch_size of 4, class_labels of 3"),
@@ -166,6 +170,69 @@ def test_bad_arguments(options, error, message):
     options = {"generator": np.random.default_rng(0), "class_labels": LABELS, "progress": False} | options
     with pytest.raises(error, match=message):
         pipelines.sample(tiny_model(), scheduler(), **options)
+
+
+def test_integers_of_numpy():
+    def draw(kind, sample_size):
+        model = tiny_model(sample_size=sample_size)
+        options = {"batch_size": kind(3), "num_inference_steps": kind(4), "class_labels": kind(1)}
+        return pipelines.ddim(model, scheduler(), generator=kind(0), progress=False, **options)
+
+    for kind in (np.int64, np.uint8):
+        np.testing.assert_array_equal(draw(kind, kind(5)), draw(int, 5))
+        np.testing.assert_array_equal(draw(kind, (kind(5), kind(6))), draw(int, (5, 6)))
+
+
+def test_a_list_of_seeds():
+    def draw(generator):
+        return pipelines.sample(
+            tiny_model(), scheduler(), class_labels=LABELS, num_inference_steps=4, generator=generator, progress=False
+        )
+
+    expected = draw(generators(3, 0, 3))
+    np.testing.assert_array_equal(draw([3, np.int64(0), 3]), expected)
+    np.testing.assert_array_equal(draw((np.random.default_rng(3), 0, 3)), expected)
+    np.testing.assert_array_equal(draw(range(3)), draw(generators(0, 1, 2)))
+
+
+class NoModel:
+    """Nothing of it may be asked for before the options are known to be right."""
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "options", "message"),
+    [
+        ("sample", "DDIM", {"etta": 0.5}, "'etta'; DDIMScheduler.step takes eta, use_clipped_model_output; did you mean 'eta'?"),
+        ("ddim", "DDIM", {"etta": 0.5}, "'etta'; DDIMScheduler.step takes eta, use_clipped_model_output; did you mean 'eta'?"),
+        ("ddim", "DDPM", {"colour": 1}, "'colour'; DDIMScheduler.step takes eta, use_clipped_model_output"),
+        ("ddpm", "DDIM", {"eta": 0.5}, "'eta'; DDPMScheduler.step takes no options"),
+        ("sample", "EulerDiscrete", {"churn": 1}, "'churn'; EulerDiscreteScheduler.step takes s_churn, s_tmin, s_tmax, s_noise; "
+         "did you mean 's_churn'?"),
+        ("sample", "PNDM", {"class_label": 1}, "'class_label'; PNDMScheduler.step takes no options; did you mean 'class_labels'?"),
+        ("ddpm", "DDPM", {"num_steps": 1}, "'num_steps'; DDPMScheduler.step takes no options; did you mean 'num_inference_steps'?"),
+        ("ddim", "DDIM", {"num_inference_step": 1}, "'num_inference_step'; DDIMScheduler.step takes eta, use_clipped_model_output; "
+         "did you mean 'num_inference_steps'?"),
+        ("sample", "DDPM", {"noise": 1}, "'noise'; DDPMScheduler.step takes no options"),
+        ("sample", "DDPM", {"return_dict": False}, "'return_dict'; DDPMScheduler.step takes no options"),
+    ],
+)  # fmt: skip
+def test_unknown_options_are_named_before_any_work(function, kind, options, message):
+    ours = getattr(hcrot.schedulers, f"{kind}Scheduler")()
+    with pytest.raises(TypeError) as caught:
+        getattr(pipelines, function)(NoModel(), ours, generator=0, **options)
+    assert str(caught.value) == f"pipelines.{function}: unknown option {message}"
+    assert ours.num_inference_steps is None
+
+
+def test_a_scheduler_that_takes_any_option_gets_it():
+    class Recording(DDPMScheduler):
+        def step(self, *arguments, generator, **options):
+            self.options = options
+            return super().step(*arguments, generator=generator)
+
+    ours = Recording.from_config(scheduler().config)
+    pipelines.sample(tiny_model(), ours, generator=0, class_labels=1, num_inference_steps=2, progress=False, strength=3)
+    assert ours.options == {"strength": 3}
 
 
 def test_a_model_without_a_size():

@@ -1,11 +1,13 @@
 """Configurations of schedulers: what the constructor refuses, and the file there and back."""
 
+import inspect
 import json
 import warnings
 
 import numpy as np
 import pytest
 
+import hcrot.schedulers
 from hcrot.schedulers import DDIMInverseScheduler, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, PNDMScheduler
 
 DEFAULTS = {
@@ -241,3 +243,35 @@ def test_corrupt_file_is_named(tmp_path, content):
 def test_bad_constructor_arguments(arguments, error, message):
     with pytest.raises(error, match="DDPMScheduler: " + message):
         DDPMScheduler(**arguments)
+
+
+SCHEDULERS = [
+    getattr(hcrot.schedulers, name) for name in hcrot.schedulers.__all__ if name.endswith("Scheduler") and name != "NoiseScheduler"
+]
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS, ids=lambda kind: kind.__name__)
+def test_integers_of_numpy_are_as_pythons(tmp_path, kind):
+    defaults = {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items()}
+    options = {name: value for name, value in defaults.items() if type(value) is int} | {"num_train_timesteps": 200}
+    scheduler, same = kind(**{name: (np.uint8 if value < 256 else np.int32)(value) for name, value in options.items()}), kind(**options)
+    assert scheduler.config == same.config
+    assert {type(scheduler.config[name]) for name in options} == {int}
+    scheduler.save_pretrained(tmp_path)
+    assert kind.from_pretrained(tmp_path).config == same.config
+    scheduler.set_timesteps(np.uint8(5))
+    same.set_timesteps(5)
+    np.testing.assert_array_equal(scheduler.timesteps, same.timesteps)
+    assert type(scheduler.num_inference_steps) is int
+    with pytest.raises(TypeError, match="num_inference_steps is True"):
+        scheduler.set_timesteps(True)
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("seed", [0, np.int64(7)], ids=["int", "int64"])
+def test_a_step_refuses_a_seed(kind, seed):
+    """It would draw the same noise at every step, which no error would ever show."""
+    scheduler, x = kind(), np.zeros((1, 1, 2, 2))
+    scheduler.set_timesteps(5)
+    with pytest.raises(TypeError, match=rf"step: generator is the int {seed}, .* np.random.default_rng\({seed}\) once, before the loop"):
+        scheduler.step(x, scheduler.timesteps[0], x, generator=seed)

@@ -170,7 +170,7 @@ def test_set_timesteps_comes_first(cls):
         ({"eta": -0.1}, ValueError, "eta is -0.1"),
         ({"eta": float("nan")}, ValueError, "eta is nan"),
         ({"eta": 0.5}, ValueError, "DDIMScheduler.step: timestep 500 adds noise, expected a numpy.random.Generator"),
-        ({"generator": 0}, TypeError, "generator is a int, expected a numpy.random.Generator"),
+        ({"generator": 0}, TypeError, r"generator is the int 0, .* make rng = np.random.default_rng\(0\) once, before the loop"),
         ({"generator": np.random.default_rng(0), "noise": IMAGES}, ValueError, "expected either a generator or noise, got both"),
         ({"noise": IMAGES[:1]}, ValueError, r"noise has shape \(1, 2, 5, 4\)"),
         ({"model_output": IMAGES.astype(np.float64)}, TypeError, "model_output has dtype float64"),

@@ -70,7 +70,7 @@ def test_bad_input_to_the_forward_process(method, images, noise, timesteps, erro
         ({"model_output": np.zeros(SHAPE)}, TypeError, "model_output has dtype float64, expected float32 as sample"),
         ({"sample": np.zeros(SHAPE, np.int64)}, TypeError, "sample has dtype int64"),
         ({"generator": None}, ValueError, "timestep 500 adds noise, expected a numpy.random.Generator"),
-        ({"generator": 0}, TypeError, "generator is a int, expected a numpy.random.Generator"),
+        ({"generator": 0}, TypeError, r"generator is the int 0, .* make rng = np.random.default_rng\(0\) once, before the loop"),
         ({"noise": IMAGES}, ValueError, "expected either a generator or noise, got both"),
         ({"generator": None, "noise": IMAGES[:1]}, ValueError, r"noise has shape \(1, 2, 5, 4\)"),
         ({"generator": None, "noise": np.zeros(SHAPE)}, TypeError, "noise has dtype float64"),

@@ -263,3 +263,14 @@ def test_the_rehearsal_finds_what_would_fail(tmp_path, monkeypatch):
             with pytest.raises(ImportError, match=name):
                 rehearse(tmp_path)
         assert os.listdir(tmp_path) == []
+
+
+def test_small_integers_of_numpy(tmp_path):
+    """uint8 ends at 255, and here are 12 columns of 21 pixels and their gaps."""
+    images = random_images(12)
+    for kind in (int, np.uint8):
+        folder = tmp_path / kind.__name__
+        image_grid(images, folder / "grid.png", columns=kind(12), pixels=kind(21), row_labels=["a"])
+        save_gif([images, -images], folder / "a.gif", columns=kind(12), pixels=kind(21), milliseconds=kind(60), hold=kind(200))
+    for name in ("grid.png", "a.gif"):
+        assert (tmp_path / "int" / name).read_bytes() == (tmp_path / "uint8" / name).read_bytes()

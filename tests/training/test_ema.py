@@ -188,3 +188,8 @@ def test_bad_parameters():
         EMA([np.zeros(3)])
     with pytest.raises(ValueError, match="EMA: the list of parameters is empty"):
         EMA([])
+
+
+def test_an_unsigned_step():
+    ema = EMA([Parameter(np.zeros(3, np.float32))])
+    assert [ema.get_decay(np.uint8(step)) for step in range(4)] == [ema.get_decay(step) for step in range(4)]

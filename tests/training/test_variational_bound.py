@@ -309,7 +309,7 @@ X0, ABAR = np.zeros((2, 3, 4, 4)), alphas_cumprod(5)
         ({"variance_type": "small"}, ValueError, "variance_type 'small' is unknown, expected one of fixed_small, "),
         ({"variance_type": None}, ValueError, "variance_type None is unknown, expected one of fixed_small, "),
         ({"prediction_type": "noise"}, ValueError, "prediction_type 'noise' is unknown, expected one of epsilon, "),
-        ({"generator": 3}, TypeError, "generator must be a numpy.random.Generator, got int"),
+        ({"generator": None}, TypeError, "generator must be a numpy.random.Generator or an int .*, got None"),
         ({"original_samples": X0 + 255}, ValueError, r"original_samples must lie in \[-1, 1\], got 255 .. 255"),
         ({"original_samples": X0.astype(int)}, TypeError, "original_samples must be .*, got one of int64"),
         ({"original_samples": X0[:0]}, ValueError, r"original_samples .* not empty, got \(0, 3, 4, 4\)"),

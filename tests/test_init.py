@@ -1,0 +1,102 @@
+"""Where random numbers come from: a Generator, or an int that one is made of, wherever ``generator`` is an argument."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import hcrot
+from hcrot import init, pipelines
+from hcrot.data import Batches
+from hcrot.schedulers import DDPMScheduler
+from support import small_unets
+
+X = np.random.default_rng(5).uniform(-1, 1, (3, 1, 5, 6))
+MODEL = small_unets.tiny_model(dropout=0.5)
+LAYERS = {
+    "Attention": (4, 2),
+    "Conv2d": (2, 4, 3),
+    "ConvTranspose2d": (2, 4, 3),
+    "DigitClassifier": (8, 3, (2, 3), 5),
+    "Downsample": (4,),
+    "Embedding": (5, 3),
+    "GaussianFourierProjection": (4,),
+    "Linear": (3, 2),
+    "ResnetBlock2D": (4, 6, 5, 2, 1e-5, 0.5),
+    "TimestepEmbedding": (4, 4),
+    "Upsample": (4,),
+}
+USES = {
+    **{name: lambda generator, name=name: weights(getattr(hcrot, name)(*LAYERS[name], generator=generator)) for name in LAYERS},
+    "Downsample without convolution": lambda generator: weights(hcrot.Downsample(4, use_conv=False, generator=generator)),
+    "Dropout": lambda generator: hcrot.Dropout(generator=generator)(X),
+    "UNet2dModel": lambda generator: drawn(hcrot.UNet2dModel(**small_unets.TINY, dropout=0.5, generator=generator)),
+    "UNet2dModel.from_config": lambda generator: drawn(hcrot.UNet2dModel.from_config(MODEL.config, generator=generator)),
+    "Batches": lambda generator: np.concatenate([rows for (rows,) in Batches(np.arange(20), batch_size=7, generator=generator)]),
+    "check_gradients": lambda generator: hcrot.check_gradients(hcrot.Linear(3, 2, generator=0), X[:, 0, 0, :3], generator=generator).lines,
+    "bits_per_dimension": lambda generator: hcrot.bits_per_dimension(lambda x, t: x, X, np.linspace(0.9, 0.1, 4), generator).total,
+    **{
+        f"pipelines.{name}": lambda generator, name=name: getattr(pipelines, name)(
+            MODEL, DDPMScheduler(40), generator=generator, class_labels=1, num_inference_steps=2, progress=False
+        )
+        for name in ("sample", "ddpm", "ddim")
+    },
+}
+"""What each function and class of the public ones draws with a generator."""
+
+EACH = pytest.mark.parametrize("use", USES.values(), ids=USES)
+
+
+def weights(module):
+    return np.concatenate([parameter.data.ravel() for parameter in module.parameters()] or [np.zeros(0)])
+
+
+def drawn(model):
+    """The weights, and an output in training, for which dropout draws."""
+    return np.concatenate([weights(model), model(X.astype(np.float32), 3, 1).ravel()])
+
+
+def test_every_public_name_with_a_generator_is_tried():
+    rooms = (hcrot, hcrot.layers, hcrot.models, hcrot.data, pipelines, hcrot.functional)
+    public = {f"{'pipelines.' * (room is pipelines)}{name}": getattr(room, name) for room in rooms for name in room.__all__}
+    public = {name: value for name, value in public.items() if inspect.isroutine(value) or isinstance(value, type)}
+    public = {name: value for name, value in public.items() if not (isinstance(value, type) and issubclass(value, Exception))}
+    takers = {name for name, value in public.items() if "generator" in inspect.signature(value).parameters}
+    takers |= {"pipelines.ddpm", "pipelines.ddim"}  # among their **options
+    assert takers <= USES.keys(), takers - USES.keys()
+
+
+@EACH
+@pytest.mark.parametrize("seed", [3, np.int64(3), np.uint8(3)], ids=lambda seed: type(seed).__name__)
+def test_an_int_is_the_seed_of_one_generator(use, seed):
+    np.testing.assert_array_equal(use(seed), use(np.random.default_rng(3)))
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("generator", "error"),
+    [(True, TypeError), (np.True_, TypeError), (3.0, TypeError), ("3", TypeError), (np.random.RandomState(0), TypeError), (-1, ValueError)],  # noqa: NPY002
+)
+def test_other_things_are_no_seeds(use, generator, error):
+    with pytest.raises(error, match=r"^[\w.]+: generator (must be a numpy.random.Generator or an int|is '3', expected a).*"):
+        use(generator)
+
+
+def test_the_error_names_who_asks_and_what_came():
+    with pytest.raises(TypeError, match="^Linear: generator must be a numpy.random.Generator or an int of at least 0 .*, got 1.5$"):
+        hcrot.Linear(3, 2, generator=1.5)
+    with pytest.raises(ValueError, match="^Linear: generator must be a numpy.random.Generator or an int of at least 0 .*, got -2$"):
+        hcrot.Linear(3, 2, generator=np.int8(-2))
+
+
+def test_a_generator_is_handed_on_and_none_is_always_another():
+    generator = np.random.default_rng(0)
+    assert init.as_generator("x", generator) is init.default_generator("x", generator) is generator
+    assert init.default_generator("x", None).random() != init.default_generator("x", None).random()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3, True), (-1, True), (np.int8(3), True), (np.uint64(2**63), True)] + [
+    (value, False) for value in (True, np.True_, 3.0, np.float32(3), "3", None, np.array(3), [3])
+])  # fmt: skip
+def test_what_an_int_is(value, expected):
+    assert init.is_int(value) is expected
