@@ -1,10 +1,11 @@
 """Initial values of parameters: PyTorch's defaults, drawn from a generator that the caller passes."""
 
 import math
+from numbers import Real
 
 import numpy as np
 
-__all__ = ["check_divisible", "check_positive", "default_generator", "linear_weight_and_bias", "uniform"]
+__all__ = ["check_divisible", "check_positive", "default_generator", "is_real", "linear_weight_and_bias", "uniform"]
 
 
 def default_generator(generator: np.random.Generator | None) -> np.random.Generator:
@@ -63,3 +64,12 @@ def check_divisible(name: str, groups: int, **sizes: int) -> None:
     for argument, value in sizes.items():
         if value % groups:
             raise ValueError(f"{name}: {argument} {value} is not divisible by groups {groups}")
+
+
+def is_real(value: object) -> bool:
+    """Whether ``value`` is a real number; so are NumPy's, fractions, and True and False.
+
+    For arguments that are annotated as floats. After ``isinstance(value, Real)`` itself, a type checker takes it that no float comes
+    through, and checks nothing of what follows.
+    """
+    return isinstance(value, Real)

@@ -223,7 +223,7 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) 
         dweight = wide_weight_gradient(channels_last(x), channels_last(dy), geometry[4], geometry[6])
         dbias = pixel_sums(dy).sum(axis=0, dtype=np.float64).astype(x.dtype)
         return dweight.reshape(3, 3, channels, outputs).transpose(3, 2, 0, 1), dbias
-    rows_at_once, num_shares = blocks(*dy.shape[2:], dy.shape[0], channels, outputs)
+    rows_at_once, num_shares = blocks(dy.shape[2], dy.shape[3], dy.shape[0], channels, outputs)
     du = np.empty((num_shares, 36, channels, outputs), x.dtype)
     dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
     dweight = np.empty((9, channels, outputs), x.dtype)

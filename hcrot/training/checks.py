@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from hcrot import init
 from hcrot.module import Parameter
 
 __all__ = [
@@ -66,7 +67,7 @@ def parameters_text(parameters: list[Parameter]) -> str:
 def checked_number(owner: str, name: str, value: float, positive: bool = False, below: float = math.inf) -> float:
     """``value`` as a float if it is a finite number at least 0 (more than 0 if ``positive``) and less than ``below``;
     else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < below or (positive and value == 0):
+    if isinstance(value, bool) or not init.is_real(value) or not 0 <= value < below or (positive and value == 0):
         bounds = (">" if positive else ">=") + " 0" + (f" and < {below}" if below < math.inf else "")
         raise ValueError(f"{owner}: {name} must be a finite number {bounds}, got {value!r}")
     return float(value)
@@ -79,7 +80,7 @@ def checked_flag(owner: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
-def checked_count(owner: str, name: str, value: int) -> int:
+def checked_count(owner: str, name: str, value: Any) -> int:
     """``value`` as an int if it is an integer at least 0; else ValueError."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
         raise ValueError(f"{owner}: {name} must be an integer >= 0, got {value!r}")
