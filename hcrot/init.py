@@ -2,6 +2,7 @@
 
 import math
 from numbers import Real
+from typing import TypeGuard
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def check_divisible(name: str, groups: int, **sizes: int) -> None:
             raise ValueError(f"{name}: {argument} {value} is not divisible by groups {groups}")
 
 
-def is_real(value: object) -> bool:
+def is_real(value: object) -> TypeGuard[float]:
     """Whether ``value`` is a real number; so are NumPy's, fractions, and True and False.
 
     For arguments that are annotated as floats. After ``isinstance(value, Real)`` itself, a type checker takes it that no float comes

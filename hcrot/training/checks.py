@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hcrot import init
+from hcrot.init import is_real
 from hcrot.module import Parameter
 
 __all__ = [
@@ -67,7 +67,7 @@ def parameters_text(parameters: list[Parameter]) -> str:
 def checked_number(owner: str, name: str, value: float, positive: bool = False, below: float = math.inf) -> float:
     """``value`` as a float if it is a finite number at least 0 (more than 0 if ``positive``) and less than ``below``;
     else ValueError."""
-    if isinstance(value, bool) or not init.is_real(value) or not 0 <= value < below or (positive and value == 0):
+    if isinstance(value, bool) or not is_real(value) or not 0 <= value < below or (positive and value == 0):
         bounds = (">" if positive else ">=") + " 0" + (f" and < {below}" if below < math.inf else "")
         raise ValueError(f"{owner}: {name} must be a finite number {bounds}, got {value!r}")
     return float(value)

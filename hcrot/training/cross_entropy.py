@@ -4,7 +4,7 @@ from numbers import Integral
 
 import numpy as np
 
-from hcrot import init
+from hcrot.init import is_real
 from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction, kind_of
 
 __all__ = ["cross_entropy"]
@@ -60,7 +60,7 @@ def cross_entropy(
     check_floating("cross_entropy", "logits", logits, SINGLE_OR_DOUBLE)
     if logits.ndim == 0 or logits.size == 0:
         raise ValueError(f"cross_entropy: logits must have the shape (N, K, ...) or (K,) and not be empty, got {logits.shape}")
-    if not init.is_real(label_smoothing) or not 0 <= label_smoothing <= 1:
+    if not is_real(label_smoothing) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing!r}")
     if logits.ndim == 1:
         if isinstance(labels, Integral) and not isinstance(labels, bool):

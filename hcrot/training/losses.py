@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcrot import init
+from hcrot.init import is_real
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.training.checks import (
     NOT_TAKEN_BY_LOSSES,
@@ -188,7 +188,7 @@ def smooth_l1_loss(
     Args:
         beta: where the two meet, > 0. The others, the results and the errors are those of :func:`l1_loss`.
     """
-    if not init.is_real(beta) or not 0 < beta < math.inf:
+    if not is_real(beta) or not 0 < beta < math.inf:
         raise ValueError(f"smooth_l1_loss: beta must be a finite number > 0 (l1_loss is its limit 0), got {beta!r}")
     difference = _difference("smooth_l1_loss", prediction, "target", target, reduction, others)
     clipped = np.clip(difference, -float(beta), float(beta))
@@ -208,7 +208,7 @@ def huber_loss(
     Args:
         delta: where the two meet, > 0. The others, the results and the errors are those of :func:`l1_loss`.
     """
-    if not init.is_real(delta) or not 0 < delta < math.inf:
+    if not is_real(delta) or not 0 < delta < math.inf:
         raise ValueError(f"huber_loss: delta must be a finite number > 0, got {delta!r}")
     difference = _difference("huber_loss", prediction, "target", target, reduction, others)
     clipped = np.clip(difference, -float(delta), float(delta))
