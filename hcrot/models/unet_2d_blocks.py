@@ -318,7 +318,8 @@ class UpBlock2D(Level):
         for index in range(len(self.resnets)):
             h = self.layer(index, concatenate(h, skips.pop()), temb)
         for upsample in self.upsamplers:
-            h = self.resized(upsample, h, temb, size=skips[-1].shape[2:])
+            height, width = skips[-1].shape[2:]
+            h = self.resized(upsample, h, temb, size=(height, width))
         return h
 
     def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
