@@ -52,8 +52,9 @@ assert_type(prediction, np.ndarray)
 model(images)  # type: ignore[call-arg]
 model("images", t)  # type: ignore[arg-type]
 loss, dout = hcrot.mse_loss(prediction, noise)
+assert_type(loss, float)
 assert_type(dout, np.ndarray)
-print(f"{loss:.4f}")
+assert_type(hcrot.mse_loss(prediction, noise, "none")[0], float | np.ndarray)
 model.zero_grad()
 model.backward(dout)
 hcrot.clip_grad_norm(model.parameters(), 1.0)

@@ -1,6 +1,7 @@
 """Cross-entropy between classes, or probabilities of classes, and the softmax of logits."""
 
 from numbers import Integral
+from typing import Literal, overload
 
 import numpy as np
 
@@ -8,6 +9,20 @@ from hcrot.init import is_real
 from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction, kind_of
 
 __all__ = ["cross_entropy"]
+
+
+@overload
+def cross_entropy(
+    logits: np.ndarray, labels: np.ndarray | int, reduction: Literal["mean", "sum"] = ..., ignore_index: int = ...,
+    label_smoothing: float = ..., weight: np.ndarray | None = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def cross_entropy(
+    logits: np.ndarray, labels: np.ndarray | int, reduction: str, ignore_index: int = ...,
+    label_smoothing: float = ..., weight: np.ndarray | None = ..., **others: None
+) -> tuple[float | np.ndarray, np.ndarray]: ...
 
 
 def cross_entropy(
