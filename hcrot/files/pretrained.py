@@ -79,6 +79,7 @@ class Pretrained(Module):
 
     @classmethod
     def from_config(cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | None = None) -> Model:
+        """The network, with new weights, that ``config`` describes; each subclass has its own."""
         raise NotImplementedError(f"{cls.__name__} has no from_config")
 
     @classmethod
