@@ -7,6 +7,7 @@ one's own, ``hcrot.pipelines`` whole sampling loops, ``hcrot.plotting`` the pict
 import importlib
 import sys
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
 from hcrot.gradcheck import GradientError, check_gradients
@@ -53,6 +54,13 @@ from hcrot.training.losses import (
 from hcrot.training.lr_schedules import LRSchedule, get_scheduler
 from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
 from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
+
+if TYPE_CHECKING:  # the rooms that are reached as hcrot.data and so on; `__getattr__` imports some of them when they are used
+    from hcrot import data as data
+    from hcrot import functional as functional
+    from hcrot import pipelines as pipelines
+    from hcrot.tools import metrics as metrics
+    from hcrot.tools import plotting as plotting
 
 __version__ = "0.1.0"
 

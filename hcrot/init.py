@@ -1,12 +1,14 @@
 """What constructors share: where random numbers come from, PyTorch's initial values of parameters, and the checks of sizes."""
 
 import math
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TypeGuard
 
 import numpy as np
 
-__all__ = ["as_generator", "check_divisible", "check_positive", "default_generator", "is_int", "linear_weight_and_bias", "uniform"]
+__all__ = [
+    "as_generator", "check_divisible", "check_positive", "default_generator", "is_int", "is_real", "linear_weight_and_bias", "uniform",
+]  # fmt: skip
 
 
 def is_int(value: object) -> TypeGuard[int]:
@@ -80,3 +82,12 @@ def check_divisible(name: str, groups: int, **sizes: int) -> None:
     for argument, value in sizes.items():
         if value % groups:
             raise ValueError(f"{name}: {argument} {value} is not divisible by groups {groups}")
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether ``value`` is a real number; so are NumPy's, fractions, and True and False.
+
+    For arguments that are annotated as floats. After ``isinstance(value, Real)`` itself, a type checker takes it that no float comes
+    through, and checks nothing of what follows.
+    """
+    return isinstance(value, Real)

@@ -15,7 +15,7 @@ The laws, in short (each is checked for every module by ``tests/test_contract.py
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,17 @@ from hcrot.parameter import Parameter, flat
 from hcrot.passes import InplaceError, Pass, detecting_inplace, fingerprint, thread
 
 __all__ = ["Identity", "Module", "Parameter", "Sequential", "check_gradient", "check_term", "describe_shape", "flat"]
+
+
+Self = TypeVar("Self", bound="Module")
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output", covariant=True)
+
+
+class HasForward(Protocol[Inputs, Output]):
+    """What a type checker must know of a module to tell what a call of it takes and returns: the signature of its forward."""
+
+    def forward(self, *inputs: Inputs.args, **options: Inputs.kwargs) -> Output: ...
 
 
 NOT_MODULES = {Parameter, np.ndarray, int, float, bool, str, tuple, type(None)}
@@ -42,7 +53,7 @@ class Module:
     _training = True
     _kept: tuple[Pass, list[tuple]] | None = None
 
-    def __call__(self, *inputs: Any, **options: Any) -> Any:
+    def __call__(self: HasForward[Inputs, Output], *inputs: Inputs.args, **options: Inputs.kwargs) -> Output:
         """Run :meth:`forward`. A call that comes from no other module's forward begins a new pass (see ``hcrot/passes.py``)."""
         if thread.current_pass is not None:
             return self.forward(*inputs, **options)
@@ -55,10 +66,10 @@ class Module:
         finally:
             thread.current_pass = None
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
-    def backward(self, *gradients: Any) -> Any:
+    def backward(self, *gradients: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     # ---------------------------------------------------------------- what forward keeps for backward
@@ -204,18 +215,18 @@ class Module:
     def training(self, mode: bool) -> None:
         self._training = mode
 
-    def train(self, mode: bool = True) -> "Module":
+    def train(self: Self, mode: bool = True) -> Self:
         """Switch this module and everything below it to training (or, with ``mode=False``, to inference), for all threads."""
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self) -> "Module":
+    def eval(self: Self) -> Self:
         """Switch to inference for good; :meth:`inference` does so for a while."""
         return self.train(False)
 
     @contextmanager
-    def inference(self) -> Iterator["Module"]:
+    def inference(self: Self) -> Iterator[Self]:
         """Within the ``with`` block, nothing is kept and nothing is dropped, in this thread.
 
         What an earlier forward kept stays, so its backward may come later, as with PyTorch's ``no_grad``. Blocks may be nested, left by an
@@ -233,7 +244,7 @@ class Module:
                 else:
                     blocks[key] -= 1
 
-    def astype(self, dtype: np.dtype | type) -> "Module":
+    def astype(self: Self, dtype: np.dtype | type) -> Self:
         """Turn every parameter, and its gradient, into ``dtype``. Makes new arrays: do it before building an optimizer or an average.
 
         Args:

@@ -1,6 +1,7 @@
 """Mini-batches: every item once per epoch, in an order that a resumed run finds again."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Batches:
         """Where the run is, in plain integers for JSON: the next batch after `load_state_dict` is the one due now."""
         return {"seed": self.seed, "count": self.count, "epoch": self.epoch, "position": self.position}
 
-    def load_state_dict(self, state: dict[str, int | None]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken. A `for` that is already running is not redirected; the next one starts there.
 
         The batch size is not part of it: with the same one the run continues bit for bit, with another every item still

@@ -5,7 +5,6 @@ import queue
 import sys
 import threading
 import urllib.request
-from typing import BinaryIO
 
 from tqdm import tqdm
 
@@ -38,7 +37,7 @@ def fetch(url: str, name: str) -> bytes:
     return body
 
 
-def _open(url: str) -> BinaryIO:
+def _open(url: str) -> http.client.HTTPResponse:
     """`urlopen` in a thread of its own, because its timeout starts anew for each address of a host and does not cover
     the look-up of the name at all: without a network that can take minutes."""
     answers: queue.SimpleQueue = queue.SimpleQueue()

@@ -254,6 +254,6 @@ def _from_a_mirror(path: Path, md5: str) -> bytes:
             return contents
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            hosts_by_reason.setdefault(reason, []).append(urlsplit(mirror).hostname)
+            hosts_by_reason.setdefault(reason, []).append(urlsplit(mirror).hostname or mirror)
     reasons = "; ".join(f"{', '.join(hosts)}: {reason}" for reason, hosts in hosts_by_reason.items())
     raise DataUnavailable(f"MNIST is not in {path.parent} and could not be downloaded ({reasons})")

@@ -191,21 +191,21 @@ def _parts(model: Module, ema: Average | None, state: Mapping[str, Any]) -> dict
     return parts | dict(state)
 
 
-def _states(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _states(parts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {
         name: part.bit_generator.state if isinstance(part, np.random.Generator) else part.state_dict()
         for name, part in parts.items()
     }
 
 
-def _restore(part: Any, state: dict[str, Any]) -> None:
+def _restore(part: Any, state: Mapping[str, Any]) -> None:
     if isinstance(part, np.random.Generator):
         part.bit_generator.state = state
     else:
         part.load_state_dict(state)
 
 
-def _split(states: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+def _split(states: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """What goes into JSON, by part and name, and the arrays, by ``part.name``."""
     values: dict[str, dict[str, Any]] = {part: {} for part in states}
     arrays = {}

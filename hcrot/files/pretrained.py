@@ -78,6 +78,11 @@ class Pretrained(Module):
             write_model(new, self, limit)
 
     @classmethod
+    def from_config(cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | None = None) -> Model:
+        """The network, with new weights, that ``config`` describes; each subclass has its own."""
+        raise NotImplementedError(f"{cls.__name__} has no from_config")
+
+    @classmethod
     def from_pretrained(
         cls: type[Model],
         folder: str | os.PathLike,
@@ -120,6 +125,7 @@ class Pretrained(Module):
             raise ValueError(f"{owner}: {path} describes a network of over {error} numbers, {source} holds {numbers}") from error
         except (ValueError, TypeError, ArithmeticError) as error:
             raise ValueError(f"{owner}: {path}: {error}") from error
+        module: Any  # of which some have a generator
         for module in model.modules():
             if getattr(module, "generator", None) is blank:
                 module.generator = generator
@@ -161,10 +167,11 @@ class Blank(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.limit = self.left = limit
 
-    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:
+    # NumPy's methods have more arguments, which no layer's initial values need.
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:  # type: ignore[override]
         return self._zeros(size, np.float64)
 
-    def standard_normal(self, size: int | tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    def standard_normal(self, size: int | tuple[int, ...], dtype: type = np.float64) -> np.ndarray:  # type: ignore[override]
         return self._zeros(size, dtype)
 
     def _zeros(self, size: int | tuple[int, ...], dtype: type) -> np.ndarray:
@@ -192,7 +199,7 @@ def write_model(folder: Path, model: Pretrained, max_shard_size: int = 10 * UNIT
     if len(shards) == 1:
         write_arrays(folder / WEIGHTS_NAME, weights)
         return
-    places = {}
+    places: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = WEIGHTS_NAME.replace(".", f"-{number:05}-of-{len(shards):05}.")
         write_arrays(folder / file, shard)

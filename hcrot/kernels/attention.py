@@ -307,7 +307,7 @@ def attention_backward_reference(
     p /= p.sum(axis=3, keepdims=True)
     dp = do @ v.swapaxes(2, 3)
     ds = p * (dp - (p * dp).sum(axis=3, keepdims=True)) * scale
-    return tuple(_join_heads(a) for a in (ds @ k, ds.swapaxes(2, 3) @ q, p.swapaxes(2, 3) @ do))
+    return _join_heads(ds @ k), _join_heads(ds.swapaxes(2, 3) @ q), _join_heads(p.swapaxes(2, 3) @ do)
 
 
 def _split_heads(x: np.ndarray, heads: int) -> np.ndarray:

@@ -127,9 +127,9 @@ class KernelFiles:
 
 def keep_one_file_each(compiled: Any) -> None:
     """Have a dispatcher use :class:`KernelFiles`; where its cache is not what is expected, leave it as it is."""
-    cache = getattr(compiled, "_cache", None)
-    files = getattr(cache, "_cache_file", None)
-    implementation = getattr(cache, "_impl", None)
+    cache: Any = getattr(compiled, "_cache", None)
+    files: Any = getattr(cache, "_cache_file", None)
+    implementation: Any = getattr(cache, "_impl", None)
     if all(hasattr(files, name) for name in ("load", "save", "flush", "_source_stamp")) and hasattr(implementation, "filename_base"):
         cache._cache_file = KernelFiles(cache.cache_path, implementation.filename_base, files._source_stamp)
 

@@ -55,7 +55,7 @@ def make_geometry(kernel_size, stride=1, padding=0, dilation=1, name: str = "im2
     step = pair(stride, f"{name}: stride")
     spread = pair(dilation, f"{name}: dilation")
     if padding == "valid":
-        sides = (0, 0, 0, 0)
+        sides: tuple[int, ...] = (0, 0, 0, 0)
     elif padding == "same":
         if step != (1, 1):
             raise ValueError(f"{name}: padding 'same' needs stride 1, got stride {step}")
@@ -70,7 +70,8 @@ def make_geometry(kernel_size, stride=1, padding=0, dilation=1, name: str = "im2
     else:
         pad_h, pad_w = pair(padding, f"{name}: padding", minimum=0)
         sides = (pad_h, pad_h, pad_w, pad_w)
-    return (*kernel, *step, *sides, *spread)
+    top, bottom, left, right = sides
+    return (*kernel, *step, top, bottom, left, right, *spread)
 
 
 def output_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
@@ -233,7 +234,7 @@ def im2col(x: np.ndarray, kernel_size, stride=1, padding=0, dilation=1) -> np.nd
     """
     geometry = make_geometry(kernel_size, stride, padding, dilation)
     _check_image(x, "im2col: x")
-    out_h, out_w = _check_output_size(*x.shape[2:], geometry, "im2col")
+    out_h, out_w = _check_output_size(x.shape[2], x.shape[3], geometry, "im2col")
     columns = np.empty((x.shape[0] * out_h * out_w, geometry[0] * geometry[1] * x.shape[1]), x.dtype)
     _im2col(channels_last(x), geometry, out_h, out_w, columns, shares(columns.size, 4096))
     return columns

@@ -10,6 +10,8 @@ an empty run if it is skipped. Forward copies each input pixel to its runs, back
 a pixel. Runs of C contiguous numbers are copied; a row that is shown again is copied whole.
 """
 
+from typing import Any
+
 import numpy as np
 
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy
@@ -110,5 +112,6 @@ def nearest_gradient_reference(dout: np.ndarray, height: int, width: int) -> np.
     """:func:`nearest_gradient` in plain NumPy."""
     out_h, out_w = dout.shape[2:]
     dx = np.zeros((*dout.shape[:2], height, width), dout.dtype)
-    np.add.at(dx, (..., np.arange(out_h)[:, None] * height // out_h, np.arange(out_w) * width // out_w), dout)
+    shown: Any = (..., np.arange(out_h)[:, None] * height // out_h, np.arange(out_w) * width // out_w)
+    np.add.at(dx, shown, dout)
     return dx

@@ -33,6 +33,8 @@ The transforms of a row are in ``winograd_transforms.py``, those of tiles and we
 Notation: B images, C channels in, O out, tiles of 4x4 output pixels, (e) one of the 36 points.
 """
 
+from typing import Any
+
 import numpy as np
 
 from hcrot.kernels.channels import pixel_sums
@@ -212,7 +214,8 @@ def patches_of(x: np.ndarray, geometry: Geometry) -> np.ndarray:
     top, left = geometry[4], geometry[6]
     padded = np.zeros((*x.shape[:2], 4 * down + 2 + top + 3, 4 * across + 2 + left + 3), x.dtype)
     padded[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
-    tiles = np.lib.stride_tricks.sliding_window_view(padded, (6, 6), axis=(2, 3))[:, :, : 4 * down : 4, : 4 * across : 4]
+    axes: Any = (2, 3)  # by the annotations of NumPy 2.0 there can be only one
+    tiles = np.lib.stride_tricks.sliding_window_view(padded, (6, 6), axis=axes)[:, :, : 4 * down : 4, : 4 * across : 4]
     return tiles.transpose(0, 2, 3, 1, 4, 5)
 
 
@@ -223,7 +226,7 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) 
         dweight = wide_weight_gradient(channels_last(x), channels_last(dy), geometry[4], geometry[6])
         dbias = pixel_sums(dy).sum(axis=0, dtype=np.float64).astype(x.dtype)
         return dweight.reshape(3, 3, channels, outputs).transpose(3, 2, 0, 1), dbias
-    rows_at_once, num_shares = blocks(*dy.shape[2:], dy.shape[0], channels, outputs)
+    rows_at_once, num_shares = blocks(dy.shape[2], dy.shape[3], dy.shape[0], channels, outputs)
     du = np.empty((num_shares, 36, channels, outputs), x.dtype)
     dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
     dweight = np.empty((9, channels, outputs), x.dtype)

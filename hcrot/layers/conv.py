@@ -106,7 +106,7 @@ class Conv2d(Module):
         ndim, x = x.ndim, x if x.ndim == 4 else x[None]
         if self.pad:
             x = self.pad(x)
-        size = output_size(*x.shape[2:], self.geometry)
+        size = output_size(x.shape[2], x.shape[3], self.geometry)
         if min(size) < 1:
             raise ValueError(
                 f"Conv2d: a {x.shape[2]}x{x.shape[3]} image is too small for kernel_size {self.geometry[:2]}, "
@@ -136,7 +136,7 @@ class Conv2d(Module):
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         x, ndim = self.saved()
-        shape = (x.shape[0], self.out_channels, *output_size(*x.shape[2:], self.geometry))
+        shape = (x.shape[0], self.out_channels, *output_size(x.shape[2], x.shape[3], self.geometry))
         check_gradient("Conv2d", dout, shape[4 - ndim :], x.dtype)
         dout = dout if ndim == 4 else dout[None]
         if self.groups == 1:
@@ -154,7 +154,7 @@ class Conv2d(Module):
         self.weight.grad[outputs] += dweight
         if self.bias:
             self.bias.grad[outputs] += dbias
-        return conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, *x.shape[2:], self.algorithm)
+        return conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, x.shape[2], x.shape[3], self.algorithm)
 
     def describe(self) -> str:
         kernel_h, kernel_w, stride_h, stride_w, *_, dilation_h, dilation_w = self.geometry

@@ -1,7 +1,5 @@
 """Dropout."""
 
-from numbers import Real
-
 import numpy as np
 
 from hcrot import init
@@ -34,7 +32,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | int | None = None):
         refuse("Dropout", IN_PLACE, inplace=inplace)
-        if not isinstance(p, Real) or isinstance(p, bool) or not 0 <= p <= 1:
+        if not init.is_real(p) or isinstance(p, bool) or not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a number from 0 to 1, got {p!r}")
         self.p = float(p)
         self.generator = init.default_generator("Dropout", generator)

@@ -1,7 +1,6 @@
 """Normalisation: of groups of channels (with or without SiLU after it), and of the trailing axes."""
 
 import math
-from numbers import Real
 
 import numpy as np
 
@@ -164,7 +163,7 @@ class LayerNorm(Module):
 
 
 def _check_eps(name: str, eps: float) -> None:
-    if not isinstance(eps, Real) or isinstance(eps, bool) or not 0 <= eps < np.inf:
+    if not init.is_real(eps) or isinstance(eps, bool) or not 0 <= eps < np.inf:
         raise ValueError(f"{name}: eps must be a finite number of at least 0, got {eps!r}")
 
 

@@ -10,9 +10,9 @@ Notation: B images, H x W pixels, E width of ``temb``. Sources: Ho et al. 2020 (
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,9 +27,11 @@ from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.unet_2d_arguments import check_arguments, parts_of, plain
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
-from hcrot.module import Identity, check_gradient
+from hcrot.module import Identity, Module, check_gradient
 
 __all__ = ["UNet2dModel"]
+
+Model = TypeVar("Model", bound="UNet2dModel")
 
 
 class UNet2dModel(Pretrained):
@@ -106,28 +108,29 @@ class UNet2dModel(Pretrained):
             return ResnetBlock2D(channels_in, channels_out, temb_channels, **options, generator=generator)
 
         def attention(channels: int, groups: int | None = norm_num_groups, factor: float = 1) -> Attention:
-            options = {"norm_num_groups": groups, "eps": norm_eps, "rescale_output_factor": factor}
+            options: dict[str, Any] = {"norm_num_groups": groups, "eps": norm_eps, "rescale_output_factor": factor}
             return Attention(channels, attention_head_dim, **options, generator=generator)
 
-        downsamplers = {
+        downsamplers: dict[str, Callable[[int], Module]] = {
             "conv": lambda channels: Downsample(channels, padding=downsample_padding, generator=generator),
             "resnet": lambda channels: resnet(channels, channels, resample="down"),
         }
-        upsamplers = {
+        upsamplers: dict[str, Callable[[int], Module]] = {
             "conv": lambda channels: Upsample(channels, generator=generator),
             "resnet": lambda channels: resnet(channels, channels, resample="up"),
         }
 
         self.conv_in = Conv2d(in_channels, widths[0], 3, padding=1, generator=generator)
         if time_embedding_type == "fourier":
-            self.time_proj = GaussianFourierProjection(widths[0], scale=16, generator=generator)
+            self.time_proj: Module = GaussianFourierProjection(widths[0], scale=16, generator=generator)
         elif time_embedding_type == "learned":
+            assert num_train_timesteps is not None  # by check_arguments
             self.time_proj = Embedding(num_train_timesteps, widths[0], generator=generator)
         else:
             self.time_proj = Timesteps(widths[0], flip_sin_to_cos, freq_shift)
         self.time_embedding = TimestepEmbedding(time_channels, temb_channels, generator=generator)
         if class_embed_type == "timestep":
-            self.class_embedding = TimestepEmbedding(time_channels, temb_channels, generator=generator)
+            self.class_embedding: Module | None = TimestepEmbedding(time_channels, temb_channels, generator=generator)
         elif class_embed_type == "identity":
             self.class_embedding = Identity()
         else:
@@ -136,20 +139,22 @@ class UNet2dModel(Pretrained):
 
         # the stack of skips, as widths: pushed here as the down blocks push arrays, popped below as the up blocks pop them
         skips, width, last = [widths[0]], widths[0], len(widths) - 1
-        self.down_blocks = []
+        self.down_blocks: list[DownBlock2D] = []
         for level, (kind, out) in enumerate(zip(down_block_types, widths, strict=True)):
             attend, how = parts_of(kind, downsample_type)
-            parts = {"attention": attention if attend else None, "downsample": None if level == last else downsamplers[how]}
-            self.down_blocks.append(DownBlock2D(width, out, layers_per_block, resnet=resnet, **parts))
+            attend_with, downsample = attention if attend else None, None if level == last else downsamplers[how]
+            self.down_blocks.append(
+                DownBlock2D(width, out, layers_per_block, resnet=resnet, attention=attend_with, downsample=downsample)
+            )
             skips += [out] * (layers_per_block + (level != last))
             width = out
 
-        self.up_blocks = []
+        self.up_blocks: list[UpBlock2D] = []
         for level, (kind, out) in enumerate(zip(up_block_types, reversed(widths), strict=True)):
             popped = [skips.pop() for _ in range(layers_per_block + 1)]
             attend, how = parts_of(kind, upsample_type)
-            parts = {"attention": attention if attend else None, "upsample": None if level == last else upsamplers[how]}
-            self.up_blocks.append(UpBlock2D(width, out, popped, resnet=resnet, **parts))
+            attend_with, upsample = attention if attend else None, None if level == last else upsamplers[how]
+            self.up_blocks.append(UpBlock2D(width, out, popped, resnet=resnet, attention=attend_with, upsample=upsample))
             width = out
         assert not skips
 
@@ -166,7 +171,9 @@ class UNet2dModel(Pretrained):
         self.conv_out = Conv2d(widths[0], out_channels, 3, padding=1, generator=generator)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None) -> "UNet2dModel":
+    def from_config(
+        cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None
+    ) -> Model:
         """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
 
         Args:
@@ -202,12 +209,12 @@ class UNet2dModel(Pretrained):
             sample = 2 * sample - 1
         h = self.conv_in(sample)
         skips = [h]
-        for block in self.down_blocks:
-            h = block(h, temb, skips)
+        for down_block in self.down_blocks:
+            h = down_block(h, temb, skips)
         if self.mid_block:
             h = self.mid_block(h, temb)
-        for block in self.up_blocks:
-            h = block(h, temb, skips)
+        for up_block in self.up_blocks:
+            h = up_block(h, temb, skips)
         assert not skips
         y = self.conv_out(self.conv_norm_out(h))
         divisor = timesteps.astype(dtype)[:, None, None, None] if self.config["time_embedding_type"] == "fourier" else None
@@ -217,20 +224,21 @@ class UNet2dModel(Pretrained):
     def backward(self, dout: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         temb_shape, shape, divisor = self.saved()
         check_gradient("UNet2dModel", dout, shape, self.conv_in.weight.data.dtype)
-        dtemb, dskips = np.zeros(temb_shape, dout.dtype), []
+        dtemb = np.zeros(temb_shape, dout.dtype)
+        dskips: list[np.ndarray] = []
         dh = self.conv_norm_out.backward(self.conv_out.backward(dout if divisor is None else dout / divisor))
-        for block in reversed(self.up_blocks):
-            dh = block.backward(dh, dtemb, dskips)
+        for up_block in reversed(self.up_blocks):
+            dh = up_block.backward(dh, dtemb, dskips)
         if self.mid_block:
             dh = self.mid_block.backward(dh, dtemb)
-        for block in reversed(self.down_blocks):
-            dh = block.backward(dh, dtemb, dskips)
+        for down_block in reversed(self.down_blocks):
+            dh = down_block.backward(dh, dtemb, dskips)
         dsample = self.conv_in.backward(plus(dh, dskips.pop()))
         assert not dskips
         if self.config["center_input_sample"]:
             dsample = 2 * dsample
         dclass = self.embed_backward(dtemb)
-        return (dsample, dclass) if self.config["class_embed_type"] == "identity" else dsample
+        return dsample if dclass is None or self.config["class_embed_type"] != "identity" else (dsample, dclass)
 
     def embed(self, timesteps: np.ndarray, class_labels: float | np.ndarray | None, dtype: np.dtype) -> np.ndarray:
         """temb (B, E) from timesteps (B,) and class_labels."""
@@ -240,7 +248,7 @@ class UNet2dModel(Pretrained):
             raise ValueError(
                 f"UNet2dModel: class_labels {fault} class_embed_type {kind!r} and num_class_embeds {self.config['num_class_embeds']}"
             )
-        labels = class_labels
+        labels: Any = class_labels
         if kind == "identity":
             check_class_embedding(labels, (batch, self.time_embedding.linear_2.weight.shape[0]), dtype)
         elif self.class_embedding:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         _complain("act_fn", " or ".join(map(repr, ACTIVATIONS)), arguments["act_fn"])
     for name, (low, high) in RANGES.items():
         value = arguments[name]
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
+        if not init.is_real(value) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
             _complain(name, f"a finite number from {low} to {high}", value)
     if arguments["mid_block_scale_factor"] == 0:
         _complain("mid_block_scale_factor", "a number other than 0", 0)

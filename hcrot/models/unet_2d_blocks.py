@@ -152,7 +152,7 @@ class ResnetBlock2D(Module):
     def forward(self, x: np.ndarray, temb: np.ndarray, **size: tuple[int, int]) -> np.ndarray:
         h = self.resample(self.norm1(x), **size)
         t = self.time_emb_proj(temb)
-        if self.scale_shift:
+        if self.scale_shift and self.act:
             n = self.norm2(self.conv1(h))
             h = self.act(self.scale_shift(n, t))
         else:
@@ -163,7 +163,7 @@ class ResnetBlock2D(Module):
     def backward(self, dy: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
         dy = dy if self.output_scale_factor == 1 else dy / self.output_scale_factor
         dh = self.dropout.backward(self.conv2.backward(dy))
-        if self.scale_shift:
+        if self.scale_shift and self.act:
             dn, dt = self.scale_shift.backward(self.act.backward(dh))
             dh = self.norm2.backward(dn)
         else:
@@ -322,7 +322,8 @@ class UpBlock2D(Level):
         for index in range(len(self.resnets)):
             h = self.layer(index, concatenate(h, skips.pop()), temb)
         for upsample in self.upsamplers:
-            h = self.resized(upsample, h, temb, size=skips[-1].shape[2:])
+            height, width = skips[-1].shape[2:]
+            h = self.resized(upsample, h, temb, size=(height, width))
         return h
 
     def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:

@@ -7,6 +7,7 @@ A pipeline's folder holds ``model_index.json``, which says what there is, ``unet
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import hcrot.schedulers
 from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
@@ -14,12 +15,12 @@ from hcrot.files.finding import PIPELINE_NAME, describe_contents, find_file, pla
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing_folder, write_json
 from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, size_in_bytes, write_model
 from hcrot.models.unet_2d import UNet2dModel
-from hcrot.schedulers.config import SchedulerConfig
+from hcrot.schedulers.base import NoiseScheduler
 
 __all__ = ["load", "load_model", "save", "save_model"]
 
 
-def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: SchedulerConfig, *, max_shard_size: int | str = "10GB") -> None:
+def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: NoiseScheduler, *, max_shard_size: int | str = "10GB") -> None:
     """Write a pipeline's folder, in the place of the one that is there, in one move.
 
     Args:
@@ -45,7 +46,7 @@ def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: SchedulerConf
         scheduler.save_pretrained(new / "scheduler")
 
 
-def load(folder: str | os.PathLike, *, variant: str | None = None) -> tuple[UNet2dModel, SchedulerConfig]:
+def load(folder: str | os.PathLike, *, variant: str | None = None) -> tuple[UNet2dModel, NoiseScheduler]:
     """The model and the scheduler of a pipeline's folder that hcrot or diffusers wrote; both may lie in the folder itself, too.
 
     Args:
@@ -60,11 +61,11 @@ def load(folder: str | os.PathLike, *, variant: str | None = None) -> tuple[UNet
     return read_local_folder("pipelines.load", folder, lambda place: _load(place, variant))
 
 
-def _load(folder: Path, variant: str | None) -> tuple[UNet2dModel, SchedulerConfig]:
+def _load(folder: Path, variant: str | None) -> tuple[UNet2dModel, NoiseScheduler]:
     path = folder / PIPELINE_NAME
     if path.is_file():
         index = read_json(path)
-        parts = {name: index.get(name) for name in ("unet", "scheduler")}
+        parts: dict[str, Any] = {name: index.get(name) for name in ("unet", "scheduler")}
         for name, part in parts.items():
             if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
                 raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")
@@ -77,7 +78,7 @@ def _load(folder: Path, variant: str | None) -> tuple[UNet2dModel, SchedulerConf
         config = read_json(config_path)
         network, wanted = UNet2dModel.class_name, config.get("_class_name")
     kind = vars(hcrot.schedulers).get(wanted) if isinstance(wanted, str) else None
-    if network != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, SchedulerConfig)):
+    if network != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, NoiseScheduler)):
         raise NotImplementedError(f"pipelines.load: {path} asks for {network} with {wanted}, hcrot has no such two")
     model = UNet2dModel.from_pretrained(folder, variant=variant)
     try:

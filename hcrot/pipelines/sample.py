@@ -12,7 +12,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from tqdm import tqdm
@@ -20,17 +20,28 @@ from tqdm import tqdm
 import hcrot.schedulers
 from hcrot.init import as_generator, is_int
 from hcrot.models.unet_2d import UNet2dModel
-from hcrot.schedulers.config import SchedulerConfig
+from hcrot.schedulers.base import NoiseScheduler
 
 __all__ = ["ddim", "ddpm", "sample"]
 
 GIVEN = ("model_output", "timestep", "sample", "generator", "noise", "return_dict")
 """Arguments of `scheduler.step` that the loop itself settles."""
 
+@overload
+def sample(
+    model: UNet2dModel, scheduler: NoiseScheduler, *, generator: Any, trajectory: Literal[False] = ..., **options: Any
+) -> np.ndarray: ...
+
+
+@overload
+def sample(
+    model: UNet2dModel, scheduler: NoiseScheduler, *, generator: Any, trajectory: Literal[True], **options: Any
+) -> tuple[np.ndarray, np.ndarray]: ...
+
 
 def sample(
     model: UNet2dModel,
-    scheduler: SchedulerConfig,
+    scheduler: NoiseScheduler,
     *,
     generator: np.random.Generator | int | Sequence[np.random.Generator | int],
     class_labels: int | np.ndarray | None = None,
@@ -87,7 +98,17 @@ def sample(
     return (images, np.stack(steps)) if trajectory else images
 
 
-def ddpm(model: UNet2dModel, scheduler: SchedulerConfig, **options: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+@overload
+def ddpm(model: UNet2dModel, scheduler: NoiseScheduler, *, trajectory: Literal[False] = ..., **options: Any) -> np.ndarray: ...
+
+
+@overload
+def ddpm(
+    model: UNet2dModel, scheduler: NoiseScheduler, *, trajectory: Literal[True], **options: Any
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def ddpm(model: UNet2dModel, scheduler: NoiseScheduler, **options: Any) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """:func:`sample` with a DDPMScheduler: ``scheduler`` itself, or one of its configuration (Ho et al. 2020, algorithm 2).
 
     Further arguments, results and errors are those of `sample`.
@@ -97,8 +118,18 @@ def ddpm(model: UNet2dModel, scheduler: SchedulerConfig, **options: Any) -> np.n
     return sample(model, scheduler, **options)
 
 
+@overload
+def ddim(model: UNet2dModel, scheduler: NoiseScheduler, *, trajectory: Literal[False] = ..., **options: Any) -> np.ndarray: ...
+
+
+@overload
 def ddim(
-    model: UNet2dModel, scheduler: SchedulerConfig, *, eta: float = 0.0, num_inference_steps: int = 50, **options: Any
+    model: UNet2dModel, scheduler: NoiseScheduler, *, trajectory: Literal[True], **options: Any
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def ddim(
+    model: UNet2dModel, scheduler: NoiseScheduler, *, eta: float = 0.0, num_inference_steps: int = 50, **options: Any
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """:func:`sample` with a DDIMScheduler: ``scheduler`` itself, or one of its configuration (Song et al. 2021, eq. 12).
 
@@ -112,11 +143,11 @@ def ddim(
     return sample(model, scheduler, num_inference_steps=num_inference_steps, eta=eta, **options)
 
 
-def _as_kind(kind: type[SchedulerConfig], scheduler: SchedulerConfig) -> SchedulerConfig:
+def _as_kind(kind: type[NoiseScheduler], scheduler: NoiseScheduler) -> NoiseScheduler:
     return scheduler if isinstance(scheduler, kind) else kind.from_config(scheduler.config)
 
 
-def _check_options(function: str, scheduler: SchedulerConfig, options: Mapping[str, Any]) -> None:
+def _check_options(function: str, scheduler: NoiseScheduler, options: Mapping[str, Any]) -> None:
     """Raise a TypeError unless each option is one of `sample`'s or of the scheduler's `step`, so that a misspelt one costs no time."""
     parameters = inspect.signature(scheduler.step).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -143,11 +174,12 @@ class GeneratorPerImage(np.random.Generator):
             raise ValueError("pipelines.sample: the list of generators has one of them twice, expected one for each image")
         super().__init__(self.generators[0].bit_generator)
 
-    def standard_normal(self, size: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    # NumPy's has more arguments, which no scheduler needs.
+    def standard_normal(self, size: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:  # type: ignore[override]
         return np.stack([generator.standard_normal(size[1:], dtype=dtype) for generator in self.generators])
 
 
-def _batch_size(batch_size: int | None, class_labels: int | np.ndarray | None, noise: np.random.Generator) -> int:
+def _batch_size(batch_size: int | None, class_labels: Any, noise: np.random.Generator) -> int:
     sizes = {"batch_size": batch_size} if batch_size is not None else {}
     if np.ndim(class_labels):
         sizes["class_labels"] = len(class_labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -153,9 +153,13 @@ class NoiseScheduler(SchedulerConfig):
         self.timesteps = self._spaced_timesteps(num_inference_steps)
         self.num_inference_steps = len(self.timesteps)
 
-    def scale_model_input(self, sample: np.ndarray, timestep: int | None = None) -> np.ndarray:
+    def scale_model_input(self, sample: np.ndarray, timestep: float | None = None) -> np.ndarray:
         """The sample as the model wants it: the sample itself, but for schedulers that scale it."""
         return sample
+
+    def step(self, *arguments: Any, **options: Any) -> Any:
+        """x_t -> x_s; each scheduler says what it takes beside `model_output`, `timestep` and `sample`."""
+        raise NotImplementedError(f"{self._name} has no step")
 
     # what a step needs ----------------------------------------------------------------------------------------
 
@@ -175,7 +179,7 @@ class NoiseScheduler(SchedulerConfig):
         return int(self.timesteps[beside]) if 0 <= beside < len(self.timesteps) else -1
 
     def _estimate_x0(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
     ) -> np.ndarray:
         """x_0 by the model's prediction m, a new array in the dtype and memory order of sample.
 
@@ -206,7 +210,7 @@ class NoiseScheduler(SchedulerConfig):
         return x0
 
     def _estimate_noise(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
     ) -> np.ndarray:
         """eps by the model's prediction m, which may be m itself.
 
@@ -224,7 +228,7 @@ class NoiseScheduler(SchedulerConfig):
         return eps
 
     def _noise_behind(
-        self, x0: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+        self, x0: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
     ) -> np.ndarray:
         """eps = (x_t - signal x_0) / sigma, a new array in the dtype and memory order of sample.
 
@@ -259,14 +263,16 @@ class NoiseScheduler(SchedulerConfig):
         return x0
 
     def _drawn_noise(
-        self, timestep: int, sample: np.ndarray, generator: np.random.Generator | None, noise: np.ndarray | None
+        self, timestep: float, sample: np.ndarray, generator: np.random.Generator | None, noise: np.ndarray | None
     ) -> np.ndarray:
         """z ~ N(0, I) of the sample's shape and dtype: the noise handed in, or drawn."""
-        if generator is None and noise is None:
+        if noise is not None:
+            return noise
+        if generator is None:
             raise ValueError(
                 f"{self._name}.step: timestep {timestep} adds noise, expected a numpy.random.Generator as generator"
             )
-        return generator.standard_normal(sample.shape, dtype=sample.dtype) if noise is None else noise
+        return generator.standard_normal(sample.shape, dtype=sample.dtype)
 
     # checks ---------------------------------------------------------------------------------------------------
 
@@ -274,9 +280,11 @@ class NoiseScheduler(SchedulerConfig):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _check_timesteps_are_set(self, method: str) -> None:
+    def _check_timesteps_are_set(self, method: str) -> int:
+        """N, if there is one."""
         if self.num_inference_steps is None:
             raise ValueError(f"{self._name}.{method}: set_timesteps was not called, expected it before sampling")
+        return self.num_inference_steps
 
     def _checked_betas(self) -> np.ndarray:
         """The betas that the configuration asks for, (T,) float32, before they are rescaled."""
@@ -304,7 +312,7 @@ class NoiseScheduler(SchedulerConfig):
             )
         return betas
 
-    def _checked_count(self, num_inference_steps: int) -> int:
+    def _checked_count(self, num_inference_steps: int | None) -> int:
         """N as an int in 1 .. T."""
         what = f"{self._name}.set_timesteps: num_inference_steps"
         count = checked_integer(what, num_inference_steps, minimum=1)
@@ -338,7 +346,7 @@ class NoiseScheduler(SchedulerConfig):
             )
         return int(t)
 
-    def _checked_timesteps(self, method: str, timesteps: Timesteps) -> np.ndarray:
+    def _checked_timesteps(self, method: str, timesteps: Timesteps | None) -> np.ndarray:
         """The timesteps as an int64 array of their shape, all in 0 .. T-1."""
         where, t = f"{self._name}.{method}", np.asarray(timesteps)
         if t.dtype.kind not in "iu":
@@ -350,6 +358,7 @@ class NoiseScheduler(SchedulerConfig):
     def _check_arrays(self, method: str, **arrays: np.ndarray | None) -> None:
         """All that are given are float32 or all are float64 arrays, and of the first one's shape."""
         where = f"{self._name}.{method}"
+        first: Any  # is always given
         first_name, first = next(iter(arrays.items()))
         for name, array in arrays.items():
             if array is None:

@@ -6,7 +6,6 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
@@ -16,7 +15,7 @@ from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.finding import find_file, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
 from hcrot.files.pretrained import SCHEDULER_NAME
-from hcrot.init import is_int
+from hcrot.init import is_int, is_real
 
 __all__ = [
     "Check", "Config", "Scheduler", "SchedulerConfig", "checked_betas", "checked_boolean", "checked_choice", "checked_fraction",
@@ -58,8 +57,8 @@ class Config(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("config is read-only, expected another scheduler instead: from_config(config, argument=value)")
 
-    __setattr__ = __delattr__ = __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setattr__ = __delattr__ = __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
 
 class SchedulerConfig:
@@ -195,7 +194,7 @@ def checked_optional(what: str, value: Any, check: Check) -> Any:
     return None if value is None else check(what, value)
 
 
-def checked_integer(what: str, value: int, minimum: int) -> int:
+def checked_integer(what: str, value: Any, minimum: int) -> int:
     if not is_int(value):
         raise TypeError(f"{what} is {value!r}, expected an integer")
     if value < minimum:
@@ -203,8 +202,8 @@ def checked_integer(what: str, value: int, minimum: int) -> int:
     return int(value)
 
 
-def checked_positive(what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
+def checked_positive(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not is_real(value):
         raise TypeError(f"{what} is {value!r}, expected a number")
     if not 0 < value < np.inf:
         raise ValueError(f"{what} is {value}, expected a positive number")
@@ -218,9 +217,9 @@ def checked_fraction(what: str, value: float) -> float:
     return float(value)
 
 
-def checked_ratio(what: str, value: float) -> float:
+def checked_ratio(what: str, value: Any) -> float:
     """From 0 to 1, both inclusive."""
-    return 0.0 if isinstance(value, Real) and not isinstance(value, bool) and value == 0 else checked_fraction(what, value)
+    return 0.0 if is_real(value) and not isinstance(value, bool) and value == 0 else checked_fraction(what, value)
 
 
 def checked_betas(what: str, value: np.ndarray | Sequence[float] | None) -> list[float] | None:

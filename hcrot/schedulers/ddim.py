@@ -31,6 +31,7 @@ the probability flow, carry N(0, I) to the distribution of the images without dr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import numpy as np
 
@@ -101,9 +102,21 @@ class DDIMScheduler(NoiseScheduler):
         Raises:
             ValueError: set_timesteps was not called, or the timestep is not among `timesteps`.
         """
-        self._check_timesteps_are_set("previous_timestep")
+        count = self._check_timesteps_are_set("previous_timestep")
         following = self._entry_beside(timestep, 1)
-        return following if self.follow_timesteps else max(int(timestep) - len(self) // self.num_inference_steps, -1)
+        return following if self.follow_timesteps else max(int(timestep) - len(self) // count, -1)
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, eta: float = ..., use_clipped_model_output: bool = ...,
+        generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, eta: float = ..., use_clipped_model_output: bool = ...,
+        generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ..., return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,
@@ -116,7 +129,7 @@ class DDIMScheduler(NoiseScheduler):
         *,
         noise: np.ndarray | None = None,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[np.ndarray, np.ndarray]:
+    ) -> SchedulerOutput | tuple[np.ndarray, ...]:
         """One step x_t -> x_s: estimate x_0 and eps by (d), limit x_0, return (b) with the sigma of (c).
 
         Args:

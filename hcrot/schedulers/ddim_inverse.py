@@ -17,6 +17,7 @@ m(x_s, t), an error of the second order in the step. The timesteps ascend, and `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import numpy as np
 
@@ -94,9 +95,21 @@ class DDIMInverseScheduler(NoiseScheduler):
         Raises:
             ValueError: set_timesteps was not called, or the timestep is not among `timesteps`.
         """
-        self._check_timesteps_are_set("previous_timestep")
+        count = self._check_timesteps_are_set("previous_timestep")
         before = self._entry_beside(timestep, -1)
-        return before if self.follow_timesteps else max(int(timestep) - len(self) // self.num_inference_steps, -1)
+        return before if self.follow_timesteps else max(int(timestep) - len(self) // count, -1)
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,
@@ -106,7 +119,7 @@ class DDIMInverseScheduler(NoiseScheduler):
         generator: np.random.Generator | None = None,
         *,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[np.ndarray, np.ndarray]:
+    ) -> SchedulerOutput | tuple[np.ndarray, ...]:
         """One step x_s -> x_t, which adds noise: estimate x_0 and eps by (c), limit x_0, return (b).
 
         Args:

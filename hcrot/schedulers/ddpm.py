@@ -56,7 +56,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 
@@ -135,7 +135,7 @@ class DDPMScheduler(NoiseScheduler):
         where = "DDPMScheduler.set_timesteps"
         if (num_inference_steps is None) == (timesteps is None):
             raise ValueError(f"{where}: expected either num_inference_steps or timesteps, got both or neither")
-        if timesteps is None:
+        if num_inference_steps is not None:
             super().set_timesteps(num_inference_steps)
             return
         chosen = self._checked_timesteps("set_timesteps", timesteps)
@@ -152,6 +152,18 @@ class DDPMScheduler(NoiseScheduler):
         """
         return self._entry_beside(timestep, 1)
 
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
+
     def step(
         self,
         model_output: np.ndarray,
@@ -161,7 +173,7 @@ class DDPMScheduler(NoiseScheduler):
         *,
         noise: np.ndarray | None = None,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[np.ndarray, np.ndarray]:
+    ) -> SchedulerOutput | tuple[np.ndarray, ...]:
         """One reverse step x_t -> x_s: estimate x_0 by (f), clip it, return mu_tilde + sigma z by (e) and (h).
 
         As in diffusers the noise is left out at t = 0 only. So a chain that ends above 0 ("trailing" spacing, "leading"
@@ -209,12 +221,12 @@ class DDPMScheduler(NoiseScheduler):
     ) -> np.float32 | np.ndarray:
         """sigma of (h) or (l); a learned variance below 1e-20 counts as that much (in diffusers a negative one is NaN)."""
         variance_type = self.config["variance_type"]
+        if learned is None:
+            return np.sqrt(beta if variance_type in ("fixed_large", "fixed_large_log") else beta_tilde)
         if variance_type == "learned":
             return np.sqrt(np.maximum(learned, MIN_VARIANCE))
-        if variance_type == "learned_range":
-            u = (learned + 1) / 2
-            return np.exp((u * np.log(beta) + (1 - u) * np.log(beta_tilde)) / 2)
-        return np.sqrt(beta if variance_type in ("fixed_large", "fixed_large_log") else beta_tilde)
+        u = (learned + 1) / 2
+        return np.exp((u * np.log(beta) + (1 - u) * np.log(beta_tilde)) / 2)
 
     def _split(self, model_output: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """The model's prediction, and what it says of the variance if that is learned."""

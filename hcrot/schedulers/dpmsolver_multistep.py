@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -194,6 +194,18 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         to_nearest = self._sigma_spacing in ("use_karras_sigmas", "use_lu_lambdas")
         rounded = to_nearest and self.config["beta_schedule"] != "squaredcos_cap_v2"
         self._set_by_number(num_inference_steps, highest=len(self) - 1 - clipped, rounded=rounded)
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,

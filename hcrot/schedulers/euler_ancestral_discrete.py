@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import numpy as np
 
@@ -70,6 +71,18 @@ class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
             TypeError, ValueError: N is no integer or out of range.
         """
         self._set_levels(*self._spaced_levels(self._timesteps_by_spacing(num_inference_steps)), last=0.0)
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 
@@ -142,6 +142,20 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
         if np.any(np.diff(chosen) > 0) or chosen[-2] <= 0 or chosen[-1] < 0:
             raise ValueError(f"{where}: sigmas {sigmas} do not descend, expected numbers above 0, then one of at least 0")
         return chosen.astype(np.float32)
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
+        s_tmax: float = ..., s_noise: float = ..., generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ...,
+        return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
+        s_tmax: float = ..., s_noise: float = ..., generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ...,
+        return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,

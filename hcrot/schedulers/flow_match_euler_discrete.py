@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 
@@ -194,6 +194,18 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
         if self.config["invert_sigmas"]:
             levels = 1 - levels
         self._set_levels(levels * np.float32(len(self)), levels, last=float(self.config["invert_sigmas"]))
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        noise: np.ndarray | None = ..., return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,

@@ -17,6 +17,7 @@ timesteps and sigmas have it twice: t_0, t_1, t_1, t_2, t_2, ... One call of `st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, overload
 
 import numpy as np
 
@@ -82,6 +83,18 @@ class HeunDiscreteScheduler(VarianceExplodingScheduler):
         chosen, sigmas = self._spaced_levels(visited)
         self._set_levels(np.repeat(chosen, 2)[1:], np.repeat(sigmas, 2)[1:], last=0.0)
         self.num_inference_steps = len(chosen)
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,

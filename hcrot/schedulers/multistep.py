@@ -118,7 +118,7 @@ class MultistepScheduler(SigmaScheduler):
 
     # choosing the levels -----------------------------------------------------------------------------------------
 
-    def _set_by_number(self, num_inference_steps: int, highest: int, rounded: bool) -> None:
+    def _set_by_number(self, num_inference_steps: int | None, highest: int, rounded: bool) -> None:
         """Walk N levels, spaced as the scheduler's arguments say; of timesteps those up to highest.
 
         Spaced sigmas lie between timesteps, of which the model gets the nearest one (rounded) or the one below.
@@ -183,7 +183,7 @@ class MultistepScheduler(SigmaScheduler):
         return np.array(self._estimate_noise(model_output, sample, signal, noise))
 
     def _estimate_x0(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
     ) -> np.ndarray:
         if self.config["prediction_type"] != "flow_prediction":
             return super()._estimate_x0(model_output, sample, signal, sigma)
@@ -192,7 +192,7 @@ class MultistepScheduler(SigmaScheduler):
         return x0
 
     def _estimate_noise(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: np.floating, sigma: np.floating
+        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
     ) -> np.ndarray:
         if self.config["prediction_type"] != "flow_prediction":
             return super()._estimate_noise(model_output, sample, signal, sigma)

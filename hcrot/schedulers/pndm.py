@@ -37,7 +37,7 @@ But v turns as x and eps turn into each other, so for "v_prediction" the error i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -127,7 +127,19 @@ class PNDMScheduler(NoiseScheduler):
         self._steps_taken = 0
         self._past: list[np.ndarray] = []  # e, e', e'', e''' of (d)
         self._stages: list[np.ndarray] = []  # e_1 .. e_4 of (c)
-        self._start: np.ndarray | None = None  # x_t of the step that is under way
+        self._start: Any = None  # x_t of the step that is under way, an array
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,
@@ -137,7 +149,7 @@ class PNDMScheduler(NoiseScheduler):
         generator: np.random.Generator | None = None,
         *,
         return_dict: bool = True,
-    ) -> SchedulerOutput | tuple[np.ndarray]:
+    ) -> SchedulerOutput | tuple[np.ndarray, ...]:
         """Where the model is to be evaluated next, or, at the end of a step of (c) to (f), x_s.
 
         Args:
@@ -198,4 +210,5 @@ class PNDMScheduler(NoiseScheduler):
 
 
 def _combined(weights: Sequence[float], slopes: Sequence[np.ndarray]) -> np.ndarray:
-    return sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
+    total: Any = sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
+    return total

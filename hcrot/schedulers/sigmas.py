@@ -265,7 +265,7 @@ class SigmaScheduler(NoiseScheduler):
             )
         return self._due
 
-    def _indices(self, method: str, timesteps: Timesteps) -> np.ndarray:
+    def _indices(self, method: str, timesteps: Timesteps | float) -> np.ndarray:
         """Where in `timesteps` these are: an array of their shape.
 
         Of one that occurs several times, the second, as in diffusers: a walk of `HeunDiscreteScheduler` that starts
@@ -314,7 +314,7 @@ class VarianceExplodingScheduler(SigmaScheduler):
         self.timesteps = self.timesteps.astype(np.float32)
 
     @property
-    def init_noise_sigma(self) -> float:
+    def init_noise_sigma(self) -> float:  # type: ignore[override]  # it follows from sigmas, so nobody sets it
         """Standard deviation of the noise that sampling starts from: the largest sigma.
 
         With "leading" spacing, which begins below T-1, that of x/a with x ~ N(0, I): sqrt(sigma^2 + 1).
@@ -322,7 +322,8 @@ class VarianceExplodingScheduler(SigmaScheduler):
         largest = float(self.sigmas.max())
         return math.hypot(largest, 1) if self.config["timestep_spacing"] == "leading" else largest
 
-    def scale_model_input(self, sample: np.ndarray, timestep: float) -> np.ndarray:
+    # The timestep cannot be left out, for by it the sample is scaled.
+    def scale_model_input(self, sample: np.ndarray, timestep: float) -> np.ndarray:  # type: ignore[override]
         """x = a (x/a), a = 1/sqrt(sigma^2 + 1): the sample as the model knows it, (B, ...) of the same dtype."""
         index = self._step_index("scale_model_input", timestep)
         self._check_arrays("scale_model_input", sample=sample)
@@ -361,7 +362,7 @@ class VarianceExplodingScheduler(SigmaScheduler):
             return timesteps.astype(np.float32), sigmas
         return timesteps_of_sigmas(spaced, self._training_sigmas).astype(np.float32), spaced
 
-    def _timesteps_by_spacing(self, num_inference_steps: int) -> np.ndarray:
+    def _timesteps_by_spacing(self, num_inference_steps: int | None) -> np.ndarray:
         """N timesteps by timestep_spacing, (N,) float32: for "linspace", other than in DDPM, not rounded."""
         count = self._checked_count(num_inference_steps)
         if self.config["timestep_spacing"] == "linspace":

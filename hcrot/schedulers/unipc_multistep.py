@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
 
@@ -198,6 +198,18 @@ class UniPCMultistepScheduler(MultistepScheduler):
         super()._restart()
         self._predicted_from: tuple[np.ndarray, int] | None = None  # x_s and the order of the last predictor
 
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[True] = ...
+    ) -> SchedulerOutput: ...
+
+    @overload
+    def step(
+        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        return_dict: Literal[False]
+    ) -> tuple[np.ndarray, ...]: ...
+
     def step(
         self,
         model_output: np.ndarray,
@@ -229,9 +241,9 @@ class UniPCMultistepScheduler(MultistepScheduler):
         self._check_source_of_noise(generator)
         sigma, sigma_next = self._ratio(index), self._ratio(index + 1)
         estimate = self._converted(model_output, sample, sigma, self.config["predict_x0"])
-        moved = self._predicted_from is not None and self.sigmas[index - 1] != self.sigmas[index]
-        if moved and index - 1 not in self.config["disable_corrector"]:
-            start, order = self._predicted_from
+        before = self._predicted_from if self.sigmas[index - 1] != self.sigmas[index] else None
+        if before is not None and index - 1 not in self.config["disable_corrector"]:
+            start, order = before
             sample = self._taken(start, self._ratio(index - 1), sigma, order, reached=estimate)
 
         self._remember(sigma, estimate)

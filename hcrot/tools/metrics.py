@@ -1,5 +1,7 @@
 """How good samples are: what a classifier reads in them, and how far their features lie from those of real images."""
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["accuracy", "accuracy_by_class", "frechet_distance"]
@@ -77,13 +79,14 @@ def _gaussian(name: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(features).all():
         raise ValueError(f"frechet_distance: {name} has numbers that are not finite")
     mean = features.mean(axis=0)
-    return mean, np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")
+    root: Any = np.linalg.qr((features - mean) / np.sqrt(len(features) - 1), mode="r")  # an array; by NumPy's annotations a pair
+    return mean, root
 
 
 def _is_right(owner: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Whether each row's largest logit is its label's, bool (N,)."""
     if not isinstance(logits, np.ndarray) or logits.ndim != 2 or logits.size == 0:
-        came = logits.shape if isinstance(logits, np.ndarray) else type(logits).__name__
+        came: object = logits.shape if isinstance(logits, np.ndarray) else type(logits).__name__
         raise ValueError(f"{owner}: logits must be an array of shape (N, K) and not be empty, got {came}")
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         came = f"an array of {labels.dtype}" if isinstance(labels, np.ndarray) else type(labels).__name__

@@ -49,8 +49,8 @@ def rehearse(folder: str | os.PathLike) -> None:
 
 
 def plot_loss(
-    steps: Sequence[int],
-    losses: Sequence[float],
+    steps: Sequence[int] | np.ndarray,
+    losses: Sequence[float] | np.ndarray,
     path: str | os.PathLike,
     *,
     title: str = "",
@@ -75,23 +75,23 @@ def plot_loss(
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-    steps, losses = np.asarray(steps), np.asarray(losses, dtype=np.float64)
-    if steps.ndim != 1 or steps.shape != losses.shape or steps.size == 0:
-        raise ValueError(f"plot_loss: expected as many losses as steps, at least one, got {losses.shape} and {steps.shape}")
+    step, loss = np.asarray(steps), np.asarray(losses, dtype=np.float64)
+    if step.ndim != 1 or step.shape != loss.shape or step.size == 0:
+        raise ValueError(f"plot_loss: expected as many losses as steps, at least one, got {loss.shape} and {step.shape}")
     evaluations = evaluations or {}
-    losses = np.where(np.isfinite(losses), losses, np.nan)
-    smooth = moving_average(losses, max(1, losses.size // 40))
+    loss = np.where(np.isfinite(loss), loss, np.nan)
+    smooth = moving_average(loss, max(1, loss.size // 40))
 
     with _default_style():
         figure = Figure(figsize=(8, 4.2 + 1.9 * len(evaluations)), dpi=150, layout="constrained")
         heights = [4.2, *(1.9 for _ in evaluations)]
         axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         axes[0].set_title(title, loc="left")
-        axes[0].plot(steps, losses, color="#9ec3e6", linewidth=0.8, label="each step")
-        axes[0].plot(steps, smooth, color="#14507f", linewidth=1.8, label=f"moving average, {smooth[-1]:.4g} at the end")
+        axes[0].plot(step, loss, color="#9ec3e6", linewidth=0.8, label="each step")
+        axes[0].plot(step, smooth, color="#14507f", linewidth=1.8, label=f"moving average, {smooth[-1]:.4g} at the end")
         axes[0].legend(frameon=False, loc="upper right")
         axes[0].set_ylabel("loss")
-        finite = losses[np.isfinite(losses)]
+        finite = loss[np.isfinite(loss)]
         if finite.size and finite.min() > 0 and finite.max() > 5 * finite.min():
             axes[0].set_yscale("log")
             axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

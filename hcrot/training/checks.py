@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from hcrot.init import is_int
+from hcrot.init import is_int, is_real
 from hcrot.module import Parameter
 
 __all__ = [
@@ -67,7 +66,7 @@ def parameters_text(parameters: list[Parameter]) -> str:
 def checked_number(owner: str, name: str, value: float, positive: bool = False, below: float = math.inf) -> float:
     """``value`` as a float if it is a finite number at least 0 (more than 0 if ``positive``) and less than ``below``;
     else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < below or (positive and value == 0):
+    if isinstance(value, bool) or not is_real(value) or not 0 <= value < below or (positive and value == 0):
         bounds = (">" if positive else ">=") + " 0" + (f" and < {below}" if below < math.inf else "")
         raise ValueError(f"{owner}: {name} must be a finite number {bounds}, got {value!r}")
     return float(value)
@@ -80,7 +79,7 @@ def checked_flag(owner: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
-def checked_count(owner: str, name: str, value: int) -> int:
+def checked_count(owner: str, name: str, value: Any) -> int:
     """``value`` as an int if it is an integer at least 0; else ValueError."""
     if not is_int(value) or value < 0:
         raise ValueError(f"{owner}: {name} must be an integer >= 0, got {value!r}")

@@ -1,10 +1,10 @@
 """The clipping of gradients by their common norm."""
 
 from collections.abc import Iterable
-from numbers import Real
 
 import numpy as np
 
+from hcrot.init import is_real
 from hcrot.kernels.optim import norm_of
 from hcrot.module import Parameter
 from hcrot.training.checks import parameter_list
@@ -54,5 +54,5 @@ def clipping_factor(norm: float, max_norm: float) -> float:
 
 def check_max_norm(name: str, max_norm: float) -> None:
     """Raise a ValueError unless it is a number > 0; infinity is one."""
-    if not isinstance(max_norm, Real) or not max_norm > 0:
+    if not is_real(max_norm) or not max_norm > 0:
         raise ValueError(f"{name} must be a number > 0, got {max_norm!r}")

@@ -1,13 +1,27 @@
 """Cross-entropy between classes, or probabilities of classes, and the softmax of logits."""
 
-from numbers import Real
+from typing import Literal, overload
 
 import numpy as np
 
-from hcrot.init import is_int
+from hcrot.init import is_int, is_real
 from hcrot.training.checks import NOT_TAKEN_BY_LOSSES, SINGLE_OR_DOUBLE, check_floating, check_no_others, check_reduction, kind_of
 
 __all__ = ["cross_entropy"]
+
+
+@overload
+def cross_entropy(
+    logits: np.ndarray, labels: np.ndarray | int, reduction: Literal["mean", "sum"] = ..., ignore_index: int = ...,
+    label_smoothing: float = ..., weight: np.ndarray | None = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def cross_entropy(
+    logits: np.ndarray, labels: np.ndarray | int, reduction: str, ignore_index: int = ...,
+    label_smoothing: float = ..., weight: np.ndarray | None = ..., **others: None
+) -> tuple[float | np.ndarray, np.ndarray]: ...
 
 
 def cross_entropy(
@@ -60,7 +74,7 @@ def cross_entropy(
     check_floating("cross_entropy", "logits", logits, SINGLE_OR_DOUBLE)
     if logits.ndim == 0 or logits.size == 0:
         raise ValueError(f"cross_entropy: logits must have the shape (N, K, ...) or (K,) and not be empty, got {logits.shape}")
-    if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
+    if not is_real(label_smoothing) or not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be from 0 to 1, got {label_smoothing!r}")
     if logits.ndim == 1:
         if is_int(labels):
@@ -70,6 +84,7 @@ def cross_entropy(
         return (np.squeeze(value, 0) if isinstance(value, np.ndarray) else value), dout[0]
 
     class_weights = None if weight is None else _checked_weight(weight, logits)
+    counted: np.ndarray | bool
     if isinstance(labels, np.ndarray) and np.issubdtype(labels.dtype, np.floating):
         _check_probabilities(labels, logits, ignore_index)
         counted, n = True, float(logits.size // logits.shape[1])
@@ -139,7 +154,7 @@ def _checked_weight(weight: np.ndarray, logits: np.ndarray) -> np.ndarray:
     return weight.astype(logits.dtype).reshape(-1, *(1,) * (logits.ndim - 2))[np.newaxis]
 
 
-def _checked_labels(labels: np.ndarray, logits: np.ndarray, ignore_index: int) -> np.ndarray:
+def _checked_labels(labels: np.ndarray | int, logits: np.ndarray, ignore_index: int) -> np.ndarray:
     """Where the labels count; all errors of integer labels."""
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
         raise TypeError(f"cross_entropy: labels must be an array of integers, or of probabilities, got {kind_of(labels)}")

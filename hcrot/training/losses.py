@@ -19,10 +19,11 @@ for each image, or with :func:`flow_matching_loss`. `hcrot.training.variational_
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from typing import Literal, overload
 
 import numpy as np
 
+from hcrot.init import is_real
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.training.checks import (
     NOT_TAKEN_BY_LOSSES,
@@ -47,6 +48,18 @@ __all__ = [
 ]
 
 
+@overload
+def mse_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: Literal["mean", "sum"] = ..., weights: np.ndarray | None = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def mse_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: str, weights: np.ndarray | None = ..., **others: None
+) -> tuple[float | np.ndarray, np.ndarray]: ...
+
+
 def mse_loss(
     prediction: np.ndarray, target: np.ndarray, reduction: str = "mean", weights: np.ndarray | None = None, **others: None
 ) -> tuple[float | np.ndarray, np.ndarray]:
@@ -67,6 +80,20 @@ def mse_loss(
         ValueError: shapes differ or are empty, the reduction is unknown, or ``size_average``, ``reduce`` or ``weight`` of PyTorch.
     """
     return _squared_error("mse_loss", prediction, "target", target, reduction, weights, others)
+
+
+@overload
+def flow_matching_loss(
+    prediction: np.ndarray, original_samples: np.ndarray, noise: np.ndarray, reduction: Literal["mean", "sum"] = ...,
+    weights: np.ndarray | None = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def flow_matching_loss(
+    prediction: np.ndarray, original_samples: np.ndarray, noise: np.ndarray, reduction: str,
+    weights: np.ndarray | None = ..., **others: None
+) -> tuple[float | np.ndarray, np.ndarray]: ...
 
 
 def flow_matching_loss(
@@ -164,6 +191,16 @@ def p2_weights(
     return weights.astype(alphas_cumprod.dtype)
 
 
+@overload
+def l1_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: Literal["mean", "sum"] = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def l1_loss(prediction: np.ndarray, target: np.ndarray, reduction: str, **others: None) -> tuple[float | np.ndarray, np.ndarray]: ...
+
+
 def l1_loss(
     prediction: np.ndarray, target: np.ndarray, reduction: str = "mean", **others: None
 ) -> tuple[float | np.ndarray, np.ndarray]:
@@ -173,6 +210,18 @@ def l1_loss(
     """
     difference = _difference("l1_loss", prediction, "target", target, reduction, others)
     return _reduced(reduction, np.abs(difference), 1.0, np.sign(difference))
+
+
+@overload
+def smooth_l1_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: Literal["mean", "sum"] = ..., beta: float = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def smooth_l1_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: str, beta: float = ..., **others: None
+) -> tuple[float | np.ndarray, np.ndarray]: ...
 
 
 def smooth_l1_loss(
@@ -188,12 +237,24 @@ def smooth_l1_loss(
     Args:
         beta: where the two meet, > 0. The others, the results and the errors are those of :func:`l1_loss`.
     """
-    if not isinstance(beta, Real) or not 0 < beta < math.inf:
+    if not is_real(beta) or not 0 < beta < math.inf:
         raise ValueError(f"smooth_l1_loss: beta must be a finite number > 0 (l1_loss is its limit 0), got {beta!r}")
     difference = _difference("smooth_l1_loss", prediction, "target", target, reduction, others)
     clipped = np.clip(difference, -float(beta), float(beta))
     terms = np.multiply(clipped, difference - 0.5 * clipped, dtype=np.float64)
     return _reduced(reduction, terms / float(beta), 1 / float(beta), clipped)
+
+
+@overload
+def huber_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: Literal["mean", "sum"] = ..., delta: float = ..., **others: None
+) -> tuple[float, np.ndarray]: ...
+
+
+@overload
+def huber_loss(
+    prediction: np.ndarray, target: np.ndarray, reduction: str, delta: float = ..., **others: None
+) -> tuple[float | np.ndarray, np.ndarray]: ...
 
 
 def huber_loss(
@@ -208,7 +269,7 @@ def huber_loss(
     Args:
         delta: where the two meet, > 0. The others, the results and the errors are those of :func:`l1_loss`.
     """
-    if not isinstance(delta, Real) or not 0 < delta < math.inf:
+    if not is_real(delta) or not 0 < delta < math.inf:
         raise ValueError(f"huber_loss: delta must be a finite number > 0, got {delta!r}")
     difference = _difference("huber_loss", prediction, "target", target, reduction, others)
     clipped = np.clip(difference, -float(delta), float(delta))

@@ -234,13 +234,13 @@ class _Steps:
     def log_variance(self, y: np.ndarray | None, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | float]:
         """l and dl/dy of (D), which broadcast to (B, C, ...)."""
         small, large = self.log_beta_tilde[t], self.log_beta[t]
+        if y is None:
+            return (small if self.variance_type.startswith("fixed_small") else np.where(t == 0, small, large)), 0.0
         if self.variance_type == "learned":
             if np.any(y <= 0):
                 raise ValueError(f'{self.owner}: for "learned" the model\'s second half is sigma^2 > 0, got {y.min():g}')
             return np.log(y), 1 / y
-        if self.variance_type == "learned_range":
-            return small + (y + 1) / 2 * (large - small), (large - small) / 2
-        return (small if self.variance_type.startswith("fixed_small") else np.where(t == 0, small, large)), 0.0
+        return small + (y + 1) / 2 * (large - small), (large - small) / 2
 
     def term(
         self, x0: np.ndarray, error: np.ndarray, log_variance: np.ndarray, t: np.ndarray
