@@ -7,10 +7,11 @@ alpha_t = 1 - beta_t; B is the number of images.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -103,6 +104,18 @@ class NoiseScheduler(SchedulerConfig):
     def __len__(self) -> int:
         """T, the number of timesteps the model is trained on."""
         return self.config["num_train_timesteps"]
+
+    def __repr__(self) -> str:
+        """The class and the arguments that differ from its defaults, and once they are chosen the number of steps.
+
+        Before `set_timesteps` it is an expression that makes the scheduler again, but that long lists are shortened.
+        """
+        parameters = inspect.signature(type(self)).parameters
+        defaults = {name: self.checks[name](name, parameter.default) for name, parameter in parameters.items() if name in self._arguments}
+        options = {name: value for name, value in self._arguments.items() if name not in defaults or value != defaults[name]}
+        if self.num_inference_steps is not None:
+            options["num_inference_steps"] = self.num_inference_steps
+        return f"{self._name}({', '.join(f'{name}={_shortened(value)}' for name, value in options.items())})"
 
     # training: x_0 to x_t -------------------------------------------------------------------------------------
 
@@ -369,3 +382,10 @@ class NoiseScheduler(SchedulerConfig):
             )
         if generator is not None and noise is not None:
             raise ValueError(f"{self._name}.step: expected either a generator or noise, got both")
+
+
+def _shortened(value: Any) -> str:
+    """The repr of an argument; of a list of more than five entries two and the last."""
+    if isinstance(value, list) and len(value) > 5:
+        return f"[{value[0]!r}, {value[1]!r}, ..., {value[-1]!r}]"
+    return repr(value)
