@@ -105,6 +105,16 @@ class NoiseScheduler(SchedulerConfig):
         """T, the number of timesteps the model is trained on."""
         return self.config["num_train_timesteps"]
 
+    def __repr__(self) -> str:
+        """The class and the arguments that differ from its defaults, and once they are chosen the number of steps.
+
+        Before `set_timesteps` it is an expression that makes the scheduler again, but that long lists are shortened.
+        """
+        options = self._changed_arguments()
+        if self.num_inference_steps is not None:
+            options["num_inference_steps"] = str(self.num_inference_steps)
+        return f"{self._name}({', '.join(f'{name}={value}' for name, value in options.items())})"
+
     # training: x_0 to x_t -------------------------------------------------------------------------------------
 
     def add_noise(self, original_samples: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
@@ -148,10 +158,9 @@ class NoiseScheduler(SchedulerConfig):
             num_inference_steps: N in 1 .. T.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range.
+            TypeError, ValueError: N is no integer or out of range; "epsilon" where abar_t = 0 would be visited.
         """
-        self.timesteps = self._spaced_timesteps(num_inference_steps)
-        self.num_inference_steps = len(self.timesteps)
+        self._visit(self._spaced_timesteps(num_inference_steps))
 
     def scale_model_input(self, sample: np.ndarray, timestep: float | None = None) -> np.ndarray:
         """The sample as the model wants it: the sample itself, but for schedulers that scale it."""
@@ -160,6 +169,17 @@ class NoiseScheduler(SchedulerConfig):
     def step(self, *arguments: Any, **options: Any) -> Any:
         """x_t -> x_s; each scheduler says what it takes beside `model_output`, `timestep` and `sample`."""
         raise NotImplementedError(f"{self._name} has no step")
+
+    def _visit(self, timesteps: np.ndarray) -> None:
+        """Let sampling visit these timesteps, (N,) int64.
+
+        Raises:
+            ValueError: steps from there would need the x_0 that `_estimate_x0` has not.
+        """
+        if self.config["prediction_type"] == "epsilon" and np.any(self.alphas_cumprod[timesteps] == 0):
+            raise ValueError(self._no_signal("set_timesteps"))
+        self.timesteps = timesteps
+        self.num_inference_steps = len(timesteps)
 
     # what a step needs ----------------------------------------------------------------------------------------
 
@@ -195,10 +215,7 @@ class NoiseScheduler(SchedulerConfig):
         x0 = np.empty_like(sample)
         if prediction_type == "epsilon":
             if signal == 0:
-                raise ValueError(
-                    f"{self._name}.step: prediction_type 'epsilon' says nothing of x_0 where alphas_cumprod is 0 "
-                    "(rescale_betas_zero_snr), expected 'v_prediction' or 'sample'"
-                )
+                raise ValueError(self._no_signal("step"))
             np.multiply(model_output, -sigma, out=x0)
             x0 += sample
             x0 /= signal
@@ -208,6 +225,12 @@ class NoiseScheduler(SchedulerConfig):
             np.multiply(model_output, -sigma, out=x0)
             x0 += sample * signal
         return x0
+
+    def _no_signal(self, method: str) -> str:
+        return (
+            f"{self._name}.{method}: prediction_type 'epsilon' says nothing of x_0 where alphas_cumprod is 0 "
+            "(rescale_betas_zero_snr), expected 'v_prediction' or 'sample', or another timestep_spacing"
+        )
 
     def _estimate_noise(
         self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
@@ -230,16 +253,7 @@ class NoiseScheduler(SchedulerConfig):
     def _noise_behind(
         self, x0: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
     ) -> np.ndarray:
-        """eps = (x_t - signal x_0) / sigma, a new array in the dtype and memory order of sample.
-
-        Raises:
-            ValueError: sigma = 0: an image without noise says nothing of eps (diffusers divides by zero).
-        """
-        if sigma == 0:
-            raise ValueError(
-                f"{self._name}.step: x_0 says nothing of the noise where alphas_cumprod is 1, "
-                "expected prediction_type 'epsilon' or 'v_prediction', or set_alpha_to_one=False"
-            )
+        """eps = (x_t - signal x_0) / sigma with sigma > 0, a new array in the dtype and memory order of sample."""
         eps = np.multiply(x0, -signal, out=np.empty_like(sample))
         eps += sample
         eps /= sigma

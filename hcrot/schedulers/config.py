@@ -134,6 +134,17 @@ class SchedulerConfig:
         scheduler.config = Config({**scheduler.config, **others}, scheduler.config.not_chosen)
         return scheduler
 
+    def _changed_arguments(self) -> dict[str, str]:
+        """The arguments that differ from their defaults, as text; of a list of more than five entries two and the last."""
+        parameters = inspect.signature(type(self)).parameters
+        changed = {}
+        for name, value in self._arguments.items():
+            if name in parameters and value == self.checks[name](name, parameters[name].default):
+                continue
+            long = isinstance(value, list) and len(value) > 5
+            changed[name] = f"[{value[0]!r}, {value[1]!r}, ..., {value[-1]!r}]" if long else repr(value)
+        return changed
+
     @classmethod
     def _argument_list(cls) -> list[str]:
         return list(inspect.signature(cls).parameters)

@@ -91,7 +91,7 @@ class DDIMScheduler(NoiseScheduler):
                 which the model is then told is 832). True: it leads to the next entry, and from the last to the image.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range.
+            TypeError, ValueError: N is no integer or out of range; "epsilon" where abar_t = 0 would be visited.
         """
         super().set_timesteps(num_inference_steps)
         self.follow_timesteps = follow_timesteps

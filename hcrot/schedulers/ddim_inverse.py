@@ -83,10 +83,17 @@ class DDIMInverseScheduler(NoiseScheduler):
                 `timesteps` before t, and the first one at the image; so it undoes DDIM with follow_timesteps=True.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range.
+            TypeError, ValueError: N is no integer or out of range; prediction_type "sample" where the first step would come
+                from abar_s = 1.
         """
-        super().set_timesteps(num_inference_steps)
-        self.timesteps = self.timesteps[::-1].copy()
+        timesteps = self._spaced_timesteps(num_inference_steps)[::-1].copy()
+        from_image = follow_timesteps or timesteps[0] < len(self) // len(timesteps)
+        if from_image and self.config["prediction_type"] == "sample" and self.initial_alpha_cumprod == 1:
+            raise ValueError(
+                f"{self._name}.set_timesteps: x_0 says nothing of the noise where alphas_cumprod is 1, expected prediction_type "
+                "'epsilon' or 'v_prediction', or set_alpha_to_one=False"
+            )
+        self.timesteps, self.num_inference_steps = timesteps, len(timesteps)
         self.follow_timesteps = follow_timesteps
 
     def previous_timestep(self, timestep: int) -> int:
@@ -135,7 +142,7 @@ class DDIMInverseScheduler(NoiseScheduler):
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep that is not
-                one integer out of `timesteps`; prediction_type "sample" at abar_s = 1.
+                one integer out of `timesteps`.
         """
         self._check_timesteps_are_set("step")
         t = self._scalar_timestep("step", timestep)

@@ -130,7 +130,8 @@ class DDPMScheduler(NoiseScheduler):
             timesteps: instead, strictly descending integers in 0 .. T-1.
 
         Raises:
-            TypeError, ValueError: both or neither given, N out of range, or a list that is not as described.
+            TypeError, ValueError: both or neither given, N out of range, or a list that is not as described;
+                "epsilon" where abar_t = 0 would be visited.
         """
         where = "DDPMScheduler.set_timesteps"
         if (num_inference_steps is None) == (timesteps is None):
@@ -141,8 +142,7 @@ class DDPMScheduler(NoiseScheduler):
         chosen = self._checked_timesteps("set_timesteps", timesteps)
         if chosen.ndim != 1 or chosen.size == 0 or np.any(np.diff(chosen) >= 0):
             raise ValueError(f"{where}: timesteps {timesteps} is not a strictly descending list")
-        self.timesteps = chosen
-        self.num_inference_steps = len(chosen)
+        self._visit(chosen)
 
     def previous_timestep(self, timestep: int) -> int:
         """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.

@@ -30,13 +30,22 @@ With other predictions than epsilon it is the predictions that are combined, as 
 combination by (d) of `hcrot.schedulers.ddim`, with x_t at t. That does as well for x_0, which too hardly changes in a step.
 But v turns as x and eps turn into each other, so for "v_prediction" the error is of the first order in h, like DDIM's.
 
+A run may also begin at a lower timestep, with an image noised to that level (image to image): at the first timestep of one
+of the three steps of (c), not inside one, and at every timestep after them. (d) goes on with what past there is, like (f),
+and begins with e alone, which is DDIM's step. (In diffusers the steps of (c) go wrong from a later beginning.)
+
+With skip_prk_steps, and as in diffusers, (e) is taken wherever a run begins. But only the very first step has its lower end
+twice in `timesteps`. Of a later one, e_2 is evaluated where the next step was to begin. So that step, from the second
+timestep of the run to its third, is left out: from there on x is at a higher level of noise than the model is told.
+That is kept here, for the pictures to agree; follow_timesteps=True begins with e alone, then (f), and leaves nothing out.
+
 (b) divides by sqrt(abar_t), and no estimate of x_0 is clipped. From abar_t near 0, where the cosine schedule ends, steps of
 "epsilon" go astray, also in diffusers: sampling should start lower, with "leading" spacing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, overload
 
 import numpy as np
@@ -86,6 +95,7 @@ class PNDMScheduler(NoiseScheduler):
     ) -> None:
         super().__init__()
         self.final_alpha_cumprod = np.float32(1) if set_alpha_to_one else self.alphas_cumprod[0]
+        self.follow_timesteps = False
 
     def set_timesteps(self, num_inference_steps: int, *, follow_timesteps: bool = False) -> None:
         """Choose how many steps sampling takes, spaced by timestep_spacing, and begin a run: forget what was before.
@@ -104,10 +114,12 @@ class PNDMScheduler(NoiseScheduler):
         stride = len(self) // len(chosen)
         following = [*chosen[1:], -1] if follow_timesteps else [t - stride for t in chosen]
         moves = list(zip(chosen, chosen, following, strict=True))  # the model is told t; the step leads from t to s
+        begins: Iterable[int]  # the entries at which a run may begin
         if self.config["skip_prk_steps"]:
             if len(chosen) > 1:
                 t, s = chosen[:2]
                 moves.insert(1, (s, t if follow_timesteps else s + stride, s))
+            begins = range(len(moves))
         elif len(chosen) <= RUNGE_KUTTA_STEPS:
             raise ValueError(
                 f"PNDMScheduler.set_timesteps: num_inference_steps is {len(chosen)}, expected at least "
@@ -120,11 +132,17 @@ class PNDMScheduler(NoiseScheduler):
                 first = middle if follow_timesteps else t - stride // 2
                 start += [(t, t, first), (middle, t, middle), (middle, t, s), (s, t, s)]
             moves = start + moves[RUNGE_KUTTA_STEPS:]
+            begins = (*range(0, len(start), 4), *range(len(start), len(moves)))
 
         self.num_inference_steps = len(chosen)
         self.timesteps = np.array([told for told, _, _ in moves])
+        self.follow_timesteps = follow_timesteps
+        self._stride = stride
         self._moves = [(t, s) for _, t, s in moves]
-        self._steps_taken = 0
+        self._begins = {self.timesteps[index]: index for index in begins}
+        self._begin: int | None = None  # the entry at which the run began, None before its first step
+        self._steps_taken = 0  # in this run
+        self._due = 0  # the entry whose turn it is
         self._past: list[np.ndarray] = []  # e, e', e'', e''' of (d)
         self._stages: list[np.ndarray] = []  # e_1 .. e_4 of (c)
         self._start: Any = None  # x_t of the step that is under way, an array
@@ -154,8 +172,9 @@ class PNDMScheduler(NoiseScheduler):
 
         Args:
             model_output: m(sample, timestep), (B, ...) float32 or float64; kept for later steps, not to be written into.
-            timestep: the next entry of `timesteps`.
-            sample: what the step before returned, of the same shape and dtype.
+            timestep: the next entry of `timesteps`; first any at which a run may begin, see above.
+            sample: what the step before returned, or at the beginning noise, or an image noised to that timestep; of the
+                same shape and dtype.
             generator: not touched, nothing is drawn; taken so that the scheduler fits into the loop of the others.
             return_dict: False returns the tuple (prev_sample,).
 
@@ -163,41 +182,63 @@ class PNDMScheduler(NoiseScheduler):
             prev_sample, (B, ...) of the dtype and memory order of sample; without an estimate of x_0.
 
         Raises:
-            TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep out of order, or
-                one after the last.
+            TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep out of order, at
+                which no run may begin, or after the last.
         """
         self._check_timesteps_are_set("step")
-        self._check_order(self._scalar_timestep("step", timestep))
+        timestep = self._scalar_timestep("step", timestep)
+        index = self._index_due(timestep)
         self._check_arrays("step", sample=sample, model_output=model_output, sample_before=self._start)
         self._check_source_of_noise(generator)
 
-        number, skip_prk_steps = self._steps_taken, self.config["skip_prk_steps"]
-        if not skip_prk_steps and number < 4 * RUNGE_KUTTA_STEPS:
-            stage = number % 4
+        begin = index if self._begin is None else self._begin
+        t, s = self._moves[index]
+        if not self.config["skip_prk_steps"] and index < 4 * RUNGE_KUTTA_STEPS:
+            stage = index % 4
             if stage == 0:
                 self._start, self._stages, self._past = sample, [], [model_output, *self._past]
             self._stages.append(model_output)
             slope = _combined(RUNGE_KUTTA, self._stages) if stage == 3 else model_output
-        elif skip_prk_steps and number == 1:
+        elif self._steps_taken == 1 and self.config["skip_prk_steps"] and (begin == 0 or not self.follow_timesteps):
             slope = _combined((1 / 2, 1 / 2), [*self._past, model_output])
+            if begin > 0:
+                t, s = timestep + self._stride, timestep
         else:
             self._start, self._past = sample, [model_output, *self._past[:3]]
             slope = _combined(ADAMS_BASHFORTH[len(self._past) - 1], self._past)
 
-        prev_sample = self._phi(self._start, slope, *self._moves[number])
-        self._steps_taken += 1
+        prev_sample = self._phi(self._start, slope, t, s)
+        self._begin, self._due, self._steps_taken = begin, index + 1, self._steps_taken + 1
         return SchedulerOutput(prev_sample).returned(return_dict)
 
-    def _check_order(self, t: int) -> None:
-        """The timestep is the one that comes next."""
-        number, count = self._steps_taken, len(self.timesteps)
-        if number == count:
-            raise ValueError(f"PNDMScheduler.step: all {count} steps are taken, expected set_timesteps before another run")
-        if t != self.timesteps[number]:
+    def _index_due(self, t: int) -> int:
+        """The entry of `timesteps` that comes next, which has to be this timestep, or where a run begins with it."""
+        where, count = "PNDMScheduler.step", len(self.timesteps)
+        if self._begin is None:
+            if t in self._begins:
+                return self._begins[t]
+            if t not in self.timesteps:
+                raise ValueError(f"{where}: timestep {t} is not one of the {count} set by set_timesteps")
+            first, second, third, fourth = list(self._begins)[: RUNGE_KUTTA_STEPS + 1]
             raise ValueError(
-                f"PNDMScheduler.step: timestep {t} is out of order, expected {self.timesteps[number]} as step {number} of "
-                f"{count} (from 0) since set_timesteps"
+                f"{where}: timestep {t} is inside a Runge-Kutta step, where no run may begin; expected {first}, {second}, {third}, "
+                f"{fourth} or a later one"
             )
+        if self._begin_is_doubled and t == self.timesteps[2]:
+            return 2
+        if self._due == count:
+            raise ValueError(f"{where}: all {count} steps are taken, expected set_timesteps before another run")
+        if t != self.timesteps[self._due]:
+            raise ValueError(
+                f"{where}: timestep {t} is out of order, expected {self.timesteps[self._due]} as step {self._due} of "
+                f"{count} (from 0) since set_timesteps, for the run began at {self.timesteps[self._begin]}, step {self._begin}"
+            )
+        return self._due
+
+    @property
+    def _begin_is_doubled(self) -> bool:
+        """Whether the run may have begun at the first of the two equal timesteps that skip_prk_steps brings, and not the second."""
+        return self._begin == 2 and self._steps_taken == 1 and self.config["skip_prk_steps"] and not self.follow_timesteps
 
     def _phi(self, x: np.ndarray, slope: np.ndarray, t: int, s: int) -> np.ndarray:
         """Line (b); a new array in the memory order of x."""

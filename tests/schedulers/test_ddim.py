@@ -143,10 +143,26 @@ def test_sampling_undoes_inversion(spacing, follow):
 
 
 def test_an_image_says_nothing_of_its_noise():
+    scheduler = DDIMInverseScheduler(prediction_type="sample")
+    for follow in (False, True):
+        with pytest.raises(ValueError, match="DDIMInverseScheduler.set_timesteps: x_0 says nothing of the noise where alphas_cumprod is 1"):
+            scheduler.set_timesteps(10, follow_timesteps=follow)
+    assert scheduler.num_inference_steps is None
+    scheduler = DDIMInverseScheduler(prediction_type="sample", timestep_spacing="trailing")
+    scheduler.set_timesteps(7)  # its first step comes from timestep 0, not from the image
     x, output = draw(np.random.default_rng(8), 2)
-    scheduler = prepared(10, DDIMInverseScheduler, prediction_type="sample")
-    with pytest.raises(ValueError, match="DDIMInverseScheduler.step: x_0 says nothing of the noise where alphas_cumprod is 1"):
-        scheduler.step(output, 0, x)
+    assert np.all(np.isfinite(scheduler.step(output, 142, x).prev_sample))
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+def test_pure_noise_says_nothing_of_the_image(spacing):
+    scheduler = DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing=spacing)
+    with pytest.raises(ValueError, match="DDIMScheduler.set_timesteps: prediction_type 'epsilon' says nothing of x_0 where"):
+        scheduler.set_timesteps(10)
+    assert scheduler.num_inference_steps is None
+    DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="leading").set_timesteps(10)
+    DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing=spacing, prediction_type="sample").set_timesteps(10)
+    DDIMInverseScheduler(rescale_betas_zero_snr=True, timestep_spacing=spacing).set_timesteps(10)  # it only leads there
 
 
 # bad input ----------------------------------------------------------------------------------------------------

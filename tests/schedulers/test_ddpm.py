@@ -207,6 +207,8 @@ def test_pure_noise_says_nothing_of_the_image():
     x, eps, z = draw(np.random.default_rng(20))
     with pytest.raises(ValueError, match="DDPMScheduler.step: prediction_type 'epsilon' says nothing of x_0"):
         scheduler.step(eps, 999, x, noise=z)
+    with pytest.raises(ValueError, match="DDPMScheduler.set_timesteps: prediction_type 'epsilon' says nothing of x_0"):
+        scheduler.set_timesteps(timesteps=[999, 3])
     assert np.all(np.isfinite(scheduler.step(eps, 998, x, noise=z).prev_sample))
 
 

@@ -139,8 +139,8 @@ def test_steps_out_of_order_are_refused():
     with pytest.raises(ValueError, match="PNDMScheduler.step: set_timesteps was not called"):
         scheduler.step(IMAGES, 99, IMAGES)
     scheduler.set_timesteps(4)
-    with pytest.raises(ValueError, match=r"timestep 50 is out of order, expected 75 as step 0 of 13"):
-        scheduler.step(IMAGES, 50, IMAGES)
+    with pytest.raises(ValueError, match=r"timestep 51 is not one of the 13 set by set_timesteps"):
+        scheduler.step(IMAGES, 51, IMAGES)
     scheduler.step(IMAGES, 75, IMAGES)
     with pytest.raises(ValueError, match=r"timestep 75 is out of order, expected 62 as step 1 of 13"):
         scheduler.step(IMAGES, 75, IMAGES)
