@@ -167,7 +167,7 @@ def test_runge_kutta_needs_four_steps(count):
         ({"timestep": 80.0}, TypeError, "dtype float64"),
         ({"timestep": [85]}, ValueError, r"timestep has shape \(1,\)"),
         ({"sample": IMAGES[:1], "model_output": IMAGES[:1]}, ValueError, r"sample_before has shape \(2, 3, 5, 4\)"),
-        ({"generator": 0}, TypeError, "generator is a int"),
+        ({"generator": 0}, TypeError, "generator is the int 0, which would draw the same noise"),
     ],
 )
 def test_bad_input_to_the_step(changes, error, message):

@@ -331,7 +331,7 @@ def test_noise_is_drawn_only_where_it_is_added():
             scheduler.step(x, first, x, **options)
         with pytest.raises(ValueError, match="either a generator or noise"):
             scheduler.step(x, first, x, generator=np.random.default_rng(0), noise=x, **options)
-        with pytest.raises(TypeError, match="generator is a int"):
+        with pytest.raises(TypeError, match="generator is the int 0, which would draw the same noise"):
             scheduler.step(x, first, x, generator=0, **options)
         generator = np.random.default_rng(0)
         z = np.random.default_rng(0).standard_normal(SHAPE)
