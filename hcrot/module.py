@@ -8,9 +8,9 @@ The laws, in short (each is checked for every module by ``tests/test_contract.py
   of it. A layer that is used several times in one pass keeps several times, and its backwards run in the opposite order of its forwards.
   ``hcrot/passes.py`` says what a pass is.
 - Inference (:meth:`Module.inference`) keeps nothing, and leaves alone what an earlier forward has kept.
-- Nobody writes into an array that was handed in or that was returned. What a layer keeps of its *output* is of its own, so a caller may
-  change the output. What it keeps of its *input* is the caller's array, without a copy: the caller must not change it before backward.
-  ``hcrot.set_detect_inplace(True)`` finds who does.
+- No module writes into an array that was handed in or that was returned. What a layer keeps of its *output* is of its own, so a caller may
+  change the output. (Identity, Flatten, and Dropout in inference return their input or a view of it.) What it keeps of its *input* is the
+  caller's array, without a copy: the caller must not change it before backward. ``hcrot.set_detect_inplace(True)`` finds who does.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import numpy as np
 
 from hcrot.parameter import Parameter, flat
-from hcrot.passes import InplaceError, Pass, detecting_inplace, fingerprint, thread
+from hcrot.passes import BEGUN, ENDED, WAITING, InplaceError, Pass, detecting_inplace, fingerprint, thread
 
 __all__ = ["Identity", "Module", "Parameter", "Sequential", "check_gradient", "check_term", "describe_shape", "flat"]
 
@@ -51,7 +51,8 @@ class Module:
     """
 
     _training = True
-    _kept: tuple[Pass, list[tuple]] | None = None
+    _kept: tuple[Pass, list[tuple], Pass | None] | None = None
+    """Of which pass; what, a tuple for each forward; the pass of which something was dropped for it while its backward was under way."""
 
     def __call__(self: HasForward[Inputs, Output], *inputs: Inputs.args, **options: Inputs.kwargs) -> Output:
         """Run :meth:`forward`. A call that comes from no other module's forward begins a new pass (see ``hcrot/passes.py``)."""
@@ -61,7 +62,7 @@ class Module:
         try:
             return self.forward(*inputs, **options)
         except BaseException:
-            current.over = True
+            current.state = ENDED
             raise
         finally:
             thread.current_pass = None
@@ -85,10 +86,8 @@ class Module:
         current = thread.current_pass or Pass()  # a forward that was called by its name, from outside, is a pass of its own
         kept = self._kept
         if kept is None or kept[0] is not current:
-            if kept is not None and kept[0].waiting:
-                current.unsure = kept[0].unsure = True
-            kept = self._kept = (current, [])
-        kept[1].append((values, fingerprint(values) if detecting_inplace() else None))
+            kept = self._kept = (current, [], current.follow(kept[0]) if kept else None)
+        kept[1].append((values, self._fingerprints(values) if detecting_inplace() else None))
 
     def saved(self) -> Any:
         """Hand over what the latest forward kept (a single value bare, several as a tuple) and let go of it.
@@ -97,31 +96,45 @@ class Module:
         first.
 
         Raises:
-            RuntimeError: nothing is kept: no forward came before, it ran in inference, or its backward has already been taken. Or two
-                passes are waiting for a backward, and this one could belong to either. Then nothing has been added to any gradient, and
-                the next forward begins anew.
-            InplaceError: ``set_detect_inplace`` is on, and a kept array has been written to.
+            RuntimeError: nothing is kept: no forward came before, it failed, it ran in inference (perhaps of this part alone), or its
+                backward has already been taken. Or this backward could belong to two passes. The next forward begins anew. Nothing has
+                been added to the gradients of a Module whose whole backward was called; of layers that are called one by one, those
+                whose backward came before have theirs.
+            InplaceError: ``set_detect_inplace`` is on, and a kept array or a parameter of this module has been written to.
         """
-        if self._kept is None:
+        if self._kept is None or self._kept[0].state is ENDED:
+            self._kept = None
             raise RuntimeError(
                 f"{type(self).__name__}: backward needs a forward pass in training mode before it "
-                "(each forward serves one backward, and keeps what it needs by self.save)"
+                "(each forward serves one backward, and keeps what it needs by self.save; a part in eval mode keeps nothing)"
             )
-        current, stack = self._kept
-        current.over = True
-        if current.unsure:
-            Pass.give_up_waiting()
+        current, stack, dropped = self._kept
+        if current.rivals or (dropped is not None and current.state is WAITING and thread.latest_backward is dropped):
+            current.state = ENDED
+            if current.rivals:
+                current.rivals.root.given_up = True
             raise RuntimeError(
                 f"{type(self).__name__}: two forward passes in training mode came before this backward, which could belong to either. "
                 "Look at outputs within `with model.inference():`; call layers that share one pass within `with hcrot.one_pass():`; "
                 "or drop a forward that needs no backward with model.forget()"
             )
+        current.state, thread.latest_backward = BEGUN, current
         values, sums = stack.pop()
         if not stack:
             self._kept = None
-        if sums is not None and sums != fingerprint(values):
-            raise InplaceError(f"{type(self).__name__}: an array that forward kept for backward was changed in between: change a copy")
+        if sums is not None:
+            self._check_unchanged(sums, self._fingerprints(values))
         return values[0] if len(values) == 1 else values
+
+    def _fingerprints(self, values: tuple) -> tuple[tuple[int, ...], ...]:
+        """Checksums of what is kept, and of the parameters of this module, not of those below it."""
+        return fingerprint(values), fingerprint([value.data for value in vars(self).values() if isinstance(value, Parameter)])
+
+    def _check_unchanged(self, before: tuple, now: tuple) -> None:
+        if before[0] != now[0]:
+            raise InplaceError(f"{type(self).__name__}: an array that forward kept for backward was changed in between: change a copy")
+        if before[1] != now[1]:
+            raise InplaceError(f"{type(self).__name__}: a parameter was changed between forward and backward: take steps after backward")
 
     def forget(self) -> None:
         """Let go of all that forwards of this module and of everything below it have kept, as if they had not run."""
@@ -363,6 +376,9 @@ class Sequential(Module):
     def named_children(self) -> Iterator[tuple[str, Module]]:
         for index, layer in enumerate(self.layers):
             yield str(index), layer
+        for name, child in super().named_children():  # of a subclass
+            if not name.startswith("layers."):
+                yield name, child
 
     def __len__(self) -> int:
         return len(self.layers)

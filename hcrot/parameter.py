@@ -31,10 +31,11 @@ class Parameter:
         data: the values.
         grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
         trainable: the argument. It may be changed at any time: optimizers and gradient norms leave out a parameter while it is False.
+            Backward goes on adding to its gradient; setting True again makes it zero, so that no step uses what was added meanwhile.
             PyTorch's name for it is ``requires_grad``. There are no other attributes, and setting one is an AttributeError.
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "trainable")
+    __slots__ = ("__weakref__", "_trainable", "data", "grad")
 
     def __init__(self, data: np.ndarray, trainable: bool = True):
         if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
@@ -43,11 +44,21 @@ class Parameter:
         flat(data)
         self.data = data
         self.grad = np.zeros_like(data)
-        self.trainable = trainable
+        self._trainable = bool(trainable)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if value and not self._trainable:
+            self.grad.fill(0)
+        self._trainable = bool(value)
 
     @property
     def requires_grad(self) -> bool:

@@ -10,14 +10,20 @@ backwards run in the opposite order of the forwards:
     dx = layer.backward(d1)              then that of the first
 
 Two passes cannot wait for their backward at the same time. If a second one begins before the first one's backward, the backward that comes
-next may belong to either; hcrot raises an error instead of guessing. Inference keeps nothing and disturbs nothing.
+next may belong to either; hcrot raises an error instead of guessing. The same holds for a second pass that begins while the backward of the
+first one is under way. Inference keeps nothing and disturbs nothing.
 
-State is per thread: a thread's passes and its inference are its own.
+A backward may also stop in the middle, as in fine-tuning, where only the head of a network learns. What the layers below still keep is
+dropped by their next forward. Until then it is there: whoever calls the whole network with these layers in inference, and goes back
+through all of it, gets the gradient of what they kept. Call :meth:`hcrot.Module.forget` after a backward that stops in the middle.
+
+A thread's passes and its inference are its own, so several threads may sample with one network, or train one network each. What a layer
+keeps belongs to the layer. So two threads must not train the same network at the same time.
 """
 
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,37 +32,88 @@ import numpy as np
 __all__ = ["InplaceError", "Pass", "detect_inplace", "one_pass", "set_detect_inplace"]
 
 
+WAITING, BEGUN, ENDED = "no backward yet", "backward has begun", "the forward failed, or nobody can tell whose backward it is"
+
+
 class Pass:
     """One forward through one or more modules, and the backward that answers it.
 
     Attributes:
-        over: backward has begun, or the forward ended in an exception. What is still kept of it may be dropped.
-        unsure: another pass was waiting for its backward at the same time, so a backward could belong to either.
+        state: WAITING, BEGUN or ENDED.
+        rivals: passes that wait for their backward at the same time share one such object; None: there is no other.
     """
 
-    __slots__ = ("_round", "over", "unsure")
-    current_round = 0
+    __slots__ = ("rivals", "state")
 
     def __init__(self) -> None:
-        self.over = self.unsure = False
-        self._round = Pass.current_round
+        self.state, self.rivals = WAITING, None  # type: str, Rivals | None
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        """A copy of a network may take its backward, but nobody need wait for it."""
+        return begun_pass, ()
 
     @property
     def waiting(self) -> bool:
         """Whether a backward is still expected, so that to drop what is kept would be a loss."""
-        return not self.over and self._round == Pass.current_round
+        return self.state is WAITING and not (self.rivals and self.rivals.root.given_up)
 
-    @staticmethod
-    def give_up_waiting() -> None:
-        """After an error: no pass that has begun so far may disturb the ones to come."""
-        Pass.current_round += 1
+    def follow(self, earlier: "Pass") -> "Pass | None":
+        """Note that a module that keeps something of an ``earlier`` pass now drops it; that pass, if its backward may be under way."""
+        if earlier.waiting:
+            self.rivals = joined(self.rivals, earlier.rivals)
+            earlier.rivals = self.rivals
+        return earlier if earlier.state is BEGUN else None
+
+
+def begun_pass() -> Pass:
+    begun = Pass()
+    begun.state = BEGUN
+    return begun
+
+
+class Rivals:
+    """Passes of which a backward could belong to any.
+
+    Attributes:
+        given_up: an error has said so. They disturb no later pass.
+    """
+
+    __slots__ = ("given_up", "into")
+
+    def __init__(self) -> None:
+        self.given_up, self.into = False, None  # type: bool, Rivals | None
+
+    @property
+    def root(self) -> "Rivals":
+        """The object that stands for all that were joined."""
+        rivals = self
+        while rivals.into is not None:
+            rivals = rivals.into
+        return rivals
+
+
+def joined(a: Rivals | None, b: Rivals | None) -> Rivals:
+    """One object for both."""
+    if a is None or b is None:
+        return (a or b or Rivals()).root
+    first, second = a.root, b.root
+    if first is not second:
+        second.into = first
+    return first
 
 
 class _Thread(threading.local):
-    """What holds in this thread alone: the pass that is being run, and how many ``inference()`` blocks each module (by its id) is in."""
+    """What holds in this thread alone.
+
+    Attributes:
+        current_pass: whose forward is being run.
+        latest_backward: of which something kept was taken last.
+        inference: how many ``inference()`` blocks each module, by its id, is in.
+    """
 
     def __init__(self) -> None:
         self.current_pass: Pass | None = None
+        self.latest_backward: Pass | None = None
         self.inference: dict[int, int] = {}
 
 
@@ -82,7 +139,7 @@ def one_pass() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        thread.current_pass.over = True
+        thread.current_pass.state = ENDED
         raise
     finally:
         thread.current_pass = None
@@ -92,7 +149,7 @@ def one_pass() -> Iterator[None]:
 
 
 class InplaceError(RuntimeError):
-    """An array that a layer keeps for its backward pass was written to in between."""
+    """An array that a layer keeps for its backward pass, or one of its parameters, was written to in between."""
 
 
 _detecting = False
@@ -106,9 +163,10 @@ def detecting_inplace() -> bool:
 def set_detect_inplace(mode: bool) -> None:
     """Switch on (or off) a guard, for debugging: backward raises an :class:`InplaceError` if an array that is kept has been written to.
 
-    Most layers keep their input until backward, without a copy. ``x *= 0`` between forward and backward then makes gradients wrong. With
-    the guard, each layer takes a checksum of the arrays that it keeps, and compares it in backward. That takes time, so it is off by
-    default. :func:`check_gradients` switches it on. It holds for all threads.
+    Most layers keep their input until backward, without a copy. ``x *= 0`` between forward and backward then makes gradients wrong. So does
+    a change of the weights, such as an optimizer's step in between. With the guard, each layer takes a checksum of the arrays that it keeps
+    and of its own parameters, and compares it in backward. That takes time, so it is off by default. :func:`check_gradients` switches it
+    on. It holds for all threads.
 
     Raises:
         TypeError: ``mode`` is not a bool.

@@ -266,6 +266,17 @@ def test_sequential_runs_forwards_and_backwards(rng):
     assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]
 
 
+def test_a_subclass_of_sequential_may_have_further_parts(rng):
+    class WithHead(Sequential):
+        def __init__(self):
+            super().__init__(Linear(2, 3, generator=rng), Identity())
+            self.head = Linear(3, 1, bias=False, generator=rng)
+
+    model = WithHead()
+    assert list(model.state_dict()) == ["0.weight", "0.bias", "head.weight"]
+    assert [name for name, _ in model.named_modules()] == ["", "0", "1", "head"]
+
+
 def test_sequential_takes_modules_only():
     with pytest.raises(TypeError, match="Sequential: layer 1 must be a Module, got function"):
         Sequential(Identity(), lambda x: x)

@@ -103,3 +103,17 @@ def test_a_constant_is_saved_and_cast_but_not_learned(rng):
     assert (layer.offset.data == 2).all()
     assert layer.astype(np.float64).offset.data.dtype == np.float64
     assert len(check_gradients(layer, rng.standard_normal((4, 2))).lines) == 3
+
+
+def test_what_was_added_while_a_parameter_was_frozen_is_no_part_of_a_later_step(rng):
+    layer, x = Linear(3, 2, generator=rng), np.ones((4, 3), np.float32)
+    layer.weight.trainable = False
+    for _ in range(3):
+        layer.backward(layer(x))
+    layer.weight.trainable = False
+    assert layer.weight.grad.any()
+    layer.weight.trainable = True
+    assert not layer.weight.grad.any()
+    layer.backward(layer(x))
+    layer.weight.trainable = True
+    assert layer.weight.grad.any()

@@ -183,6 +183,75 @@ def test_a_copy_keeps_what_its_original_keeps(rng):
     np.testing.assert_array_equal(twin.backward(y), model.backward(y))
 
 
+def test_nobody_waits_for_the_backward_of_a_copy(rng):
+    model, x = Sequential(Linear(3, 3, generator=rng), Tanh()), np.ones((1, 3), np.float32)
+    model(x)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        twin.backward(twin(2 * x))
+
+
+def test_a_forward_in_the_middle_of_a_backward_is_found(rng):
+    body, head, x = Linear(3, 3, generator=rng), Linear(3, 2, generator=rng), np.ones((1, 3), np.float32)
+    model = Sequential(body, head)
+    d = head.backward(model(x))
+    body(2 * x)
+    with pytest.raises(RuntimeError, match="two forward passes"):
+        body.backward(d)
+    assert not body.weight.grad.any()
+    model.backward(model(x))
+
+    with one_pass():
+        ya, yb = model(x), model(2 * x)
+    model.backward(yb)
+    model(3 * x)
+    with pytest.raises(RuntimeError, match="two forward passes"):
+        model.backward(ya)
+    model.backward(model(x))
+
+
+def test_a_backward_that_always_stops_in_the_middle(rng):
+    """Only the head is trained, then all."""
+    model, x = Sequential(Linear(3, 3, generator=rng), Linear(3, 2, generator=rng)), np.ones((1, 3), np.float32)
+    for _ in range(3):
+        model[1].backward(model(x))
+    model.backward(model(x))
+    model[1].backward(model(x))
+    model.forget()
+    model[0].backward(model[0](x))
+
+
+def test_what_a_failed_forward_kept_is_not_handed_out(rng):
+    model = Sequential(Linear(3, 5, generator=rng), Linear(4, 2, generator=rng))
+    with pytest.raises(ValueError, match="Linear"):
+        model(np.ones((1, 3), np.float32))
+    with pytest.raises(RuntimeError, match="backward needs a forward"):
+        model[0].backward(np.ones((1, 5), np.float32))
+
+
+def test_an_error_in_one_network_does_not_disarm_another(rng):
+    first, second, x = Linear(3, 3, generator=rng), Linear(3, 3, generator=rng), np.ones((1, 3), np.float32)
+    first(x)
+    for _ in range(2):
+        second(x)
+    with pytest.raises(RuntimeError, match="two forward passes"):
+        second.backward(x)
+    second.backward(second(x))
+    first(2 * x)
+    with pytest.raises(RuntimeError, match="two forward passes"):
+        first.backward(x)
+
+
+def test_rivals_of_rivals_are_given_up_together(rng):
+    """Passes over two layers each, each of which shares a layer with the next."""
+    layers, x = [Linear(3, 3, generator=rng) for _ in range(5)], np.ones((1, 3), np.float32)
+    for pair in ((0, 1), (2, 3), (1, 2), (3, 4)):
+        Sequential(*(layers[index] for index in pair))(x)
+    with pytest.raises(RuntimeError, match="two forward passes"):
+        layers[4].backward(x)
+    for layer in layers:
+        layer.backward(layer(x))
+
+
 def test_threads_have_passes_of_their_own(rng):
     models = [Sequential(*[Linear(8, 8, generator=rng)] * 3).astype(np.float64) for _ in range(4)]
     xs = [rng.standard_normal((5, 8)) for _ in models]
@@ -211,6 +280,16 @@ def test_a_kept_input_that_was_written_to_is_found_when_one_asks(rng):
     y = layer(x)
     x *= 2
     layer.backward(y)
+
+
+def test_weights_that_were_changed_before_backward_are_found_when_one_asks(rng):
+    layer, x = Linear(3, 2, generator=rng), np.ones((4, 3), np.float32)
+    with detect_inplace():
+        y = layer(x)
+        layer.weight.data *= 2
+        with pytest.raises(InplaceError, match="Linear: a parameter was changed between forward and backward"):
+            layer.backward(y)
+        layer.backward(layer(x))
 
 
 def test_the_switch_holds_until_it_is_set_back():

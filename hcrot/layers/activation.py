@@ -245,7 +245,7 @@ class Softmax(Module):
         if not -x.ndim <= self.dim < x.ndim:
             raise ValueError(f"Softmax: dim {self.dim} is out of range for shape {x.shape}")
         with np.errstate(over="ignore"):  # a difference of -inf is as good as one of -1e38
-            powers = np.exp(x - x.max(axis=self.dim, keepdims=True))
+            powers = np.exp(x - x.max(axis=self.dim, keepdims=True, initial=-np.inf))
         p = powers / powers.sum(axis=self.dim, keepdims=True)
         self.save(p.copy(order="K") if self.training else None)
         return p

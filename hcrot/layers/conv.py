@@ -24,7 +24,8 @@ class Conv2d(Module):
         y_i = oy stride - padding + i dilation,   x_j = ox stride - padding + j dilation,   x = 0 over the edge
 
     With ``X = im2col(x)`` and W the weight as a matrix: ``y = X W + bias``. Backward: ``dW = X^T dy``, ``dbias = sum dy``,
-    ``dx = col2im(dy W^T)``, since col2im is the adjoint of im2col. What is kept is x; X is unfolded again rather than kept.
+    ``dx = col2im(dy W^T)``, since col2im is the adjoint of im2col. What is kept is x (padded, if padding_mode is not zeros);
+    X is unfolded again rather than kept.
 
     Two more terms can be added where y is written, which saves a pass through memory for each: ``shift``, one number per image and output
     channel, and ``residual``, an array like y. Their gradients, the sums of dy over each image's pixels and dy itself, are for their owner

@@ -30,7 +30,7 @@ class Pool2d(Module):
 
     Shapes:
         x (B, C, H, W) -> y (B, C, OH, OW), memory channels-last, with ``OH = (H + 2 padding - dilation (KH - 1) - 1) / stride + 1``,
-        rounded down, or up with ceil_mode. One image x (C, H, W) -> y (C, OH, OW).
+        rounded down, or up with ceil_mode; x must be at least as large as a window. One image x (C, H, W) -> y (C, OH, OW).
 
     Raises:
         TypeError: in forward, an x that is neither float32 nor float64.

@@ -30,6 +30,8 @@ class Flatten(Module):
         self.start_dim, self.end_dim = int(start_dim), int(end_dim)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"Flatten: x must be an array, got {type(x).__name__}")
         start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
         if not 0 <= start <= end < x.ndim:
             raise ValueError(f"Flatten: axes {self.start_dim} to {self.end_dim} do not exist, in this order, in shape {x.shape}")

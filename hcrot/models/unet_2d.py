@@ -253,7 +253,7 @@ class UNet2dModel(Pretrained):
             check_class_embedding(labels, (batch, self.time_embedding.linear_2.weight.shape[0]), dtype)
         elif self.class_embedding:
             labels = per_image("class_labels", labels, batch)
-        # times and "timestep" labels go through time_proj together, since it, like every layer, keeps one forward for one backward
+        # times and "timestep" labels go through time_proj together: one call serves both
         waves = self.time_proj(np.concatenate([timesteps, labels]) if kind == "timestep" else timesteps).astype(dtype, copy=False)
         emb = self.time_embedding(waves[:batch])
         if self.class_embedding:

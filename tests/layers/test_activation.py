@@ -106,3 +106,7 @@ def test_mish_is_exact_from_end_to_end(dtype, tolerance):
     np.testing.assert_allclose(layer(x), exact * t, rtol=5 * tolerance, atol=0)
     slope = t + exact * (1 - t * t) * u / (1 + u)
     np.testing.assert_allclose(layer.backward(np.ones_like(x)), slope, rtol=0, atol=5 * tolerance)
+
+
+def test_softmax_of_nothing_is_nothing():
+    assert Softmax(0)(np.zeros((0, 3), np.float32)).shape == (0, 3)
