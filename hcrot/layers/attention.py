@@ -22,8 +22,8 @@ class Attention(Module):
         y = (to_out(o) + x) / rescale_output_factor
 
     Backward runs the same lines in reverse; the gradients of q, k and v meet in t, and x gets dy besides if there is the residual
-    connection. The softmax and its gradient are in ``kernels/attention.py``. What is kept is q, k, v and one number per token and head; its layers keep x,
-    t and o.
+    connection. The softmax and its gradient are in ``kernels/attention.py``. What is kept is q, k, v and one number per token and head;
+    the layers inside keep x, t and o.
     The bias of to_k has no effect, and a gradient of 0 but for rounding: added to all keys alike, it cancels in the softmax.
 
     Args:
