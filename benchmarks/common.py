@@ -137,6 +137,10 @@ class OwnProcess:
         """:func:`burst` of the worker, by the clock of its process."""
         return self.ask("burst")
 
+    def renew(self, make: Callable, *arguments: Any) -> None:
+        """Have another worker built in the same process, in place of the present one: loading a library anew would take seconds."""
+        self.connection.send((make, arguments))
+
     def ask(self, request: str) -> Any:
         self.connection.send(request)
         try:
@@ -163,6 +167,9 @@ def serve(connection: Any, threads: int, make: Callable, arguments: tuple) -> No
             request = connection.recv()
         except EOFError:
             return
+        if isinstance(request, tuple):
+            work, (make, arguments) = None, request
+            continue
         try:
             if work is None:
                 work = make(*arguments)

@@ -134,18 +134,18 @@ def ceiling(threads: int, seconds: float) -> float:
     return 2 * LARGE**3 / spent / 1e9
 
 
-def measure(shape: Shape, batch: int, threads: int, seconds: float) -> dict[str, dict[str, float]]:
+def measure(shape: Shape, batch: int, pytorch: OwnProcess | None, seconds: float) -> dict[str, dict[str, float]]:
     """Seconds by pass ("forward", "with gradients") and by algorithm, of one shape, after all have been found to agree."""
     times = {}
     for name in PASSES:
-        with ExitStack() as stack:
-            works: dict[str, Callable] = {algorithm: hcrot_pass(shape, batch, name, algorithm) for algorithm in ALGORITHMS}
-            if has_torch():
-                works["PyTorch"] = stack.enter_context(OwnProcess(threads, torch_pass, shape, batch, name))
-            expected = works["im2col"]()
-            for algorithm, work in works.items():
-                check_close(f"{algorithm}, {name}, {shape}", expected, work(), 1e-4)
-            times[name] = alternate(works, seconds)
+        works: dict[str, Callable] = {algorithm: hcrot_pass(shape, batch, name, algorithm) for algorithm in ALGORITHMS}
+        if pytorch:
+            pytorch.renew(torch_pass, shape, batch, name)
+            works["PyTorch"] = pytorch
+        expected = works["im2col"]()
+        for algorithm, work in works.items():
+            check_close(f"{algorithm}, {name}, {shape}", expected, work(), 1e-4)
+        times[name] = alternate(works, seconds)
     return times
 
 
@@ -211,12 +211,14 @@ def main(arguments: list[str] | None = None) -> None:
     limit = ceiling(options.threads, options.seconds)
     titles = ["shape", "uses", "pass", "hcrot", "im2col", "Winograd", "auto", *(["PyTorch"] if has_torch() else []), "of ceiling"]
     table = Table([*titles, *(["ratio", "at most"] if has_torch() else [])], options.markdown)
-    rows = []
-    for shape, uses in shapes_of(NETWORKS[options.network]).items():
-        found = rows_of(shape, uses, options.batch, measure(shape, options.batch, options.threads, options.seconds))
-        for row in found:
-            print_row(table, row, limit)
-        rows += found
+    rows, shapes = [], shapes_of(NETWORKS[options.network])
+    with ExitStack() as stack:
+        pytorch = stack.enter_context(OwnProcess(options.threads, torch_pass, next(iter(shapes)), 1, "forward")) if has_torch() else None
+        for shape, uses in shapes.items():
+            found = rows_of(shape, uses, options.batch, measure(shape, options.batch, pytorch, options.seconds))
+            for row in found:
+                print_row(table, row, limit)
+            rows += found
     rows += [total(rows, name) for name in PASSES]
     for row in rows[-len(PASSES) :]:
         print_row(table, row, limit)
