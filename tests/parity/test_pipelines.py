@@ -11,6 +11,8 @@ from hcrot.models.unet_2d import UNet2dModel  # noqa: E402
 from hcrot.schedulers import DDIMScheduler, DDPMScheduler  # noqa: E402
 from support.small_unets import SMALL  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread", "one_kernel_thread")
+
 ARGUMENTS = SMALL | {"sample_size": (8, 12), "in_channels": 2, "out_channels": 2}
 SCHEDULE = {"num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
 
