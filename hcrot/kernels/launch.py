@@ -4,10 +4,16 @@ Numba compiles a ``prange`` into a chain of five functions. To have that once in
 each share, through :func:`launch`. For that it must know the address of its own compiled function and its own arguments, which
 :func:`this_call` finds out.
 
+**What a kernel is given, it borrows.** Inside a kernel Numba counts references to an array whenever it makes a slice of it, by an atomic
+instruction. The arrays of a call are shared by all its threads, so the threads would take turns at the counter. But whoever calls the
+kernel holds its arrays until it returns, so nobody need count. Each share is therefore given the arrays without their owner, and Numba
+counts nothing for those.
+
 This relies on how Numba passes arguments: the LLVM function of a compiled function receives a place for the result, a place for the
 exception, and then the Python function's arguments, named ``arg.<name>``. That is not documented. :func:`this_call` looks at the names when
 a kernel is compiled. If they are not those it expects, it gives the address 0, and the shares are then done by a pool of Python threads:
 the same numbers, some 30 microseconds later. So does a process that was made by ``fork`` (see :func:`use_python_threads_after_fork`).
+An array is passed as seven values and more, the first of which is a pointer to its owner, named ``arg.<name>.0``.
 """
 
 import functools
@@ -152,12 +158,18 @@ def field(builder: ir.IRBuilder, frame: ir.Value, position: int) -> ir.Value:
     return builder.gep(frame, [ir.IntType(32)(0), ir.IntType(32)(position)])
 
 
+def is_owner(value: ir.NamedValue) -> bool:
+    """Whether this value, of those that make up an array, is the pointer to the owner of its memory."""
+    return value.name.endswith(".0") and value.type == POINTER
+
+
 @intrinsic
 def this_call(typing_context):
     """For use inside a kernel: two addresses, with which the kernel's own call can be repeated for another share.
 
     The first is that of a function ``(frame, share)``: it calls the kernel with the same arguments, but with this share. The second is that
-    of the frame, which the function reads: a number that is set to 1 when a repetition fails, then the arguments of the call.
+    of the frame, which the function reads: a number that is set to 1 when a repetition fails, then the arguments of the call, the arrays
+    without owner.
 
     A compiled function's arguments are: where to put its result, where to put its exception, then those of the Python function. Arrays are
     spread over several of them, an integer is one. Should a version of Numba pass other ones, both addresses are 0.
@@ -170,7 +182,8 @@ def this_call(typing_context):
             return context.make_tuple(builder, signature.return_type, [WORD(0), WORD(0)])
         layout = ir.LiteralStructType([WORD, *(argument.type for argument in inputs)])
         frame = cgutils.alloca_once(builder, layout)
-        for position, value in enumerate([WORD(0), *inputs]):
+        lent = [ir.Constant(POINTER, None) if is_owner(value) else value for value in inputs]
+        for position, value in enumerate([WORD(0), *lent]):
             builder.store(value, field(builder, frame, position))
         function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [WORD, WORD]), builder.module.get_unique_name("repeat"))
         function.linkage = "internal"

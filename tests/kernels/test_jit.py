@@ -1,11 +1,21 @@
 """Threads, shares, the BLAS that kernels call, and running without compilation."""
 
+import ast
+import importlib
+import inspect
 import os
+import pkgutil
+import sys
+import textwrap
 
 import numba
 import numpy as np
 import pytest
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
+import hcrot.kernels
 from hcrot.kernels import jit
 from hcrot.kernels.im2col import make_geometry
 from support.processes import run
@@ -112,6 +122,57 @@ def test_shares_are_launched_by_numba_or_else_by_python(tmp_path, known, layer):
         result = run(script, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
         assert result.returncode == 0, result.stderr
         assert result.stdout.split() == ["0" if known else "1"]
+
+
+@intrinsic
+def owner_of(typing_context, array):
+    """The address of what counts references to the array's memory; 0 if nothing does."""
+
+    def generate(context, builder, signature, arguments):
+        whole = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(whole.meminfo, ir.IntType(64))
+
+    return types.intp(array), generate
+
+
+@jit.parallel_jit
+def owners_in_each_share(x, pair, owners, share, num_shares):
+    if jit.launched(share, num_shares):
+        return
+    owners[share, 0], owners[share, 1], owners[share, 2] = owner_of(x), owner_of(pair[0]), owner_of(pair[1])
+    owners[share, 3] = owner_of(x[share:])
+    pair[1][share] = np.sum(x[share:] * 2)  # a slice, and an array of the share's own
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
+def test_what_a_kernel_is_given_it_borrows():
+    """Were references counted, the threads would take turns at the counter."""
+    x, pair, owners = np.arange(5.0), (np.ones(2, np.float32), np.zeros(3)), np.ones((3, 4), np.int64)
+    before = sys.getrefcount(x)
+    for _ in range(100):
+        owners_in_each_share(x, pair, owners, 3)
+    np.testing.assert_array_equal(owners, 0)
+    np.testing.assert_array_equal(pair[1], [20, 20, 18])
+    assert sys.getrefcount(x) == before
+
+
+def kernels():
+    """Every kernel of the library, by name."""
+    for info in pkgutil.iter_modules(hcrot.kernels.__path__):
+        module = importlib.import_module(f"hcrot.kernels.{info.name}")
+        for name, value in vars(module).items():
+            if hasattr(value, "compiled") and inspect.isfunction(value) and value.__module__ == module.__name__:
+                yield name, value
+
+
+def test_every_kernel_begins_with_its_launch():
+    """So each share of every kernel borrows its arguments."""
+    found = dict(kernels())
+    assert len(found) > 20
+    for name, kernel in found.items():
+        (function,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(kernel)))).body
+        statements = function.body[1:] if ast.get_docstring(function) else function.body
+        assert ast.unparse(statements[0]) == "if launched(share, num_shares):\n    return", name
 
 
 def test_inner_functions_run_in_python_too():
