@@ -14,7 +14,7 @@ from PIL import Image
 from hcrot.kernels import jit
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ["compare_pytorch", "convolution_story", "kernels", "profile_layers", "scaling"]
+SCRIPTS = ["compare_pytorch", "convolution_story", "kernels", "profile_layers", "scaling", "threads"]
 
 
 @pytest.fixture
@@ -116,6 +116,11 @@ def test_the_profile_adds_up_and_can_be_compared(script, tmp_path, monkeypatch):
     earlier = tmp_path / "earlier.json"
     Path("out/profile_layers.json").rename(earlier)
     script("profile_layers", "--network", "seed", "--batch", "1", "--seconds", "0.01", "--before", str(earlier))
+
+
+def test_every_kernel_is_timed_in_one_thread_and_more(script):
+    figures = script("threads", "--seconds", "0.001")
+    assert len(figures["times"]) > 20 and all(len(spent) == 1 and numbers(spent) for spent in figures["times"].values())
 
 
 def test_comparing_watches_the_memory_of_a_long_run(script, capsys):
