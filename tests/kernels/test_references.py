@@ -44,6 +44,7 @@ HELPERS = {
         "launched",
         "launching",
         "field",
+        "is_owner",
         "this_call",
         "repeat_call",
         "number_at",
