@@ -145,7 +145,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
         hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
 
     if stop:
-        again = f"python {sys.argv[0]} --resume --output {folder}"
+        again = f"{sys.executable} {sys.argv[0]} --resume --output {folder}"
         with suppress(OSError):  # the terminal may be gone
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
         sys.exit(stop.exit_code)
@@ -198,7 +198,7 @@ def draw_samples(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, optio
 def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[hcrot.DigitClassifier, np.ndarray, float]:
     """A classifier that examples/mnist_cnn.py has trained, what it sees in up to 1,000 real images that it was not trained on, and how
     far these are from as many others."""
-    advice = f"python examples/mnist_cnn.py --dataset {options.dataset} --image-size {size}"
+    advice = f"{sys.executable} examples/mnist_cnn.py --dataset {options.dataset} --image-size {size}"
     try:
         classifier = hcrot.DigitClassifier.from_pretrained(checkpoint)
     except FileNotFoundError as error:
@@ -209,7 +209,10 @@ def load_judge(checkpoint: str, size: int, options: Namespace) -> tuple[hcrot.Di
     if options.dataset == "digits":
         real = prepare_images(load_digits()[0][::5], DIGITS_MAX, size)
     else:
-        real = prepare_images(load_mnist("test", options.data_dir)[0][:2000], size=size)
+        try:
+            real = prepare_images(load_mnist("test", options.data_dir)[0][:2000], size=size)
+        except DataUnavailable as error:
+            raise DataUnavailable(f"--evaluate: {error}; if the bundled digits were learned: --dataset digits") from error
     some, others = np.array_split(classifier.read(real)[1], 2)
     return classifier, some, frechet_distance(others, some)
 

@@ -40,6 +40,7 @@ from hcrot.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteSch
 from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
 from hcrot.schedulers.pndm import PNDMScheduler
 from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
+from hcrot.tools import metrics, plotting
 from hcrot.training.ema import EMA
 from hcrot.training.losses import (
     cross_entropy,
@@ -59,18 +60,16 @@ if TYPE_CHECKING:  # the rooms that are reached as hcrot.data and so on; `__geta
     from hcrot import data as data
     from hcrot import functional as functional
     from hcrot import pipelines as pipelines
-    from hcrot.tools import metrics as metrics
-    from hcrot.tools import plotting as plotting
 
 __version__ = "0.1.0"
 
 ROOMS = {
     "data": "hcrot.data",
     "functional": "hcrot.functional",
-    "metrics": "hcrot.tools.metrics",
-    "plotting": "hcrot.tools.plotting",
 }
-"""Where to find what is spelled ``hcrot.data``, ``hcrot.functional``, ``hcrot.metrics`` and ``hcrot.plotting``."""
+"""Where to find what is spelled ``hcrot.data`` and ``hcrot.functional``."""
+
+sys.modules |= {"hcrot.metrics": metrics, "hcrot.plotting": plotting}  # for `import hcrot.plotting`, where it was before there were rooms
 
 
 def __getattr__(name: str) -> ModuleType:

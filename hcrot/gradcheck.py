@@ -52,9 +52,9 @@ class GradientLine:
     verdict: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientReport:
-    """All that :func:`check_gradients` found; ``str()`` of it explains.
+    """All that :func:`check_gradients` found; printed, it explains.
 
     Attributes:
         module: the class that was checked.
@@ -76,7 +76,7 @@ class GradientReport:
     def worst_error(self) -> float:
         return max((line.error for line in self.lines), default=0.0)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         wrong = sum(line.verdict != "ok" for line in self.lines)
         verdict = f"{wrong} wrong" if wrong else "all agree" if self.passed else "all agree, but:"
         width = max((len(line.name) for line in self.lines), default=0)
@@ -213,7 +213,8 @@ class _Trial:
         self.call_backward = backward or (lambda module, *douts: module.backward(*douts))
         self.differentiated = [(index, value) for index, value in enumerate(inputs) if _is_floating(value)]
         self.problems: list[str] = []
-        self.parameter_names = list({id(parameter): name for name, parameter in module.named_parameters() if parameter.trainable}.values())
+        names = {id(parameter): name for name, parameter in module.named_parameters() if not parameter.constant}
+        self.parameter_names = list(names.values())
         self.rewinds = [(source.bit_generator, source.bit_generator.state) for _, source in module.named_generators()]
         self.outputs = self.value()
         self.cotangents = [generator.standard_normal(y.shape) for y in self.outputs]

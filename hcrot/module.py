@@ -195,11 +195,11 @@ class Module:
                     check_findable(type(module).__name__, name, value)
 
     def parameters(self) -> list[Parameter]:
-        """All parameters to be learned (``trainable`` at this time) at and below this module, in order, each once."""
-        return list({id(parameter): parameter for _, parameter in self.named_parameters() if parameter.trainable}.values())
+        """All parameters at and below this module but constants, in order, each once. Frozen ones are among them, as in PyTorch."""
+        return list({id(parameter): parameter for _, parameter in self.named_parameters() if not parameter.constant}.values())
 
     def num_parameters(self) -> int:
-        """The number of learned values."""
+        """The number of values of :meth:`parameters`."""
         return sum(parameter.data.size for parameter in self.parameters())
 
     def zero_grad(self) -> None:

@@ -1,5 +1,7 @@
 """Parameter: an array to be learned, with its gradient; and :func:`flat`, the view of its numbers in the order of memory."""
 
+from typing import Any
+
 import numpy as np
 
 __all__ = ["Parameter", "flat"]
@@ -27,15 +29,19 @@ class Parameter:
         data: initial values, float32 or float64, dense in memory (in any order of axes); kept as it is, not copied.
         trainable: False for a constant that is saved and loaded with the parameters, but not learned.
 
+    Raises:
+        TypeError, ValueError: ``data`` is no such array. Likewise when an attribute is set to what it cannot be.
+
     Attributes:
         data: the values.
         grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
         trainable: the argument. It may be changed at any time: optimizers and gradient norms leave out a parameter while it is False.
             Backward goes on adding to its gradient; setting True again makes it zero, so that no step uses what was added meanwhile.
             PyTorch's name for it is ``requires_grad``. There are no other attributes, and setting one is an AttributeError.
+        constant: whether it was made with ``trainable=False`` and never set free. ``Module.parameters()`` leaves out constants only.
     """
 
-    __slots__ = ("__weakref__", "_trainable", "data", "grad")
+    __slots__ = ("__weakref__", "_trainable", "constant", "data", "grad")
 
     def __init__(self, data: np.ndarray, trainable: bool = True):
         if not isinstance(data, np.ndarray) or data.dtype not in (np.float32, np.float64):
@@ -45,10 +51,28 @@ class Parameter:
         self.data = data
         self.grad = np.zeros_like(data)
         self._trainable = bool(trainable)
+        self.constant = not trainable
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "data" and hasattr(self, name):
+            same = isinstance(value, np.ndarray) and value.shape == self.data.shape and value.dtype in (np.float32, np.float64)
+        else:
+            same = name != "grad" or isinstance(value, np.ndarray)  # what is wrong with an array, check_gradients tells
+        if not same:
+            came = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise TypeError(
+                f"Parameter: {name} must be a float32 or float64 array of shape {self.data.shape}, got {came}; "
+                f"write into it instead: parameter.{name}[...] = values"
+            )
+        object.__setattr__(self, name, value)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
 
     @property
     def trainable(self) -> bool:
@@ -56,8 +80,11 @@ class Parameter:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"Parameter: trainable must be True or False, got {value!r:.60}")
         if value and not self._trainable:
             self.grad.fill(0)
+            self.constant = False
         self._trainable = bool(value)
 
     @property

@@ -130,7 +130,7 @@ def test_the_experiment_it_started_from(script):
 
 def test_evaluate(script, capsys):
     message = refusal(script, capsys, "--dataset", "digits", *TINY, "--evaluate")
-    assert "runs/mnist_cnn/checkpoint" in message and "python examples/mnist_cnn.py --dataset digits --image-size 8" in message
+    assert "runs/mnist_cnn/checkpoint" in message and " examples/mnist_cnn.py --dataset digits --image-size 8" in message
     DigitClassifier(image_size=12, generator=np.random.default_rng(0)).save_pretrained("other")
     assert "reads images of 12x12" in refusal(script, capsys, "--dataset", "digits", *TINY, "--evaluate", "other")
 

@@ -15,8 +15,14 @@ def test_every_public_name_is_there():
 
 
 def test_submodules_are_imported_when_first_used():
-    script = "import sys, hcrot; assert 'hcrot.tools.plotting' not in sys.modules; hcrot.data.load_digits, hcrot.metrics.accuracy"
+    script = "import sys, hcrot; assert 'hcrot.data' not in sys.modules; hcrot.data.load_digits, hcrot.metrics.accuracy"
     script += "; hcrot.functional.plus, hcrot.plotting.plot_loss"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_the_names_of_earlier_versions_can_be_imported():
+    script = "import hcrot.plotting, hcrot.metrics as m, hcrot.tools.plotting as t; from hcrot.plotting import plot_loss"
+    script += "; from hcrot.metrics import accuracy; assert hcrot.plotting is t and m.accuracy is accuracy"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hcrot.gradcheck import check_gradients
 from hcrot.layers.linear import Linear
 from hcrot.module import Parameter, flat
+from hcrot.training.optim import SGD
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_freezing_after_the_gradient_came_leaves_no_old_gradient():
     layer = Linear(2, 3)
     layer.backward(layer(np.ones((1, 2), np.float32)))
     layer.weight.trainable = False
-    assert layer.parameters() == [layer.bias]
+    assert layer.parameters() == [layer.weight, layer.bias]
     layer.zero_grad()
     assert not layer.weight.grad.any()
 
@@ -117,3 +118,40 @@ def test_what_was_added_while_a_parameter_was_frozen_is_no_part_of_a_later_step(
     layer.backward(layer(x))
     layer.weight.trainable = True
     assert layer.weight.grad.any()
+
+
+def test_freezing_and_setting_free_as_in_pytorch(rng):
+    """All are frozen and then set free, each time by way of ``parameters()``; an optimizer built in between has them all."""
+    layer, x = Linear(3, 2, generator=rng), np.ones((4, 3), np.float32)
+    for parameter in layer.parameters():
+        parameter.trainable = False
+    optimizer = SGD(layer.parameters(), lr=1.0)
+    for parameter in layer.parameters():
+        parameter.trainable = True
+    before = layer.weight.data.copy()
+    layer.backward(layer(x))
+    optimizer.step()
+    assert (layer.weight.data != before).any()
+
+
+def test_a_constant_may_be_set_free():
+    layer = Linear(3, 2)
+    layer.offset = Parameter(np.ones(3, np.float32), trainable=False)
+    assert layer.offset.constant and layer.offset not in layer.parameters()
+    layer.offset.trainable = True
+    layer.offset.trainable = False
+    assert not layer.offset.constant and layer.offset in layer.parameters()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("data", np.zeros((3, 3), np.float32), r"data must be a float32 or float64 array of shape \(2, 3\), got float32 of shape \(3, 3\)"),
+        ("data", np.zeros((2, 3), np.int64), "got int64 of shape"),
+        ("grad", None, r"grad must be .*, got NoneType; write into it instead: parameter.grad\[...\] = values"),
+        ("trainable", "no", "trainable must be True or False, got 'no'"),
+    ],
+)
+def test_what_an_attribute_cannot_be(name, value, message):
+    with pytest.raises(TypeError, match=message):
+        setattr(Linear(3, 2).weight, name, value)

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hcrot.files.json_and_arrays import plain, read_arrays_and_metadata, read_folder, read_json, replacing_folder, write_arrays
-from hcrot.files.pretrained import MODEL_FILES, SCHEDULER_NAME, Pretrained, write_model
+from hcrot.files.pretrained import MODEL_FILES, SCHEDULER_NAME, Pretrained, check_network, write_model
 from hcrot.module import Module
 
 STATE_NAME = "training_state.json"
@@ -75,10 +75,13 @@ def save_checkpoint(
 
     Raises:
         FileExistsError: the folder holds a file that this checkpoint does not have and that would be lost.
-        TypeError, ValueError: something that is no state, or a name with a dot.
+        TypeError, ValueError: another model or scheduler than these, something that is no state, or a name with a dot.
         RuntimeError: within ``swapped_in()`` of ``ema`` or of an average in ``state``, where the model holds the averages.
         OSError: the folder cannot be written; the earlier checkpoint is as it was.
     """
+    check_network("save_checkpoint", model)
+    if scheduler is not None and not hasattr(scheduler, "save_pretrained"):
+        raise TypeError(f"save_checkpoint: scheduler is a {type(scheduler).__name__}, expected a noise scheduler; others belong in state=")
     others = [SCHEDULER_NAME] * bool(scheduler) + [STATE_NAME, ARRAYS_NAME] * (state is not None)
     for part in [ema, *(state or {}).values()]:
         if hasattr(part, "check_not_swapped_in"):

@@ -27,7 +27,8 @@ def chosen_arguments(owner: str, config: Mapping[str, Any], not_chosen: Collecti
         ValueError: ``_use_default_values`` is no list of names.
     """
     if not isinstance(config, Mapping):
-        raise TypeError(f"{owner}: config is a {type(config).__name__}, expected arguments by name")
+        hint = f"; its arguments are {type(config).__name__}.config" if hasattr(config, "config") else ""
+        raise TypeError(f"{owner}: config is a {type(config).__name__}, expected arguments by name{hint}")
     listed = config.get(USE_DEFAULTS, [])
     if not isinstance(listed, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in listed):
         raise ValueError(f"{owner}: {USE_DEFAULTS} is {listed!r:.60}, expected a list of names of arguments")

@@ -184,6 +184,15 @@ class Blank(np.random.Generator):
 # ---------------------------------------------------------------- the files
 
 
+def check_network(owner: str, model: Any) -> None:
+    """Raise a TypeError unless the model is one that folders hold."""
+    if not isinstance(model, Pretrained):
+        raise TypeError(
+            f"{owner}: model is a {type(model).__name__}, expected a UNet2dModel. "
+            "Of any Module, state_dict() has the arrays by name; safetensors.numpy.save_file and numpy.savez write them"
+        )
+
+
 def write_model(folder: Path, model: Pretrained, max_shard_size: int = 10 * UNITS["GB"]) -> None:
     """Write config.json and the weights, in shards of at most so many bytes, into a new folder."""
     write_json(folder / CONFIG_NAME, {"_class_name": model.class_name, "_diffusers_version": DIFFUSERS_VERSION, **model.config})

@@ -13,7 +13,7 @@ import hcrot.schedulers
 from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.finding import PIPELINE_NAME, describe_contents, find_file, places_of, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing_folder, write_json
-from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, size_in_bytes, write_model
+from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, check_network, size_in_bytes, write_model
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.schedulers.base import NoiseScheduler
 
@@ -29,8 +29,12 @@ def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: NoiseSchedule
         max_shard_size: as in `model.save_pretrained`.
 
     Raises:
+        TypeError: another model or scheduler than these.
         FileExistsError, ValueError, OSError: as `model.save_pretrained`.
     """
+    check_network("pipelines.save", model)
+    if not isinstance(scheduler, NoiseScheduler):
+        raise TypeError(f"pipelines.save: scheduler is a {type(scheduler).__name__}, expected a noise scheduler")
     limit, kind = size_in_bytes(max_shard_size), type(scheduler).__name__
     index = {
         "_class_name": "DDIMPipeline" if kind == "DDIMScheduler" else "DDPMPipeline",
@@ -111,6 +115,7 @@ def _scheduler_of_a_checkpoint(folder: Path) -> Path:
 
 def save_model(model: UNet2dModel, folder: str | os.PathLike) -> None:
     """:meth:`UNet2dModel.save_pretrained`: the network alone, a checkpoint without scheduler and training state."""
+    check_network("save_model", model)
     model.save_pretrained(folder)
 
 

@@ -149,6 +149,10 @@ def _as_kind(kind: type[NoiseScheduler], scheduler: NoiseScheduler) -> NoiseSche
 
 def _check_options(function: str, scheduler: NoiseScheduler, options: Mapping[str, Any]) -> None:
     """Raise a TypeError unless each option is one of `sample`'s or of the scheduler's `step`, so that a misspelt one costs no time."""
+    if function != "sample" and "generator" not in options:
+        raise TypeError(f"pipelines.{function}: generator is missing: a numpy.random.Generator, or an int to seed one")
+    if not isinstance(scheduler, NoiseScheduler):
+        raise TypeError(f"pipelines.{function}: scheduler is a {type(scheduler).__name__}, expected a noise scheduler")
     parameters = inspect.signature(scheduler.step).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
@@ -187,5 +191,5 @@ def _batch_size(batch_size: int | None, class_labels: Any, noise: np.random.Gene
         sizes["generator"] = len(noise.generators)
     if len(set(sizes.values())) > 1 or not all(is_int(size) and size > 0 for size in sizes.values()):
         got = ", ".join(f"{name} of {size}" for name, size in sizes.items())
-        raise ValueError(f"pipelines.sample: expected one and the same number of images, at least 1, got {got}")
+        raise ValueError(f"pipelines.sample: expected one and the same number of images, an int of at least 1, got {got}")
     return int(next(iter(sizes.values()), 1))
