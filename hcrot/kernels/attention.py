@@ -30,12 +30,13 @@ import numpy as np
 
 from hcrot.kernels.activation import exp
 from hcrot.kernels.conv import small_product_limit
-from hcrot.kernels.im2col import add, copy
+from hcrot.kernels.im2col import copy
 from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
 from hcrot.kernels.norm import STRIP, repeat_strip, strip_length, sum_strip
+from hcrot.kernels.product import multiply
 
 __all__ = [
-    "GRAIN", "add_head", "attention", "attention_backward", "attention_backward_reference", "attention_reference", "exponentiate",
+    "GRAIN", "attention", "attention_backward", "attention_backward_reference", "attention_reference", "exponentiate",
     "exponentiate_and_weigh", "put_head_transposed", "raise_to", "score_gradient", "softmax_columns", "softmax_columns_backward",
     "take_head", "take_head_transposed",
 ]  # fmt: skip
@@ -72,13 +73,6 @@ def put_head_transposed(columns, factors, column, x):
         target = x[t, column : column + size]
         for c in range(size):
             target[c] = factors[t] * columns[c, t]
-
-
-@jit
-def add_head(rows, column, x):
-    """Add ``rows`` (T, d) to the columns of x (T, h d) from ``column`` on."""
-    for t in range(rows.shape[0]):
-        add(rows[t], x[t, column : column + rows.shape[1]])
 
 
 @jit
@@ -189,9 +183,9 @@ def _attention(q, k, v, heads, width, strip, o, logsum, share, num_shares):
         take_head(k[b], column, one, keys)
         take_head(v[b], column, one, values)
         take_head_transposed(q[b, first:last], column, scale, qt)
-        np.dot(keys, qt, scores)
+        multiply(keys, qt, scores, False)
         softmax_columns(buffer[: tokens * w], strips, logsum[b, head, first:last], totals[:w])
-        np.dot(values.T, scores, qt)
+        multiply(values.T, scores, qt, False)
         for i in range(w):
             logsum[b, head, first + i] += np.log(totals[i])
             totals[i] = one / totals[i]
@@ -206,7 +200,7 @@ def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, sh
     size = inner // heads
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
     start, stop = share_bounds(batch * heads, share, num_shares)
-    keys, values, product = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
+    keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
     columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
     strips = np.empty((3, strip), q.dtype)
     totals, factors = np.empty((2, width), q.dtype), np.full(width, scale, q.dtype)
@@ -221,19 +215,17 @@ def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, sh
             across = columns[: size * w].reshape(size, w)
             probs, dprobs = buffers[0, : tokens * w].reshape(tokens, w), buffers[1, : tokens * w].reshape(tokens, w)
             take_head_transposed(do[b, first:last], column, one, across)
-            np.dot(values, across, dprobs)
+            multiply(values, across, dprobs, False)
             take_head_transposed(q[b, first:last], column, scale, across)
-            np.dot(keys, across, probs)
+            multiply(keys, across, probs, False)
             softmax_columns_backward(
                 buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:, :w]
             )
             take_head(do[b, first:last], column, one, rows[:w])
-            np.dot(probs, rows[:w], product)
-            add_head(product, column, dv[b])
+            multiply(probs, rows[:w], dv[b, :, column : column + size], True)
             take_head(q[b, first:last], column, scale, rows[:w])
-            np.dot(dprobs, rows[:w], product)
-            add_head(product, column, dk[b])
-            np.dot(keys.T, dprobs, across)
+            multiply(dprobs, rows[:w], dk[b, :, column : column + size], True)
+            multiply(keys.T, dprobs, across, False)
             put_head_transposed(across, factors[:w], column, dq[b, first:last])
 
 

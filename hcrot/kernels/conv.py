@@ -29,6 +29,7 @@ from hcrot.kernels.im2col import (
     unfold,
 )
 from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
+from hcrot.kernels.product import multiply
 from hcrot.kernels.winograd import applies, count_tiles, winograd, winograd_weight_gradient
 from hcrot.kernels.winograd_wide import is_wide
 
@@ -74,20 +75,17 @@ def _conv2d(x, weight, bias, residual, geometry, y, block, share, num_shares):
     pointwise = geometry == POINTWISE
     start, stop = share_bounds(pixels, share, num_shares)
     columns = np.empty((kernel_h, block, depth), x.dtype)
-    product = np.empty((block, outputs), x.dtype)
     for first in range(start, stop, block):
         last = min(first + block, stop)
         rows = last - first
         if pointwise:
-            np.dot(x.reshape(pixels, depth)[first:last], weight[0], out[first:last])
+            multiply(x.reshape(pixels, depth)[first:last], weight[0], out[first:last], False)
             add_offsets(bias, residual, first, out_h * out_w, out[first:last])
         else:
             unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
-            np.dot(columns[0, :rows], weight[0], out[first:last])
+            for i in range(kernel_h):
+                multiply(columns[i, :rows], weight[i], out[first:last], i > 0)
             add_offsets(bias, residual, first, out_h * out_w, out[first:last])
-            for i in range(1, kernel_h):
-                np.dot(columns[i, :rows], weight[i], product[:rows])
-                add(product[:rows].reshape(rows * outputs), out[first:last].reshape(rows * outputs))
 
 
 @parallel_jit
@@ -101,7 +99,6 @@ def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, share, num_s
     pointwise = geometry == POINTWISE
     start, stop = share_bounds(pixels, share, num_shares)
     columns = np.empty((kernel_h, block, depth), x.dtype)
-    product = np.empty((depth, outputs), x.dtype)
     sums = np.empty(outputs, x.dtype)
     for first in range(start, stop, block):
         last = min(first + block, stop)
@@ -109,8 +106,7 @@ def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, share, num_s
             unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
         for i in range(kernel_h):
             rows = x.reshape(pixels, depth)[first:last] if pointwise else columns[i, : last - first]
-            np.dot(rows.T, dout[first:last], product)
-            add(product.reshape(product.size), dweight[share, i].reshape(product.size))
+            multiply(rows.T, dout[first:last], dweight[share, i], True)
         sums.fill(0)
         for p in range(first, last):
             add(dout[p], sums)
@@ -131,7 +127,7 @@ def _conv2d_input_gradient(dy, weight_t, geometry, dx, block, share, num_shares)
     for first in range(start, stop, block):
         last = min(first + block, stop)
         for i in range(kernel_h):
-            np.dot(dout[first:last], weight_t[i], columns[i, : last - first])
+            multiply(dout[first:last], weight_t[i], columns[i, : last - first], False)
         fold(dx, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
 
 

@@ -40,6 +40,7 @@ import numpy as np
 from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, copy, output_size
 from hcrot.kernels.jit import GRAIN, aligned_empty, aligned_zeros, launched, parallel_jit, share_bounds, shares, small_product_limit
+from hcrot.kernels.product import multiply
 from hcrot.kernels.winograd_tiles import (
     TILES,
     transform_inputs,
@@ -102,7 +103,7 @@ def _winograd(x, u, bias, residual, top, left, y, rows_at_once, share, num_share
         count = (last - first) * tiles
         transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, rows_in, v, 0)
         for e in range(36):
-            np.dot(v[e, :count], u[e], m[e, :count])
+            multiply(v[e, :count], u[e], m[e, :count], False)
         transform_outputs(m, first, last, tile_rows, tiles, rows_out, line, bias, residual, y, 0)
 
 
@@ -119,7 +120,6 @@ def _weight_gradient(x, dy, top, left, du, dbias, rows_at_once, share, num_share
     rows_out = aligned_zeros(6 * 4 * tiles * outputs, x).reshape(6, -1, outputs)
     v = aligned_empty(36 * (block * tiles + 1) * channels, x).reshape(36, -1, channels)
     m = aligned_empty(36 * (block * tiles + 1) * outputs, x).reshape(36, -1, outputs)
-    product = np.empty((channels, outputs), x.dtype)
     if start == stop:
         du[share] = 0
     for first in range(start, stop, block):
@@ -128,11 +128,7 @@ def _weight_gradient(x, dy, top, left, du, dbias, rows_at_once, share, num_share
         transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, rows_in, v, 0)
         transform_output_gradients(dlines, dy.shape[1], first, last, tile_rows, tiles, rows_out, m, 0)
         for e in range(36):
-            if first == start:
-                np.dot(v[e, :count].T, m[e, :count], du[share, e])
-            else:
-                np.dot(v[e, :count].T, m[e, :count], product)
-                add(product.reshape(-1), du[share, e].reshape(-1))
+            multiply(v[e, :count].T, m[e, :count], du[share, e], first > start)
     start, stop = share_bounds(dy.shape[0] * dy.shape[1], share, num_shares)
     sums = np.empty(outputs, x.dtype)
     for line in range(start, stop):

@@ -12,8 +12,9 @@ V and dM of all tiles lie in memory: with many more of them than ``MOST_TILES`` 
 
 import numpy as np
 
-from hcrot.kernels.im2col import add, copy
+from hcrot.kernels.im2col import copy
 from hcrot.kernels.jit import aligned_empty, aligned_zeros, get_num_threads, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.product import multiply
 from hcrot.kernels.winograd_tiles import (
     TILES,
     transform_inputs,
@@ -82,7 +83,7 @@ def _multiply(v, weight, turned, bias, residual, rows_at_once, width, y, share, 
             end = min(row + rows_at_once, y.shape[0] * tile_rows)
             start, count = row * tiles, (end - row) * tiles
             for e in range(36):
-                np.dot(v[e, start : start + count], u[e], m[e, :count])
+                multiply(v[e, start : start + count], u[e], m[e, :count], False)
             transform_outputs(m, row, end, tile_rows, tiles, rows, line, bias, residual, y, output)
 
 
@@ -93,24 +94,16 @@ def _multiply_gradients(v, m, count, width, dweight, share, num_shares):
         return
     channels, outputs = v.shape[2], m.shape[2]
     first, last = share_bounds((channels + width - 1) // width, share, num_shares)
-    part_buffer, product_buffer = aligned_empty(TILES * width, v), aligned_empty(width * outputs, v)
     du_buffer = aligned_empty(36 * width * outputs, v)
     rows, taps = aligned_empty(18 * outputs, v).reshape(18, outputs), aligned_empty(9 * outputs, v).reshape(9, outputs)
     for block in range(first, last):
         channel = block * width
         n = min(width, channels - channel)
-        du, product = du_buffer[: 36 * n * outputs].reshape(36, n, outputs), product_buffer[: n * outputs].reshape(n, outputs)
+        du = du_buffer[: 36 * n * outputs].reshape(36, n, outputs)
         for start in range(0, count, TILES):
             stop = min(start + TILES, count)
-            part = part_buffer[: (stop - start) * n].reshape(stop - start, n)
             for e in range(36):
-                for t in range(stop - start):
-                    copy(v[e, start + t, channel : channel + n], part[t])
-                if start == 0:
-                    np.dot(part.T, m[e, start:stop], du[e])
-                else:
-                    np.dot(part.T, m[e, start:stop], product)
-                    add(product.reshape(-1), du[e].reshape(-1))
+                multiply(v[e, start:stop, channel : channel + n].T, m[e, start:stop], du[e], start > 0)
         for c in range(n):
             transform_weight_gradient(du, c, rows, taps)
             for k in range(9):

@@ -36,6 +36,7 @@ HELPERS = {
         "say",
         "has_compiled_kernels",
     },
+    "product": {"block_kernel", "copy_bytes", "lanes_of", "multiply", "panel_function", "product_function", "stack_buffer", "vector_bytes"},
     "launch": {
         "usable_cores",
         "run_shares",

@@ -1,0 +1,108 @@
+"""The product in registers against its definition: every size of what is left over, all strides that are allowed, both dtypes."""
+
+import numba
+import numpy as np
+import pytest
+
+from hcrot.kernels import product
+from hcrot.kernels.jit import jit, launched, parallel_jit
+from hcrot.kernels.product import DEPTH, multiply, multiply_reference
+from support.processes import run
+
+
+@parallel_jit
+def multiply_in_a_kernel(a, b, c, add, share, num_shares):
+    if launched(share, num_shares):
+        return
+    multiply(a, b, c, add)
+
+
+ARRANGEMENTS = {
+    "C": lambda a: a,
+    "turned": lambda a: np.ascontiguousarray(a.T).T,
+    "gaps": lambda a: np.repeat(np.repeat(a, 2, axis=0), 3, axis=1)[::2, ::3],
+}
+TOLERANCE = {"float32": 1e-6, "float64": 1e-15}
+
+
+def check(rows, depth, columns, dtype, arrangement, add):
+    """The product is right, and what lies around it in memory is as it was."""
+    rng = np.random.default_rng(rows + depth + columns)
+    a, b = rng.standard_normal((rows, depth)).astype(dtype), rng.standard_normal((depth, columns + 5)).astype(dtype)[:, 2 : columns + 2]
+    around = rng.standard_normal((rows + 2, columns + 40)).astype(dtype)
+    c = around[1:-1, 3 : columns + 3]
+    expected = around.copy()
+    exact = a.astype(np.float64) @ b.astype(np.float64) + (c if add else 0)
+    multiply_in_a_kernel(ARRANGEMENTS[arrangement](a), b, c, add, 1)
+    np.testing.assert_allclose(c, exact, rtol=0, atol=TOLERANCE[dtype] * (np.abs(a).astype(float) @ np.abs(b) + 10).max())
+    expected[1:-1, 3 : columns + 3] = c
+    np.testing.assert_array_equal(around, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_all_that_may_be_left_over_of_rows_and_columns(dtype):
+    for rows in [*range(1, 15), 25, 70]:
+        for columns in [*range(1, 18), 31, 33, 63, 71]:
+            check(rows, 3, columns, dtype, "C", rows % 2 == 0)
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("depth", [1, 2, DEPTH - 1, DEPTH, DEPTH + 1, 2 * DEPTH + 7])
+def test_depths_and_memory_orders(depth, dtype, arrangement, add):
+    for rows, columns in ((7, 21), (product.PACKED_ROWS + 3, 70)):
+        check(rows, depth, columns, dtype, arrangement, add)
+
+
+def test_the_definition():
+    rng = np.random.default_rng(0)
+    a, b, c = rng.standard_normal((3, 4)), rng.standard_normal((4, 5)), rng.standard_normal((3, 5))
+    for add in (False, True):
+        expected, found = (c.copy(), c.copy())
+        expected = a @ b + (c if add else 0)
+        multiply_reference(a, b, found, add)
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+        found = c.copy()
+        multiply(a, b, found, add)  # as Python
+        np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+def test_nan_and_infinity_show():
+    a, b, c = np.ones((3, 2), np.float32), np.ones((2, 9), np.float32), np.empty((3, 9), np.float32)
+    a[1, 1], b[0, 8] = np.nan, np.inf
+    multiply_in_a_kernel(a, b, c, False, 1)
+    assert np.isnan(c[1]).all() and np.isinf(c[[0, 2], 8]).all() and (c[[0, 2], :8] == 2).all()
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+@pytest.mark.parametrize("name", ["haswell", "nehalem"])
+def test_other_processors(name, tmp_path):
+    """With a fused multiply-add, and without."""
+    script = """
+        import numpy as np
+        from hcrot.kernels import conv
+        x, w = np.arange(600.0, dtype=np.float32).reshape(2, 3, 10, 10), np.ones((5, 3, 1, 1), np.float32)
+        y = conv.linear(x.reshape(-1, 10), np.eye(10, dtype=np.float32)[:7], None)
+        np.testing.assert_array_equal(y, x.reshape(-1, 10)[:, :7])
+    """
+    result = run(script, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+@jit
+def inner(a, b, c):
+    multiply(a, b, c, False)
+
+
+@parallel_jit
+def through_an_inner_function(a, b, c, share, num_shares):
+    if launched(share, num_shares):
+        return
+    inner(a, b, c)
+
+
+def test_inner_functions_multiply_too():
+    a, b, c = np.ones((3, 2)), np.ones((2, 4)), np.empty((3, 4))
+    through_an_inner_function(a, b, c, 1)
+    assert (c == 2).all()
