@@ -219,10 +219,9 @@ def product_function(dtype: str, lanes: int) -> Any:
     wide = panel_function(dtype, 2, lanes, (12, 6, 3, 1) if many_registers else (6, 4, 2, 1))
     narrow = panel_function(dtype, 1, lanes, (12, 6, 3, 1))
     half = panel_function(dtype, 1, max(lanes // 2, 1), (12, 6, 3, 1))
-    quarter = panel_function(dtype, 1, max(lanes // 4, 1), (12, 6, 3, 1))
     single = panel_function(dtype, 1, 1, (12, 6, 3, 1))
     width = 2 * lanes
-    half_lanes, quarter_lanes = max(lanes // 2, 1), max(lanes // 4, 1)
+    half_lanes = max(lanes // 2, 1)
     panel_buffer = stack_buffer(DEPTH * width * size)
 
     def product(a, a_row, a_column, b, b_row, c, c_row, rows, columns, depth, add):
@@ -233,12 +232,12 @@ def product_function(dtype: str, lanes: int) -> Any:
             adding = 1 if first > 0 else add
             j = 0
             while j + width <= columns:
+                panel, panel_row = there + j * size, b_row
                 if rows >= PACKED_ROWS and b_row > width * size:
                     for k in range(some):
-                        copy_bytes(there + k * b_row + j * size, buffer + k * width * size, width * size)
-                    wide(here, a_row, a_column, buffer, width * size, c + j * size, c_row, rows, some, adding)
-                else:
-                    wide(here, a_row, a_column, there + j * size, b_row, c + j * size, c_row, rows, some, adding)
+                        copy_bytes(panel + k * b_row, buffer + k * width * size, width * size)
+                    panel, panel_row = buffer, width * size
+                wide(here, a_row, a_column, panel, panel_row, c + j * size, c_row, rows, some, adding)
                 j += width
             if j + lanes <= columns:
                 narrow(here, a_row, a_column, there + j * size, b_row, c + j * size, c_row, rows, some, adding)
@@ -246,9 +245,6 @@ def product_function(dtype: str, lanes: int) -> Any:
             if j + half_lanes <= columns and half_lanes < lanes:
                 half(here, a_row, a_column, there + j * size, b_row, c + j * size, c_row, rows, some, adding)
                 j += half_lanes
-            if j + quarter_lanes <= columns and quarter_lanes < half_lanes:
-                quarter(here, a_row, a_column, there + j * size, b_row, c + j * size, c_row, rows, some, adding)
-                j += quarter_lanes
             while j < columns:
                 single(here, a_row, a_column, there + j * size, b_row, c + j * size, c_row, rows, some, adding)
                 j += 1
