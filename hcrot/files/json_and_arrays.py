@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -202,8 +203,9 @@ def replacing_folder(owner: str, folder: str | os.PathLike, files: str) -> Itera
         OSError: the folder cannot be written.
     """
     target = Path(folder).resolve()
-    if target.exists() and not target.is_dir():
-        raise NotADirectoryError(f"{owner}: {folder} is a file, expected a folder")
+    with suppress(FileNotFoundError):
+        if not stat.S_ISDIR(target.stat().st_mode):  # looked at once: between two looks another process may move it aside
+            raise NotADirectoryError(f"{owner}: {folder} is a file, expected a folder")
     others = sorted(islice((name for name in _names_in(target) if not re.fullmatch(files, name)), 5))
     if others:
         raise FileExistsError(f"{owner}: {folder} holds {', '.join(others)}, which would be lost: choose another folder")

@@ -230,6 +230,28 @@ def test_savers_without_pause_let_a_slow_reader_through(tmp_path):
     assert count <= 25  # the first time and then one that was waited for, or a few where a save was quicker
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_target_that_other_savers_move_aside_and_in_between_any_two_looks(tmp_path, monkeypatch, there):
+    places, stat = [tmp_path / "c", tmp_path / "moved aside"], os.stat
+    places[not there].mkdir()
+
+    def look(path, *arguments, **options):
+        try:
+            return stat(path, *arguments, **options)
+        finally:
+            if not isinstance(path, int) and os.fspath(path) == os.fspath(tmp_path / "c"):
+                os.rename(*places)
+                places.reverse()
+
+    if not there:
+        places.reverse()
+    monkeypatch.setattr(os, "stat", look)
+    with replacing_folder("test", tmp_path / "c", "a") as new:
+        monkeypatch.undo()
+        (new / "a").write_text("new")
+    assert (tmp_path / "c" / "a").read_text() == "new"
+
+
 def test_an_old_folder_that_is_removed_while_it_is_read(tmp_path):
     """The name was free for a moment, so the old folder is read where it was moved to, and there its subfolders are emptied first."""
     old, new = tmp_path / ".c.old", tmp_path / "c"
