@@ -16,7 +16,7 @@ Why it is fast:
 - scores live in a buffer in the cache of the core that works on them, some hundred queries of one head at a time, and never in memory
   (as in Dao et al. 2022, but with all keys at once, which a CPU's cache has room for);
 - they are kept transposed, (key, query): then every step of the softmax, its maxima and sums too, runs along memory in vector lanes, and
-  the products are of the forms that BLAS is best at;
+  the products read rows of contiguous numbers;
 - a row of 49 queries (7x7 pixels) is short, so loops run over strips of several rows, as those of ``kernels/norm.py`` do.
 
 Why it is right for scores of every size: where they are large (10^5 and more in float32), l is rounded by as much as it differs from the
@@ -29,17 +29,19 @@ import math
 import numpy as np
 
 from hcrot.kernels.activation import exp
-from hcrot.kernels.conv import small_product_limit
 from hcrot.kernels.im2col import copy
 from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
 from hcrot.kernels.norm import STRIP, repeat_strip, strip_length, sum_strip
-from hcrot.kernels.product import multiply
+from hcrot.kernels.product import multiply, product_of
 
 __all__ = [
-    "GRAIN", "attention", "attention_backward", "attention_backward_reference", "attention_reference", "exponentiate",
+    "GRAIN", "QUERIES_AT_ONCE", "attention", "attention_backward", "attention_backward_reference", "attention_reference", "exponentiate",
     "exponentiate_and_weigh", "put_head_transposed", "raise_to", "score_gradient", "softmax_columns", "softmax_columns_backward",
     "take_head", "take_head_transposed",
 ]  # fmt: skip
+
+QUERIES_AT_ONCE = 128
+"""So few that their scores stay in cache."""
 
 GRAIN = 5_000
 """Scores worth a thread of their own: some 5 microseconds of work."""
@@ -164,7 +166,7 @@ def softmax_columns_backward(scores, dprobs, strips, logsum, totals):
 
 
 @parallel_jit
-def _attention(q, k, v, heads, width, strip, o, logsum, share, num_shares):
+def _attention(product, q, k, v, heads, width, strip, o, logsum, share, num_shares):
     if launched(share, num_shares):
         return
     batch, tokens, inner = q.shape
@@ -183,9 +185,9 @@ def _attention(q, k, v, heads, width, strip, o, logsum, share, num_shares):
         take_head(k[b], column, one, keys)
         take_head(v[b], column, one, values)
         take_head_transposed(q[b, first:last], column, scale, qt)
-        multiply(keys, qt, scores, False)
+        multiply(product, keys, qt, scores, False)
         softmax_columns(buffer[: tokens * w], strips, logsum[b, head, first:last], totals[:w])
-        multiply(values.T, scores, qt, False)
+        multiply(product, values.T, scores, qt, False)
         for i in range(w):
             logsum[b, head, first + i] += np.log(totals[i])
             totals[i] = one / totals[i]
@@ -193,7 +195,7 @@ def _attention(q, k, v, heads, width, strip, o, logsum, share, num_shares):
 
 
 @parallel_jit
-def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, share, num_shares):
+def _attention_backward(product, do, q, k, v, logsum, heads, width, strip, dq, dk, dv, share, num_shares):
     if launched(share, num_shares):
         return
     batch, tokens, inner = q.shape
@@ -215,25 +217,18 @@ def _attention_backward(do, q, k, v, logsum, heads, width, strip, dq, dk, dv, sh
             across = columns[: size * w].reshape(size, w)
             probs, dprobs = buffers[0, : tokens * w].reshape(tokens, w), buffers[1, : tokens * w].reshape(tokens, w)
             take_head_transposed(do[b, first:last], column, one, across)
-            multiply(values, across, dprobs, False)
+            multiply(product, values, across, dprobs, False)
             take_head_transposed(q[b, first:last], column, scale, across)
-            multiply(keys, across, probs, False)
+            multiply(product, keys, across, probs, False)
             softmax_columns_backward(
                 buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:, :w]
             )
             take_head(do[b, first:last], column, one, rows[:w])
-            multiply(probs, rows[:w], dv[b, :, column : column + size], True)
+            multiply(product, probs, rows[:w], dv[b, :, column : column + size], True)
             take_head(q[b, first:last], column, scale, rows[:w])
-            multiply(dprobs, rows[:w], dk[b, :, column : column + size], True)
-            multiply(keys.T, dprobs, across, False)
+            multiply(product, dprobs, rows[:w], dk[b, :, column : column + size], True)
+            multiply(product, keys.T, dprobs, across, False)
             put_head_transposed(across, factors[:w], column, dq[b, first:last])
-
-
-def _query_block(tokens: int, size: int) -> int:
-    """How many queries to take at a time: so few that their scores stay in cache, and a multiple of the vector lanes for which products
-    stay within BLAS's fast path, if that leaves a useful number."""
-    fits = small_product_limit() // (tokens * size) // 16 * 16
-    return min(tokens, 128, fits) if fits >= 32 else min(tokens, 128)
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,10 +245,10 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[
     batch, tokens, inner = q.shape
     o, logsum = np.empty_like(q), np.empty((batch, heads, tokens), q.dtype)
     num_shares = shares(batch * heads * tokens * tokens, GRAIN)
-    width = _query_block(tokens, inner // heads)
+    width = min(tokens, QUERIES_AT_ONCE)
     if batch * heads < num_shares:  # even so, let every thread have as many blocks of queries
         width = -(-tokens // (num_shares * -(-tokens // (width * num_shares))))
-    _attention(q, k, v, heads, width, max(STRIP, width), o, logsum, num_shares)
+    _attention(product_of(q.dtype), q, k, v, heads, width, max(STRIP, width), o, logsum, num_shares)
     return o, logsum
 
 
@@ -284,8 +279,8 @@ def attention_backward(
     batch, tokens, inner = q.shape
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     num_shares = min(batch * heads, shares(batch * heads * tokens * tokens, GRAIN))
-    width = _query_block(tokens, inner // heads)
-    _attention_backward(do, q, k, v, logsum, heads, width, max(STRIP, width), dq, dk, dv, num_shares)
+    width = min(tokens, QUERIES_AT_ONCE)
+    _attention_backward(product_of(q.dtype), do, q, k, v, logsum, heads, width, max(STRIP, width), dq, dk, dv, num_shares)
     return dq, dk, dv
 
 

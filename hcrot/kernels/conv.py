@@ -12,7 +12,7 @@ Why it is fast:
 - the columns of the whole batch are never made: a block of some hundred pixels stays in the cache of the core that multiplies it;
 - parallel once, over pixels: a single image is shared between cores too (but for the input gradient of a stride, which adds up
   overlapping windows and so goes by whole images);
-- each product is one call of a single-threaded BLAS, in the size that BLAS is best at (see :func:`rows_per_block`).
+- the products are those of ``product.py``, which read their operands where they lie.
 """
 
 import numpy as np
@@ -28,15 +28,15 @@ from hcrot.kernels.im2col import (
     output_size,
     unfold,
 )
-from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares, small_product_limit
-from hcrot.kernels.product import multiply
+from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.product import multiply, product_of
 from hcrot.kernels.winograd import applies, count_tiles, winograd, winograd_weight_gradient
 from hcrot.kernels.winograd_wide import is_wide
 
 __all__ = [
-    "FLOAT32", "POINTWISE", "add_offsets", "conv2d", "conv2d_input_gradient", "conv2d_input_gradient_reference", "conv2d_reference",
-    "conv2d_weight_gradient", "conv2d_weight_gradient_reference", "linear", "linear_reference", "linear_weight_gradient",
-    "linear_weight_gradient_reference", "rows_per_block", "uses_winograd", "weight_matrix", "winograd_pays",
+    "FLOAT32", "POINTWISE", "ROWS_AT_ONCE", "add_offsets", "conv2d", "conv2d_input_gradient", "conv2d_input_gradient_reference",
+    "conv2d_reference", "conv2d_weight_gradient", "conv2d_weight_gradient_reference", "linear", "linear_reference",
+    "linear_weight_gradient", "linear_weight_gradient_reference", "uses_winograd", "weight_matrix", "winograd_pays",
 ]  # fmt: skip
 
 FLOAT32 = np.dtype(np.float32)
@@ -44,15 +44,9 @@ FLOAT32 = np.dtype(np.float32)
 POINTWISE: Geometry = (1, 1, 1, 1, 0, 0, 0, 0, 1, 1)
 """The geometry of a 1x1 convolution."""
 
-def rows_per_block(depth: int, outputs: int) -> int:
-    """How many output pixels to unfold at a time, for products of (rows, depth) with (depth, outputs).
-
-    As many as the small-product path allows, if that is a useful number; else enough to keep a packing BLAS busy (measured on Zen 3: 102
-    GFLOP/s at 49 rows, 144 at 196, 151 at 392) while the block, of up to some hundred channels, stays in the
-    second-level cache.
-    """
-    rows = small_product_limit() // (depth * outputs)
-    return min(rows, 512) if rows >= 12 else 256
+ROWS_AT_ONCE = 256
+"""How many output pixels to unfold at a time: enough for long products, while the columns, of up to some hundred channels, stay in the
+second-level cache."""
 
 
 @jit
@@ -65,7 +59,7 @@ def add_offsets(bias, residual, first, out_pixels, rows):
 
 
 @parallel_jit
-def _conv2d(x, weight, bias, residual, geometry, y, block, share, num_shares):
+def _conv2d(product, x, weight, bias, residual, geometry, y, block, share, num_shares):
     if launched(share, num_shares):
         return
     out_h, out_w, outputs = y.shape[1], y.shape[2], y.shape[3]
@@ -79,17 +73,17 @@ def _conv2d(x, weight, bias, residual, geometry, y, block, share, num_shares):
         last = min(first + block, stop)
         rows = last - first
         if pointwise:
-            multiply(x.reshape(pixels, depth)[first:last], weight[0], out[first:last], False)
+            multiply(product, x.reshape(pixels, depth)[first:last], weight[0], out[first:last], False)
             add_offsets(bias, residual, first, out_h * out_w, out[first:last])
         else:
             unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
             for i in range(kernel_h):
-                multiply(columns[i, :rows], weight[i], out[first:last], i > 0)
+                multiply(product, columns[i, :rows], weight[i], out[first:last], i > 0)
             add_offsets(bias, residual, first, out_h * out_w, out[first:last])
 
 
 @parallel_jit
-def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, share, num_shares):
+def _conv2d_weight_gradient(product, x, dy, geometry, dweight, dbias, block, share, num_shares):
     if launched(share, num_shares):
         return
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
@@ -106,7 +100,7 @@ def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, share, num_s
             unfold(x, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
         for i in range(kernel_h):
             rows = x.reshape(pixels, depth)[first:last] if pointwise else columns[i, : last - first]
-            multiply(rows.T, dout[first:last], dweight[share, i], True)
+            multiply(product, rows.T, dout[first:last], dweight[share, i], True)
         sums.fill(0)
         for p in range(first, last):
             add(dout[p], sums)
@@ -114,7 +108,7 @@ def _conv2d_weight_gradient(x, dy, geometry, dweight, dbias, block, share, num_s
 
 
 @parallel_jit
-def _conv2d_input_gradient(dy, weight_t, geometry, dx, block, share, num_shares):
+def _conv2d_input_gradient(product, dy, weight_t, geometry, dx, block, share, num_shares):
     if launched(share, num_shares):
         return
     out_h, out_w, outputs = dy.shape[1], dy.shape[2], dy.shape[3]
@@ -127,7 +121,7 @@ def _conv2d_input_gradient(dy, weight_t, geometry, dx, block, share, num_shares)
     for first in range(start, stop, block):
         last = min(first + block, stop)
         for i in range(kernel_h):
-            multiply(dout[first:last], weight_t[i], columns[i, : last - first], False)
+            multiply(product, dout[first:last], weight_t[i], columns[i, : last - first], False)
         fold(dx, first, last, geometry, out_h, out_w, columns.reshape(columns.size), block * depth, depth)
 
 
@@ -205,8 +199,8 @@ def _convolve(
     offsets = np.zeros((1, outputs), y.dtype) if bias is None else np.ascontiguousarray(bias).reshape(-1, outputs)
     rest = np.empty((0, outputs), y.dtype) if residual is None else residual.reshape(pixels, outputs)
     num_shares = shares(pixels * matrix.size, GRAIN)
-    block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
-    _conv2d(x, matrix, offsets, rest, geometry, y, block, num_shares)
+    block = min(ROWS_AT_ONCE, -(-pixels // num_shares))
+    _conv2d(product_of(x.dtype), x, matrix, offsets, rest, geometry, y, block, num_shares)
 
 
 def conv2d_reference(
@@ -251,8 +245,10 @@ def conv2d_weight_gradient(
     num_shares = shares(pixels * kernel_h * depth * outputs, GRAIN)
     dweight = np.zeros((num_shares, kernel_h, depth, outputs), x.dtype)
     dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
-    block = min(rows_per_block(depth, outputs), -(-pixels // num_shares))
-    _conv2d_weight_gradient(channels_last(x), channels_last(dy), geometry, dweight, dbias, block, num_shares)
+    block = min(ROWS_AT_ONCE, -(-pixels // num_shares))
+    _conv2d_weight_gradient(
+        product_of(x.dtype), channels_last(x), channels_last(dy), geometry, dweight, dbias, block, num_shares
+    )
     return dweight.sum(axis=0).reshape(kernel_h, kernel_w, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0).astype(x.dtype)
 
 
@@ -289,8 +285,7 @@ def conv2d_input_gradient(
         return conv2d(dy, turned, None, (kernel_h, kernel_w, 1, 1, *sides, dilation_h, dilation_w), None, algorithm)
     transposed = np.ascontiguousarray(weight.transpose(2, 0, 3, 1)).reshape(kernel_h, outputs, kernel_w * channels)
     dx = np.zeros((dy.shape[0], height, width, channels), dy.dtype)
-    block = rows_per_block(outputs, kernel_w * channels)
-    _conv2d_input_gradient(channels_last(dy), transposed, geometry, dx, block, shares(dy.shape[0], 1))
+    _conv2d_input_gradient(product_of(dy.dtype), channels_last(dy), transposed, geometry, dx, ROWS_AT_ONCE, shares(dy.shape[0], 1))
     return channels_first(dx)
 
 

@@ -1,12 +1,11 @@
 """How kernels are compiled and how many threads they use: the one place with Numba's flags.
 
 Parallelism has one level. A kernel splits its work into at most ``get_num_threads()`` shares, each done by a thread, and inside a share
-everything is sequential: plain loops, and matrix products through SciPy's BLAS, which is held to one thread per caller. BLAS threads of
-their own would spin after each product and fight the kernel's threads for the same cores (measured: a factor of four). NumPy carries a
-BLAS of its own, so a user's ``a @ b`` keeps all its threads.
+everything is sequential: plain loops, and the matrix products of ``product.py``. A BLAS with threads of its own would have them spin
+after each product and fight the kernel's threads for the same cores (measured: a factor of four).
 
 Three files beside this one have what it is built from: ``launch.py`` how shares get to threads, ``cache.py`` where compiled kernels are
-kept, ``machine.py`` what is asked of BLAS and of the C library.
+kept, ``machine.py`` what is asked of the C library.
 
 Of Numba's private parts this file uses one, the compiler flag ``noalias`` (:class:`DistinctArrays`). Where a version of Numba has no such
 flag, the kernels are compiled without it: the same numbers, and some loops check anew whether their arrays overlap. ``cache.py`` and
@@ -27,11 +26,11 @@ from numba.extending import typeof_impl
 from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
 from hcrot.kernels.launch import launch, launched, launching, python_threads, run_shares, usable_cores
-from hcrot.kernels.machine import hold_scipy_blas_to_one_thread, keep_freed_memory, small_product_limit
+from hcrot.kernels.machine import keep_freed_memory
 
 __all__ = [
     "GRAIN", "aligned_empty", "aligned_zeros", "distinct_jit", "exact_jit", "get_num_threads", "jit", "launched", "launching",
-    "parallel_jit", "prepare", "python_threads", "set_num_threads", "share_bounds", "shares", "small_product_limit",
+    "parallel_jit", "prepare", "python_threads", "set_num_threads", "share_bounds", "shares",
 ]  # fmt: skip
 
 # Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
@@ -181,10 +180,9 @@ which compiles what will be needed last (``ahead.py``)."""
 
 @functools.cache
 def prepare() -> None:
-    """What happens once per process, before the first kernel runs: BLAS is held to one thread, and freed memory is kept.
+    """What happens once per process, before the first kernel runs: freed memory is kept from then on.
 
     If no compiled kernels are found, one line on stderr says that they are being compiled, and a second process starts to help."""
-    hold_scipy_blas_to_one_thread()
     keep_freed_memory()
     # Kernels from the cache call into Numba's threading layer, but Numba forgets to load it for those that it compiled with a `launch`
     # that was itself from the cache: their calls then end the process.

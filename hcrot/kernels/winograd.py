@@ -24,11 +24,11 @@ about 1e-6 of the largest output.
 
 and the gradient of the input is a convolution again, of dy with the kernel turned by 180 degrees.
 
-Why it is fast: a transform combines rows of contiguous numbers, 6 in and 6 out, in one loop: along y whole image rows, along x the channels
-of a pixel; tiles of a block (about 64) and their 36 products stay in the cache of the core that works on them; each product is one call
-of a single-threaded BLAS. Layers whose weights weigh more than their images go another way, in ``winograd_wide.py``.
+Why it is fast: a transform takes vectors of channels, 6 in and 6 out, through the registers; the tiles of a block (about 64) and their 36
+products stay in the cache of the core that works on them. Layers whose weights weigh more than their images go another way, in
+``winograd_wide.py``.
 
-The transforms of a row are in ``winograd_transforms.py``, those of tiles and weights in ``winograd_tiles.py``.
+The one-dimensional transforms are in ``winograd_transforms.py``, those of tiles and weights in ``winograd_tiles.py``.
 
 Notation: B images, C channels in, O out, tiles of 4x4 output pixels, (e) one of the 36 points.
 """
@@ -38,19 +38,22 @@ from typing import Any
 import numpy as np
 
 from hcrot.kernels.channels import pixel_sums
-from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, copy, output_size
-from hcrot.kernels.jit import GRAIN, aligned_empty, aligned_zeros, launched, parallel_jit, share_bounds, shares, small_product_limit
-from hcrot.kernels.product import multiply
+from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, output_size
+from hcrot.kernels.jit import GRAIN, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.product import multiply, product_of
 from hcrot.kernels.winograd_tiles import (
-    TILES,
-    transform_inputs,
-    transform_output_gradients,
-    transform_outputs,
-    transform_weight_gradient,
+    empty_points,
+    pitch_for,
+    row_buffer,
+    transform_input,
+    transform_kernel_gradient,
+    transform_output,
+    transform_output_gradient,
     transform_weights,
+    zeros_for,
 )
 from hcrot.kernels.winograd_transforms import INPUT_TRANSFORM, KERNEL_TRANSFORM, OUTPUT_TRANSFORM
-from hcrot.kernels.winograd_wide import is_wide, wide, wide_weight_gradient
+from hcrot.kernels.winograd_wide import TILES, is_wide, wide, wide_weight_gradient
 
 __all__ = [
     "applies", "blocks", "count_tiles", "patches_of", "taps_of", "winograd", "winograd_reference", "winograd_weight_gradient",
@@ -60,82 +63,80 @@ __all__ = [
 
 @parallel_jit
 def _transform_weight(weight, turned, u, share, num_shares):
-    """U (36, C, O) of a weight, as :func:`transform_weights` takes it."""
+    """U (36, pitch) of a weight, as :func:`transform_weights` takes it."""
     if launched(share, num_shares):
         return
-    first, last = share_bounds(u.shape[1], share, num_shares)
-    taps, rows = np.empty((9, u.shape[2]), u.dtype), np.empty((18, u.shape[2]), u.dtype)
-    transform_weights(weight, turned, first, last, 0, taps, rows, u)
+    channels, outputs = (weight.shape[2], weight.shape[1]) if turned else (weight.shape[1], weight.shape[2])
+    first, last = share_bounds(channels, share, num_shares)
+    transform_weights(weight, turned, first, last, 0, outputs, u)
 
 
 @parallel_jit
 def _transform_weight_gradient(du, dweight, share, num_shares):
-    """``dg = G^T dU G``: du (shares, 36, C, O), added up in its first share, to dweight (9, C, O)."""
+    """``dg = G^T dU G``: du (shares, 36, pitch), added up in its first share, to dweight (9, C * O)."""
     if launched(share, num_shares):
         return
     first, last = share_bounds(dweight.shape[1], share, num_shares)
-    taps, rows = np.empty((9, dweight.shape[2]), du.dtype), np.empty((18, dweight.shape[2]), du.dtype)
-    for c in range(first, last):
-        for other in range(1, du.shape[0]):
-            for e in range(36):
-                add(du[other, e, c], du[0, e, c])
-        transform_weight_gradient(du[0], c, rows, taps)
-        for k in range(9):
-            copy(taps[k], dweight[k, c])
+    for other in range(1, du.shape[0]):
+        for e in range(36):
+            add(du[other, e, first:last], du[0, e, first:last])
+    points = du[0].reshape(1, 6, 6, du.shape[2])
+    transform_kernel_gradient(points, 0, 0, 0, 1, first, last - first, zeros_for(0, 0, du), row_buffer(1, du), dweight, first)
 
 
 @parallel_jit
-def _winograd(x, u, bias, residual, top, left, y, rows_at_once, share, num_shares):
+def _winograd(product, x, u, bias, residual, top, left, y, rows_at_once, share, num_shares):
     if launched(share, num_shares):
         return
     tile_rows, tiles = (y.shape[1] + 3) // 4, (y.shape[2] + 3) // 4
-    channels, outputs = u.shape[1], u.shape[2]
-    lines = x.reshape(-1, x.shape[2] * channels)
+    channels, outputs = x.shape[3], y.shape[3]
     start, stop = share_bounds(y.shape[0] * tile_rows, share, num_shares)
     block = max(1, min(rows_at_once, stop - start))
-    rows_in = aligned_zeros(6 * (4 * tiles + 2 + left) * channels, x).reshape(6, -1, channels)
-    rows_out = aligned_empty(24 * tiles * outputs, x).reshape(24, -1, outputs)
-    line = aligned_empty(4 * tiles * outputs, x).reshape(-1, outputs)
-    v = aligned_empty(36 * (block * tiles + 1) * channels, x).reshape(36, -1, channels)
-    m = aligned_empty(36 * (block * tiles + 1) * outputs, x).reshape(36, -1, outputs)
+    v, m = empty_points(block * tiles * channels, x), empty_points(block * tiles * outputs, x)
+    buffer, nothing = row_buffer(tiles, x), zeros_for(max(x.shape[2], 4 * tiles), max(channels, outputs), x)
     for first in range(start, stop, block):
         last = min(first + block, stop)
         count = (last - first) * tiles
-        transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, rows_in, v, 0)
+        for row in range(first, last):
+            image, y_first, place = row // tile_rows, 4 * (row % tile_rows) - top, (row - first) * tiles * channels
+            transform_input(x, image, y_first, -left, tiles, 0, channels, nothing, buffer, v, place)
         for e in range(36):
-            multiply(v[e, :count], u[e], m[e, :count], False)
-        transform_outputs(m, first, last, tile_rows, tiles, rows_out, line, bias, residual, y, 0)
+            a, b, c = v[e, : count * channels], u[e, : channels * outputs], m[e, : count * outputs]
+            multiply(product, a.reshape(count, channels), b.reshape(channels, outputs), c.reshape(count, outputs), False)
+        for row in range(first, last):
+            image, y_first, place = row // tile_rows, 4 * (row % tile_rows), (row - first) * tiles * outputs
+            offsets = bias[image % bias.shape[0]]
+            transform_output(m, place, tiles, outputs, offsets, residual, nothing, buffer, y, image, y_first, 0)
 
 
 @parallel_jit
-def _weight_gradient(x, dy, top, left, du, dbias, rows_at_once, share, num_shares):
+def _weight_gradient(product, x, dy, top, left, du, dbias, rows_at_once, share, num_shares):
     if launched(share, num_shares):
         return
     tile_rows, tiles = (dy.shape[1] + 3) // 4, (dy.shape[2] + 3) // 4
     channels, outputs = x.shape[3], dy.shape[3]
-    lines, dlines = x.reshape(-1, x.shape[2] * channels), dy.reshape(-1, dy.shape[2] * outputs)
     start, stop = share_bounds(dy.shape[0] * tile_rows, share, num_shares)
     block = max(1, min(rows_at_once, stop - start))
-    rows_in = aligned_zeros(6 * (4 * tiles + 2 + left) * channels, x).reshape(6, -1, channels)
-    rows_out = aligned_zeros(6 * 4 * tiles * outputs, x).reshape(6, -1, outputs)
-    v = aligned_empty(36 * (block * tiles + 1) * channels, x).reshape(36, -1, channels)
-    m = aligned_empty(36 * (block * tiles + 1) * outputs, x).reshape(36, -1, outputs)
+    v, m = empty_points(block * tiles * channels, x), empty_points(block * tiles * outputs, x)
+    buffer, nothing = row_buffer(tiles, x), zeros_for(max(x.shape[2], 4 * tiles), max(channels, outputs), x)
     if start == stop:
         du[share] = 0
     for first in range(start, stop, block):
         last = min(first + block, stop)
         count = (last - first) * tiles
-        transform_inputs(lines, x.shape[1], first, last, tile_rows, tiles, top, left, rows_in, v, 0)
-        transform_output_gradients(dlines, dy.shape[1], first, last, tile_rows, tiles, rows_out, m, 0)
+        for row in range(first, last):
+            image, y_first, tile = row // tile_rows, 4 * (row % tile_rows), (row - first) * tiles
+            transform_input(x, image, y_first - top, -left, tiles, 0, channels, nothing, buffer, v, tile * channels)
+            transform_output_gradient(dy, image, y_first, 0, tiles, 0, outputs, nothing, buffer, m, tile * outputs)
         for e in range(36):
-            multiply(v[e, :count].T, m[e, :count], du[share, e], first > start)
+            a, b, c = v[e, : count * channels], m[e, : count * outputs], du[share, e, : channels * outputs]
+            multiply(product, a.reshape(count, channels).T, b.reshape(count, outputs), c.reshape(channels, outputs), first > start)
     start, stop = share_bounds(dy.shape[0] * dy.shape[1], share, num_shares)
-    sums = np.empty(outputs, x.dtype)
+    sums, lines = np.empty(outputs, x.dtype), dy.reshape(-1, dy.shape[2], outputs)
     for line in range(start, stop):
         sums[:] = 0
-        pixels = dlines[line].reshape(-1, outputs)
-        for p in range(pixels.shape[0]):
-            add(pixels[p], sums)
+        for p in range(lines.shape[1]):
+            add(lines[line, p], sums)
         add(sums, dbias[share])
 
 
@@ -152,9 +153,8 @@ def count_tiles(batch: int, out_height: int, out_width: int) -> int:
 def blocks(out_height: int, out_width: int, batch: int, channels: int, outputs: int) -> tuple[int, int]:
     """How many tile rows to multiply at a time, and into how many shares to split all of them."""
     tile_rows, tiles = -(-out_height // 4), -(-out_width // 4)
-    at_once = min(TILES, small_product_limit() // (channels * outputs) or TILES)
     num_shares = shares(36 * batch * tile_rows * tiles * channels * outputs, GRAIN)
-    return max(1, (at_once if at_once >= 12 else TILES) // tiles), max(1, min(num_shares, batch * tile_rows))
+    return max(1, TILES // tiles), max(1, min(num_shares, batch * tile_rows))
 
 
 def taps_of(weight: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -179,10 +179,10 @@ def winograd(
     if is_wide(channels, outputs, count_tiles(x.shape[0], out_height, out_width)):
         wide(channels_last(x), taps, turned, offsets, rest, geometry[4], geometry[6], y)
         return channels_first(y)
-    u = np.empty((36, channels, outputs), x.dtype)
+    u = np.empty((36, pitch_for(channels * outputs, x.itemsize)), x.dtype)
     rows_at_once, num_shares = blocks(out_height, out_width, x.shape[0], channels, outputs)
     _transform_weight(taps, turned, u, min(num_shares, channels))
-    _winograd(channels_last(x), u, offsets, rest, geometry[4], geometry[6], y, rows_at_once, num_shares)
+    _winograd(product_of(x.dtype), channels_last(x), u, offsets, rest, geometry[4], geometry[6], y, rows_at_once, num_shares)
     return channels_first(y)
 
 
@@ -223,10 +223,12 @@ def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) 
         dbias = pixel_sums(dy).sum(axis=0, dtype=np.float64).astype(x.dtype)
         return dweight.reshape(3, 3, channels, outputs).transpose(3, 2, 0, 1), dbias
     rows_at_once, num_shares = blocks(dy.shape[2], dy.shape[3], dy.shape[0], channels, outputs)
-    du = np.empty((num_shares, 36, channels, outputs), x.dtype)
+    du = np.empty((num_shares, 36, pitch_for(channels * outputs, x.itemsize)), x.dtype)
     dbias = np.zeros((num_shares, outputs))  # float64: a sum over all pixels of a batch can be long
-    dweight = np.empty((9, channels, outputs), x.dtype)
-    _weight_gradient(channels_last(x), channels_last(dy), geometry[4], geometry[6], du, dbias, rows_at_once, num_shares)
+    dweight = np.empty((9, channels * outputs), x.dtype)
+    _weight_gradient(
+        product_of(x.dtype), channels_last(x), channels_last(dy), geometry[4], geometry[6], du, dbias, rows_at_once, num_shares
+    )
     _transform_weight_gradient(du, dweight, min(num_shares, channels))
     return dweight.reshape(3, 3, channels, outputs).transpose(3, 2, 0, 1), dbias.sum(axis=0).astype(x.dtype)
 

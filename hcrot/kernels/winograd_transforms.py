@@ -1,18 +1,19 @@
-"""The one-dimensional transforms of Winograd's F(4, 3), whose derivation is in ``winograd.py``, each applied to many positions at once.
+"""The one-dimensional transforms of Winograd's F(4, 3), whose derivation is in ``winograd.py``, each written once.
 
-Each is one loop over long contiguous rows that reads every row once and writes every row once: on such rows the vector units do little
-but load and store.
+A transform takes a few values and returns a few others. It is written with ``+``, ``-`` and a number times a value only. So the values may
+be NumPy arrays, or registers of the vector unit for which ``winograd_tiles.py`` generates code. Each says what its matrix says, with fewer
+operations: the points come in pairs ``p, -p``, whose rows share their even and their odd part.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from hcrot.kernels.jit import distinct_jit
-
 __all__ = [
-    "A", "B", "INPUT_TRANSFORM", "KERNEL_TRANSFORM", "OUTPUT_TRANSFORM", "transform_input", "transform_kernel", "transform_kernel_adjoint",
-    "transform_output", "transform_output_adjoint",
+    "A", "B", "INPUT_TRANSFORM", "KERNEL_TRANSFORM", "OUTPUT_TRANSFORM", "Transform", "in_two_dimensions", "transform_input",
+    "transform_kernel", "transform_kernel_adjoint", "transform_output", "transform_output_adjoint",
 ]  # fmt: skip
 
 A = math.sqrt(0.5)
@@ -31,77 +32,55 @@ INPUT_TRANSFORM = np.array(
 )
 """B^T (6, 6)."""
 
-
-@distinct_jit
-def transform_input(d0, d1, d2, d3, d4, d5, v0, v1, v2, v3, v4, v5):
-    """``v = B^T d`` for each position of the six arrays."""
-    kind = d0.dtype.type
-    a, b, half, two, middle = kind(A), kind(B), kind(0.5), kind(2), kind(2.5)
-    for k in range(v0.size):
-        x1, x2, x3, x4 = d1[k], d2[k], d3[k], d4[k]
-        even, odd = x4 - two * x2, a * (x3 - two * x1)
-        even_b, odd_b = x4 - half * x2, b * (x3 - half * x1)
-        v0[k] = d0[k] - middle * x2 + x4
-        v1[k] = even + odd
-        v2[k] = even - odd
-        v3[k] = even_b + odd_b
-        v4[k] = even_b - odd_b
-        v5[k] = x1 - middle * x3 + d5[k]
+Transform = Callable[..., tuple[Any, ...]]
+"""From some values to others."""
 
 
-@distinct_jit
-def transform_output(m0, m1, m2, m3, m4, m5, y0, y1, y2, y3):
-    """``y = A^T m`` for each position of the six arrays."""
-    kind = m0.dtype.type
-    a, b, half, two, a3, b3 = kind(A), kind(B), kind(0.5), kind(2), kind(A**3), kind(B**3)
-    for k in range(y0.size):
-        sum_a, difference_a = m1[k] + m2[k], m1[k] - m2[k]
-        sum_b, difference_b = m3[k] + m4[k], m3[k] - m4[k]
-        y0[k] = m0[k] + sum_a + sum_b
-        y1[k] = a * difference_a + b * difference_b
-        y2[k] = half * sum_a + two * sum_b
-        y3[k] = a3 * difference_a + b3 * difference_b + m5[k]
+def transform_input(d0, d1, d2, d3, d4, d5):
+    """``B^T d``."""
+    even, odd = d4 - 2 * d2, A * (d3 - 2 * d1)
+    even_b, odd_b = d4 - 0.5 * d2, B * (d3 - 0.5 * d1)
+    return d0 - 2.5 * d2 + d4, even + odd, even - odd, even_b + odd_b, even_b - odd_b, d1 - 2.5 * d3 + d5
 
 
-@distinct_jit
-def transform_output_adjoint(y0, y1, y2, y3, m0, m1, m2, m3, m4, m5):
-    """``m = A y`` for each position of the four arrays."""
-    kind = y0.dtype.type
-    a, b, half, two, a3, b3 = kind(A), kind(B), kind(0.5), kind(2), kind(A**3), kind(B**3)
-    for k in range(m0.size):
-        even, odd = y0[k] + half * y2[k], a * y1[k] + a3 * y3[k]
-        even_b, odd_b = y0[k] + two * y2[k], b * y1[k] + b3 * y3[k]
-        m0[k] = y0[k]
-        m1[k] = even + odd
-        m2[k] = even - odd
-        m3[k] = even_b + odd_b
-        m4[k] = even_b - odd_b
-        m5[k] = y3[k]
+def transform_output(m0, m1, m2, m3, m4, m5):
+    """``A^T m``."""
+    sum_a, difference_a, sum_b, difference_b = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    y1 = A * difference_a + B * difference_b
+    y3 = A**3 * difference_a + B**3 * difference_b + m5
+    return m0 + sum_a + sum_b, y1, 0.5 * sum_a + 2 * sum_b, y3
 
 
-@distinct_jit
-def transform_kernel(g0, g1, g2, u0, u1, u2, u3, u4, u5):
-    """``u = G g`` for each position of the three arrays."""
-    kind = g0.dtype.type
-    a, b, half, two, third, sixth = kind(A), kind(B), kind(0.5), kind(2), kind(-1 / 1.5), kind(1 / 6)
-    for k in range(u0.size):
-        even, odd = third * (g0[k] + half * g2[k]), third * a * g1[k]
-        even_b, odd_b = sixth * (g0[k] + two * g2[k]), sixth * b * g1[k]
-        u0[k] = g0[k]
-        u1[k] = even + odd
-        u2[k] = even - odd
-        u3[k] = even_b + odd_b
-        u4[k] = even_b - odd_b
-        u5[k] = g2[k]
+def transform_output_adjoint(y0, y1, y2, y3):
+    """``A y``."""
+    even, odd = y0 + 0.5 * y2, A * y1 + A**3 * y3
+    even_b, odd_b = y0 + 2 * y2, B * y1 + B**3 * y3
+    return y0, even + odd, even - odd, even_b + odd_b, even_b - odd_b, y3
 
 
-@distinct_jit
-def transform_kernel_adjoint(u0, u1, u2, u3, u4, u5, g0, g1, g2):
-    """``g = G^T u`` for each position of the six arrays."""
-    kind = u0.dtype.type
-    a, b, half, two, third, sixth = kind(A), kind(B), kind(0.5), kind(2), kind(-1 / 1.5), kind(1 / 6)
-    for k in range(g0.size):
-        sum_a, sum_b = third * (u1[k] + u2[k]), sixth * (u3[k] + u4[k])
-        g0[k] = u0[k] + sum_a + sum_b
-        g1[k] = third * a * (u1[k] - u2[k]) + sixth * b * (u3[k] - u4[k])
-        g2[k] = half * sum_a + two * sum_b + u5[k]
+def transform_kernel(g0, g1, g2):
+    """``G g``."""
+    even, odd = (-1 / 1.5) * (g0 + 0.5 * g2), (-A / 1.5) * g1
+    even_b, odd_b = (1 / 6) * (g0 + 2 * g2), (B / 6) * g1
+    return g0, even + odd, even - odd, even_b + odd_b, even_b - odd_b, g2
+
+
+def transform_kernel_adjoint(u0, u1, u2, u3, u4, u5):
+    """``G^T u``."""
+    sum_a, sum_b = (-1 / 1.5) * (u1 + u2), (1 / 6) * (u3 + u4)
+    return u0 + sum_a + sum_b, (-A / 1.5) * (u1 - u2) + (B / 6) * (u3 - u4), 0.5 * sum_a + 2 * sum_b + u5
+
+
+def in_two_dimensions(transform: Transform, values: Sequence[Any]) -> list[Any]:
+    """``T d T^T`` for a square d: the transform of each column, then of each row of what came out.
+
+    Args:
+        transform: from n values to m.
+        values: n * n of them, row by row.
+
+    Returns:
+        m * m values, row by row.
+    """
+    n = round(len(values) ** 0.5)
+    columns = [transform(*values[j::n]) for j in range(n)]
+    return [value for row in zip(*columns, strict=True) for value in transform(*row)]

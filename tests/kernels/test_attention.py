@@ -74,26 +74,9 @@ def test_the_definition_written_out():
 def test_every_way_of_cutting_gives_the_same_numbers(monkeypatch, num_shares, strip, width):
     monkeypatch.setattr(kernels, "STRIP", strip)
     monkeypatch.setattr(kernels, "shares", lambda work, grain: num_shares)
-    monkeypatch.setattr(kernels, "_query_block", lambda tokens, size: min(width, tokens))
+    monkeypatch.setattr(kernels, "QUERIES_AT_ONCE", width)
     compare(*draw(1, 13, 2, 3), 2)
     compare(*draw(3, 13, 1, 4), 1)
-
-
-@pytest.mark.parametrize(
-    ("tokens", "size", "limit", "expected"),
-    [
-        (1, 1, 10**6, 1),
-        (49, 8, 10**6, 49),
-        (196, 8, 10**6, 128),
-        (256, 64, 10**6, 48),
-        (1024, 8, 10**6, 112),
-        (1024, 64, 10**6, 128),
-        (196, 8, 0, 128),
-    ],
-)
-def test_blocks_of_queries(monkeypatch, tokens, size, limit, expected):
-    monkeypatch.setattr(kernels, "small_product_limit", lambda: limit)
-    assert kernels._query_block(tokens, size) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -17,7 +17,6 @@ from hcrot.kernels.conv import (
     linear_reference,
     linear_weight_gradient,
     linear_weight_gradient_reference,
-    rows_per_block,
     uses_winograd,
 )
 from hcrot.kernels.im2col import make_geometry, output_size
@@ -124,7 +123,7 @@ def test_input_gradient_of_a_3x3_kernel_beyond_whose_reach_is_padding(rng, algor
 @pytest.mark.parametrize("geometry", [make_geometry(3, padding=1), make_geometry((2, 3), stride=(2, 1), padding=1), POINTWISE])
 def test_blocks_of_any_size_and_any_number_of_shares(rng, monkeypatch, rows, grain, geometry):
     """Tiny blocks: their edges fall inside rows, between rows and between images."""
-    monkeypatch.setattr(conv, "rows_per_block", lambda depth, outputs: rows)
+    monkeypatch.setattr(conv, "ROWS_AT_ONCE", rows)
     monkeypatch.setattr(conv, "GRAIN", grain)
     for batch in (1, 2, 3):
         check_all(*draw(rng, (batch, 3, 5, 4), 2, geometry), geometry)
@@ -135,8 +134,7 @@ def test_blocks_of_any_size_and_any_number_of_shares(rng, monkeypatch, rows, gra
 @pytest.mark.parametrize("blocks", [1, 2, 4])
 def test_pixel_counts_around_multiples_of_the_block(rng, kernel_size, beyond, blocks):
     geometry = make_geometry(kernel_size, padding=kernel_size // 2)
-    rows = rows_per_block(kernel_size * 16, 24)
-    check_all(*draw(rng, (1, 16, 1, blocks * rows + beyond), 24, geometry, np.float32), geometry, np.float32)
+    check_all(*draw(rng, (1, 16, 1, blocks * conv.ROWS_AT_ONCE + beyond), 24, geometry, np.float32), geometry, np.float32)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
@@ -144,15 +142,6 @@ def test_pixel_counts_around_multiples_of_the_block(rng, kernel_size, beyond, bl
 def test_work_enough_for_every_thread(rng, batch, stride):
     geometry = make_geometry(3, stride, 1)
     check_all(*draw(rng, (batch, 13, 29, 31), 17, geometry), geometry)
-
-
-@pytest.mark.parametrize("limit", [0, 1_000_000])
-def test_rows_per_block_suit_either_kind_of_blas(monkeypatch, limit):
-    monkeypatch.setattr(conv, "small_product_limit", lambda: limit)
-    for depth, outputs in [(1, 1), (9, 32), (96, 32), (192, 64), (384, 128), (4096, 4096)]:
-        rows = rows_per_block(depth, outputs)
-        assert 12 <= rows <= 512
-        assert not limit or rows == 256 or rows * depth * outputs <= limit
 
 
 def test_any_memory_order_in_and_channels_last_out(rng):
@@ -188,7 +177,7 @@ def test_a_bias_per_image_and_a_residual(rng, convolve, geometry):
 
 
 def test_a_bias_per_image_reaches_its_image_in_any_block(rng, monkeypatch):
-    monkeypatch.setattr(conv, "rows_per_block", lambda depth, outputs: 7)
+    monkeypatch.setattr(conv, "ROWS_AT_ONCE", 7)
     monkeypatch.setattr(conv, "GRAIN", 1)
     geometry = make_geometry(3, 1, 1)
     x, weight, _, residual = draw(rng, (5, 2, 3, 4), 3, geometry)

@@ -181,32 +181,6 @@ def test_inner_functions_run_in_python_too():
     assert numba.config.DISABLE_JIT or not hasattr(jit.share_bounds, "signatures")
 
 
-# ---------------------------------------------------------------- BLAS
-
-
-def test_only_the_blas_of_kernels_is_held_to_one_thread():
-    """A user's own NumPy products in the same process keep all their threads; both wheels call their library libscipy_openblas."""
-    script = """
-        import pathlib, threadpoolctl, numpy as np
-        import scipy.linalg.cython_blas
-        def threads():
-            return {pool["filepath"]: pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
-        before = threads()
-        from hcrot.kernels.jit import prepare
-        prepare()
-        after = threads()
-        for path in before:
-            print("scipy" if {"scipy", "scipy.libs"} & set(pathlib.Path(path).parts[-3:-1]) else "other", before[path], after[path])
-    """
-    result = run(script)
-    assert result.returncode == 0, result.stderr
-    rows = [line.split() for line in result.stdout.splitlines()]
-    if {name for name, _, _ in rows} != {"scipy", "other"}:
-        pytest.skip("SciPy and NumPy do not carry two libraries here")
-    for name, before, after in rows:
-        assert after == ("1" if name == "scipy" else before)
-
-
 # ---------------------------------------------------------------- compilation
 
 

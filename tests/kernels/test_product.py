@@ -6,15 +6,15 @@ import pytest
 
 from hcrot.kernels import product
 from hcrot.kernels.jit import jit, launched, parallel_jit
-from hcrot.kernels.product import DEPTH, multiply, multiply_reference
+from hcrot.kernels.product import DEPTH, multiply, multiply_reference, product_of
 from support.processes import run
 
 
 @parallel_jit
-def multiply_in_a_kernel(a, b, c, add, share, num_shares):
+def multiply_in_a_kernel(product, a, b, c, add, share, num_shares):
     if launched(share, num_shares):
         return
-    multiply(a, b, c, add)
+    multiply(product, a, b, c, add)
 
 
 ARRANGEMENTS = {
@@ -33,7 +33,7 @@ def check(rows, depth, columns, dtype, arrangement, add):
     c = around[1:-1, 3 : columns + 3]
     expected = around.copy()
     exact = a.astype(np.float64) @ b.astype(np.float64) + (c if add else 0)
-    multiply_in_a_kernel(ARRANGEMENTS[arrangement](a), b, c, add, 1)
+    multiply_in_a_kernel(product_of(a.dtype), ARRANGEMENTS[arrangement](a), b, c, add, 1)
     np.testing.assert_allclose(c, exact, rtol=0, atol=TOLERANCE[dtype] * (np.abs(a).astype(float) @ np.abs(b) + 10).max())
     expected[1:-1, 3 : columns + 3] = c
     np.testing.assert_array_equal(around, expected)
@@ -43,7 +43,8 @@ def check(rows, depth, columns, dtype, arrangement, add):
 def test_all_that_may_be_left_over_of_rows_and_columns(dtype):
     for rows in [*range(1, 15), 25, 70]:
         for columns in [*range(1, 18), 31, 33, 63, 71]:
-            check(rows, 3, columns, dtype, "C", rows % 2 == 0)
+            for depth in (3, 37):
+                check(rows, depth, columns, dtype, "C", rows % 2 == 0)
 
 
 @pytest.mark.parametrize("add", [False, True])
@@ -55,23 +56,35 @@ def test_depths_and_memory_orders(depth, dtype, arrangement, add):
         check(rows, depth, columns, dtype, arrangement, add)
 
 
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("depth", [1, 5, 40, DEPTH + 9])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+def test_one_column(arrangement, depth, add):
+    rng = np.random.default_rng(depth)
+    for rows in (1, 2, 7, 40):
+        a, b, c = rng.standard_normal((rows, depth)), rng.standard_normal((depth, 1)), rng.standard_normal((rows, 1))
+        expected = a @ b + (c if add else 0)
+        multiply_in_a_kernel(product_of(a.dtype), ARRANGEMENTS[arrangement](a), b, c, add, 1)
+        np.testing.assert_allclose(c, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_the_definition():
     rng = np.random.default_rng(0)
     a, b, c = rng.standard_normal((3, 4)), rng.standard_normal((4, 5)), rng.standard_normal((3, 5))
     for add in (False, True):
         expected, found = (c.copy(), c.copy())
         expected = a @ b + (c if add else 0)
-        multiply_reference(a, b, found, add)
+        multiply_reference(0, a, b, found, add)
         np.testing.assert_allclose(found, expected, rtol=1e-14)
         found = c.copy()
-        multiply(a, b, found, add)  # as Python
+        multiply(0, a, b, found, add)  # as Python
         np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
 def test_nan_and_infinity_show():
     a, b, c = np.ones((3, 2), np.float32), np.ones((2, 9), np.float32), np.empty((3, 9), np.float32)
     a[1, 1], b[0, 8] = np.nan, np.inf
-    multiply_in_a_kernel(a, b, c, False, 1)
+    multiply_in_a_kernel(product_of(a.dtype), a, b, c, False, 1)
     assert np.isnan(c[1]).all() and np.isinf(c[[0, 2], 8]).all() and (c[[0, 2], :8] == 2).all()
 
 
@@ -91,18 +104,18 @@ def test_other_processors(name, tmp_path):
 
 
 @jit
-def inner(a, b, c):
-    multiply(a, b, c, False)
+def inner(product, a, b, c):
+    multiply(product, a, b, c, False)
 
 
 @parallel_jit
-def through_an_inner_function(a, b, c, share, num_shares):
+def through_an_inner_function(product, a, b, c, share, num_shares):
     if launched(share, num_shares):
         return
-    inner(a, b, c)
+    inner(product, a, b, c)
 
 
 def test_inner_functions_multiply_too():
     a, b, c = np.ones((3, 2)), np.ones((2, 4)), np.empty((3, 4))
-    through_an_inner_function(a, b, c, 1)
+    through_an_inner_function(product_of(a.dtype), a, b, c, 1)
     assert (c == 2).all()

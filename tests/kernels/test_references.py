@@ -21,7 +21,7 @@ HELPERS = {
     "ahead": {"start", "compile_backward"},
     "activation": {"exp", "flat_in_order_of"},  # exp works on one number: tests/kernels/test_activation.py compares it
     "channels": {"pixels"},
-    "conv": {"rows_per_block", "weight_matrix", "winograd_pays", "uses_winograd"},
+    "conv": {"weight_matrix", "winograd_pays", "uses_winograd"},
     "im2col": {"pair", "make_geometry", "output_size", "channels_last", "channels_first"},
     "cache": {"compile_cached", "drop_outdated", "fallback_folder", "keep_one_file_each", "kept_in"},
     "jit": {
@@ -36,7 +36,10 @@ HELPERS = {
         "say",
         "has_compiled_kernels",
     },
-    "product": {"block_kernel", "copy_bytes", "lanes_of", "multiply", "panel_function", "product_function", "stack_buffer", "vector_bytes"},
+    "product": {
+        "broadcasting", "compiled_product", "copy_bytes", "dotting", "lanes_of", "multiply", "panel_kernel", "product_float32",
+        "product_float64", "product_function", "product_of", "stack_buffer", "vector_bytes",
+    },  # fmt: skip
     "launch": {
         "usable_cores",
         "run_shares",
@@ -52,12 +55,22 @@ HELPERS = {
         "use_python_threads_after_fork",
         *(["launch"] if numba.config.DISABLE_JIT else []),  # else it is compiled, and no function
     },
-    "machine": {"hold_scipy_blas_to_one_thread", "keep_freed_memory", "small_product_limit"},
+    "machine": {"keep_freed_memory"},
     "norm": {"row_moments"},  # plain NumPy itself
     # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
     "optim": {"array_at", "norm_of", "move_average", "update_velocity"},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
+    # a transform is its own reference: the same formula is evaluated on arrays, and tests/kernels/test_winograd_tiles.py compares
+    "winograd_tiles": {
+        "from_pixels", "generated", "smaller", "sum_of_products", "transform_input", "transform_kernel",
+        "transform_kernel_gradient", "transform_output", "transform_output_gradient", "turn_taps", "values_of", "values_of_output",
+        "values_of_turned", "write_output", "write_turned", "write_vectors",
+    },
+    "winograd_transforms": {
+        "in_two_dimensions", "transform_input", "transform_kernel", "transform_kernel_adjoint", "transform_output",
+        "transform_output_adjoint",
+    },
     # another way to what winograd and winograd_weight_gradient say: tests/kernels/test_winograd.py compares it
     "winograd_wide": {"is_wide", "block_width", "wide", "wide_weight_gradient"},
 }
