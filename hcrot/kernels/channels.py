@@ -11,7 +11,7 @@ from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
 
 __all__ = [
     "GRAIN", "PIXELS_PER_SUM", "concatenate", "concatenate_reference", "pixel_sums", "pixel_sums_reference", "pixels", "plus",
-    "plus_reference", "split", "split_reference",
+    "plus_reference", "plus_row", "plus_row_reference", "split", "split_reference",
 ]  # fmt: skip
 
 GRAIN = 16_384
@@ -42,6 +42,15 @@ def _split(y, a, b, share, num_shares):
     for p in range(first, last):
         copy(y[p, :width], a[p])
         copy(y[p, width:], b[p])
+
+
+@parallel_jit
+def _plus_row(rows, row, y, share, num_shares):
+    if launched(share, num_shares):
+        return
+    first, last = share_bounds(y.shape[0], share, num_shares)
+    for p in range(first, last):
+        sum_of(rows[p], row, y[p])
 
 
 @parallel_jit
@@ -108,6 +117,18 @@ def plus(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def plus_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """:func:`plus` in plain NumPy."""
     return a + b
+
+
+def plus_row(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """``rows + row``, (B, C) and (C,), of one dtype."""
+    y = np.empty(rows.shape, rows.dtype)
+    _plus_row(np.ascontiguousarray(rows), np.ascontiguousarray(row), y, shares(y.size, GRAIN))
+    return y
+
+
+def plus_row_reference(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """:func:`plus_row` in plain NumPy."""
+    return rows + row
 
 
 def pixel_sums(x: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
 from hcrot.kernels.launch import launch, launched, launching, python_threads, run_shares, usable_cores
 from hcrot.kernels.machine import keep_freed_memory
+from hcrot.kernels.replay import recorder
 
 __all__ = [
     "GRAIN", "aligned_empty", "aligned_zeros", "distinct_jit", "exact_jit", "get_num_threads", "jit", "launched", "launching",
@@ -101,6 +102,9 @@ def parallel_jit(kernel: Callable) -> Callable:
     @functools.wraps(kernel)
     def call(*arguments: Any) -> None:
         num_shares, arguments = arguments[-1], arguments[:-1]
+        calls = getattr(recorder, "calls", None)
+        if calls is not None:
+            calls.append((compiled, arguments, num_shares))
         if numba.config.DISABLE_JIT:
             with np.errstate(all="ignore"):  # a compiled kernel does not warn either
                 for share in range(num_shares):

@@ -32,10 +32,19 @@ from numba.extending import intrinsic, overload
 
 from hcrot.kernels.cache import compile_cached
 
-__all__ = ["ALL", "launch", "launched", "launching", "number_at", "python_threads", "repeat_call", "this_call", "usable_cores"]
+__all__ = [
+    "ALL", "describe", "launch", "launched", "launching", "number_at", "python_threads", "repeat_call", "share_bits", "this_call",
+    "usable_cores",
+]  # fmt: skip
 
 ALL = -1
 """The number of a share that stands for all of them."""
+
+
+def share_bits(address: int) -> int:
+    """The number of a share that stands for none: the kernel describes its call in the memory at this address (see :func:`describe`)."""
+    return -address
+
 
 forked = False
 """Whether this process was made by ``fork`` from one that had started Numba's threads."""
@@ -113,7 +122,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def launched(share: int, num_shares: int) -> bool:
-    """The first line of each kernel: whether it was called for ALL shares, which are then done when this returns."""
+    """The first line of each kernel: whether it was called for ALL shares, which are then done when this returns, or for none."""
     return False
 
 
@@ -122,9 +131,13 @@ def _compile_launched(share, num_shares):
     """Inlined, so that :func:`this_call` is the kernel's."""
 
     def launched(share, num_shares):
-        if share != ALL:
+        if share >= 0:
             return False
-        launch(this_call(), num_shares)
+        function, frame, size = this_call()
+        if share == ALL:
+            launch((function, frame), num_shares)
+        else:
+            describe(function, frame, size, -share)
         return True
 
     return launched
@@ -165,11 +178,11 @@ def is_owner(value: ir.NamedValue) -> bool:
 
 @intrinsic
 def this_call(typing_context):
-    """For use inside a kernel: two addresses, with which the kernel's own call can be repeated for another share.
+    """For use inside a kernel: two addresses, with which the kernel's own call can be repeated for another share, and a size.
 
     The first is that of a function ``(frame, share)``: it calls the kernel with the same arguments, but with this share. The second is that
     of the frame, which the function reads: a number that is set to 1 when a repetition fails, then the arguments of the call, the arrays
-    without owner.
+    without owner. The size is the frame's, in bytes.
 
     A compiled function's arguments are: where to put its result, where to put its exception, then those of the Python function. Arrays are
     spread over several of them, an integer is one. Should a version of Numba pass other ones, both addresses are 0.
@@ -179,7 +192,7 @@ def this_call(typing_context):
         kernel, inputs = builder.function, builder.function.args[2:]
         names = [argument.name for argument in inputs]
         if not all(name.startswith("arg.") for name in names) or names[-2:] != LAST_ARGUMENTS:
-            return context.make_tuple(builder, signature.return_type, [WORD(0), WORD(0)])
+            return context.make_tuple(builder, signature.return_type, [WORD(0), WORD(0), WORD(0)])
         layout = ir.LiteralStructType([WORD, *(argument.type for argument in inputs)])
         frame = cgutils.alloca_once(builder, layout)
         lent = [ir.Constant(POINTER, None) if is_owner(value) else value for value in inputs]
@@ -197,9 +210,26 @@ def this_call(typing_context):
         with repeat.if_then(repeat.icmp_signed("!=", status, status.type(0))):
             repeat.store(WORD(1), field(repeat, shared, 0))
         repeat.ret_void()
-        return context.make_tuple(builder, signature.return_type, [builder.ptrtoint(at, WORD) for at in (function, frame)])
+        size = WORD(context.get_abi_sizeof(layout))
+        return context.make_tuple(builder, signature.return_type, [*(builder.ptrtoint(at, WORD) for at in (function, frame)), size])
 
-    return types.UniTuple(types.intp, 2)(), generate
+    return types.UniTuple(types.intp, 3)(), generate
+
+
+@intrinsic
+def describe(typing_context, function, frame, size, address):
+    """Write what :func:`this_call` tells to an address: the function's, the frame's size, the frame itself. It can then be called after the
+    kernel has returned, as long as its arrays are there."""
+
+    def generate(context, builder, signature, arguments):
+        function, frame, size, address = arguments
+        target = builder.inttoptr(address, WORD.as_pointer())
+        for position, value in enumerate((function, size)):
+            builder.store(value, builder.gep(target, [WORD(position)]))
+        cgutils.raw_memcpy(builder, builder.gep(target, [WORD(2)]), builder.inttoptr(frame, WORD.as_pointer()), size, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), generate
 
 
 @intrinsic

@@ -351,6 +351,8 @@ def product_function(dtype: str) -> Callable:
                     single(here, a_row, a_column, there + j * size, b_row, c + j * size, c_row, rows, some, adding)
                 j += 1
 
+    # Numba names compiled code after this. Two of one name, from files that two processes have compiled, would be taken for each other.
+    product.__name__ = product.__qualname__ = f"product_of_{dtype}"
     return product
 
 

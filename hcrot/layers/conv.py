@@ -6,7 +6,7 @@ Notation: B images, C channels in, O channels out, G groups, KH x KW kernel. The
 import numpy as np
 
 from hcrot import init
-from hcrot.kernels.channels import pixel_sums
+from hcrot.kernels.channels import pixel_sums, plus_row
 from hcrot.kernels.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from hcrot.kernels.im2col import make_geometry, output_size, pair
 from hcrot.kernels.winograd import applies
@@ -120,7 +120,7 @@ class Conv2d(Module):
         self.save(x, ndim)
         bias = self.bias.data if self.bias else None
         if shift is not None:
-            bias = shift if bias is None else shift + bias
+            bias = shift if bias is None else plus_row(shift, bias)
         if self.groups == 1:
             y = conv2d(x, self.weight.data, bias, self.geometry, residual, self.algorithm)
         else:

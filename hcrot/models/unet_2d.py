@@ -28,6 +28,7 @@ from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.unet_2d_arguments import check_arguments, parts_of, plain
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.module import Identity, Module, check_gradient
+from hcrot.plan import planned
 
 __all__ = ["UNet2dModel"]
 
@@ -207,6 +208,14 @@ class UNet2dModel(Pretrained):
         temb = self.embed(timesteps, class_labels, dtype)
         if self.config["center_input_sample"]:
             sample = 2 * sample - 1
+        y = self.body(sample, temb)
+        divisor = timesteps.astype(dtype)[:, None, None, None] if self.config["time_embedding_type"] == "fourier" else None
+        self.save(temb.shape, y.shape, divisor)
+        return y if divisor is None else y / divisor
+
+    @planned
+    def body(self, sample: np.ndarray, temb: np.ndarray) -> np.ndarray:
+        """What the network makes of images (B, C, H, W) and temb (B, E)."""
         h = self.conv_in(sample)
         skips = [h]
         for down_block in self.down_blocks:
@@ -216,10 +225,7 @@ class UNet2dModel(Pretrained):
         for up_block in self.up_blocks:
             h = up_block(h, temb, skips)
         assert not skips
-        y = self.conv_out(self.conv_norm_out(h))
-        divisor = timesteps.astype(dtype)[:, None, None, None] if self.config["time_embedding_type"] == "fourier" else None
-        self.save(temb.shape, y.shape, divisor)
-        return y if divisor is None else y / divisor
+        return self.conv_out(self.conv_norm_out(h))
 
     def backward(self, dout: np.ndarray) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         temb_shape, shape, divisor = self.saved()

@@ -1,5 +1,7 @@
 """The product in registers against its definition: every size of what is left over, all strides that are allowed, both dtypes."""
 
+import textwrap
+
 import numba
 import numpy as np
 import pytest
@@ -101,6 +103,22 @@ def test_other_processors(name, tmp_path):
     """
     result = run(script, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_products_that_two_processes_have_compiled_do_not_get_mixed_up(tmp_path):
+    """A third one reads both from the disk. The names of the code in them must differ."""
+    script = """
+        import sys
+        import numpy as np
+        from hcrot.kernels import conv
+        for dtype in sys.argv[1:] or ("float32", "float64"):
+            x = np.arange(60, dtype=dtype).reshape(6, 10)
+            np.testing.assert_array_equal(conv.linear(x, np.eye(10, dtype=dtype)[:9], None), x[:, :9])
+    """
+    for dtypes in ("float32",), ("float64",), ():
+        result = run(f"import sys; sys.argv[1:] = {dtypes!r}\n" + textwrap.dedent(script), NUMBA_CACHE_DIR=str(tmp_path))
+        assert result.returncode == 0, result.stderr
 
 
 @jit

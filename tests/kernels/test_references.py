@@ -48,6 +48,8 @@ HELPERS = {
         "launched",
         "launching",
         "field",
+        "describe",
+        "share_bits",
         "is_owner",
         "this_call",
         "repeat_call",
@@ -59,6 +61,7 @@ HELPERS = {
     "norm": {"row_moments"},  # plain NumPy itself
     # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
     "optim": {"array_at", "norm_of", "move_average", "update_velocity"},
+    "replay": {"recorded", *(["repeat_calls"] if numba.config.DISABLE_JIT else [])},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
     # a transform is its own reference: the same formula is evaluated on arrays, and tests/kernels/test_winograd_tiles.py compares
@@ -150,6 +153,7 @@ KERNELS: dict[str, tuple[ModuleType, Callable]] = {
     "silu_gradient": (activation, lambda draw: [(draw(3, 5, 7, 2), draw(3, 5, 7, 2)), (draw(40_001), draw(40_001))]),
     "concatenate": (channels, lambda draw: [(draw(2, 3, 5, 7), draw(2, 1, 5, 7)), (draw(3, 17, 19, 23), draw(3, 13, 19, 23))]),
     "split": (channels, lambda draw: [(draw(2, 4, 5, 7), 3), (draw(3, 30, 19, 23), 13)]),
+    "plus_row": (channels, lambda draw: [(draw(2, 5), draw(5)), (draw(300, 70), draw(70))]),
     "plus": (channels, lambda draw: [(draw(2, 4, 5, 7), draw(2, 4, 5, 7)), (draw(3, 30, 19, 23), draw(3, 30, 19, 23))]),
     "pixel_sums": (channels, lambda draw: [(draw(2, 4, 5, 7),), (draw(3, 30, 19, 23),)]),
     "group_norm": (
