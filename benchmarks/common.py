@@ -302,6 +302,7 @@ def headline(title: str, options: argparse.Namespace) -> None:
     here = machine()
     versions = ", ".join(f"{name} {here[name]}" for name in ("python", "numpy", "numba", "torch") if name in here)
     quick = "; --quick: figures mean little" if options.quick else ""
+    quick += "; playing AVX2" if getattr(options, "isa", "native") == "avx2" else ""
     print(f"{title}: {here['cpu']} ({here['architecture']}), {here['cores']} cores; {versions}{quick}\n", flush=True)
 
 

@@ -3,6 +3,7 @@
     python benchmarks/compare_pytorch.py                             every line but torch.compile's (a quarter of an hour)
     python benchmarks/compare_pytorch.py --compile                   torch.compile beside them; compiling takes minutes
     python benchmarks/compare_pytorch.py --only seed-train-64        one line
+    python benchmarks/compare_pytorch.py --isa avx2                  as on a processor without AVX-512
 
 Each library has a process of its own, and all the same number of threads. They take turns, a tenth of a second of steps (at least one)
 each, so that whatever else the machine does falls on all; the figure to quote is the ratio of the medians. A training step is forward,
@@ -221,6 +222,23 @@ def draw_memory(axis, held: list[tuple[int, float]]) -> None:
     axis.grid(color="#dddddd", linewidth=0.6)
 
 
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "",  # the name alone leaves AVX-512 on
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""The environment in which hcrot, NumPy and PyTorch use no more than AVX2, whatever the processor has."""
+
+
+def play_avx2(arguments: list[str]) -> int:
+    """Run this script in that environment, with a cache of kernels of its own; its exit status."""
+    with tempfile.TemporaryDirectory() as cache:
+        return subprocess.run([sys.executable, __file__, *arguments], env=os.environ | AVX2 | {"NUMBA_CACHE_DIR": cache}).returncode
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__, seconds=20)
     parser.add_threads()
@@ -228,7 +246,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=names, nargs="+", help="which lines (default: all)")
     parser.add_argument("--compile", action="store_true", help="also time torch.compile")
     parser.add_argument("--steps", type=whole_number, help="training steps of the steady run (default: 2000, with --quick 100)")
+    parser.add_argument("--isa", choices=["native", "avx2"], default="native", help="the instructions to use (default: all there are)")
     options = parser.parse_args(arguments)
+    if options.isa == "avx2" and os.environ.get("NUMBA_CPU_NAME") != AVX2["NUMBA_CPU_NAME"]:
+        sys.exit(play_avx2(sys.argv[1:] if arguments is None else arguments))
     options.only = options.only or (QUICK if options.quick else names)
     options.steps = options.steps or (100 if options.quick else 2000)
     if options.quick:

@@ -129,6 +129,24 @@ def test_comparing_watches_the_memory_of_a_long_run(script, capsys):
     assert "steady memory, seed, batch 4: " in capsys.readouterr().out
 
 
+def test_avx2_is_played_by_a_process_of_its_own(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("compare_pytorch")
+    monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
+    started = []
+
+    def start(command, env):
+        started.append((command[2:], {name: env[name] for name in module.AVX2}, env["NUMBA_CACHE_DIR"]))
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr(module.subprocess, "run", start)
+    with pytest.raises(SystemExit) as ended:
+        module.main(["--isa", "avx2", "--only", "steady"])
+    assert ended.value.code == 3
+    assert started[0][:2] == (["--isa", "avx2", "--only", "steady"], module.AVX2)
+    assert not Path(started[0][2]).exists()  # the cache of its own is gone
+
+
 def test_comparing_with_pytorch(script, capsys):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")

@@ -195,10 +195,10 @@ def prepare() -> None:
         return
     folder = kept_in(launch)
     if folder is None:
-        say("compiling kernels (about 15 seconds, at every start: no folder can be written to keep them in; NUMBA_CACHE_DIR names one)")
+        say("compiling kernels (15 to 30 seconds, at every start: no folder can be written to keep them in; NUMBA_CACHE_DIR names one)")
         return
     where = f"; kept in {folder}" if fallback_folder.cache_info().currsize else ""
-    say(f"compiling kernels (first run only, about 15 seconds{where})")
+    say(f"compiling kernels (first run only, 15 to 30 seconds{where})")
     for action in before_compiling:
         action()
 
