@@ -14,7 +14,8 @@ from PIL import Image
 from hcrot.kernels import jit
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ["compare_pytorch", "convolution_story", "kernels", "profile_layers", "scaling", "threads"]
+SCRIPTS = ["compare_pytorch", "convolution_story", "kernels", "products", "profile_layers", "scaling", "threads"]
+ONE_CORE = {"products"}
 
 
 @pytest.fixture
@@ -29,7 +30,8 @@ def script(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.import_module("kernels"), "LARGE", 64)
 
     def run(name, *arguments):
-        importlib.import_module(name).main(["--quick", "--threads", "1", "--output", "out", *arguments])
+        threads = [] if name in ONE_CORE else ["--threads", "1"]
+        importlib.import_module(name).main(["--quick", *threads, "--output", "out", *arguments])
         with Image.open(f"out/{name}.png") as picture:
             assert picture.width > 400 and len(picture.convert("L").getcolors()) > 20
         assert sorted(path.name for path in Path("out").iterdir()) == [f"{name}.json", f"{name}.png"]
@@ -123,6 +125,15 @@ def test_every_kernel_is_timed_in_one_thread_and_more(script):
     assert len(figures["times"]) > 20 and all(len(spent) == 1 and numbers(spent) for spent in figures["times"].values())
 
 
+def test_products_are_compared_with_numpys_and_with_the_roofline(script, monkeypatch):
+    module = importlib.import_module("products")
+    monkeypatch.setattr(module, "SIZES", [size for size in module.SIZES if size.where != "large"])
+    figures = script("products", "--seconds", "0.0001")
+    assert len(figures["rows"]) == 2 * len(module.SIZES)
+    for row in figures["rows"]:
+        assert numbers([row["hcrot"], row["NumPy"], row["roofline"]]) and row["roofline"] <= row["memory"]
+
+
 def test_comparing_watches_the_memory_of_a_long_run(script, capsys):
     figures = script("compare_pytorch", "--only", "steady", "--steps", "20")
     assert [step for step, _ in figures["steady"]] == list(range(1, 21)) and numbers(megabytes for _, megabytes in figures["steady"])
@@ -191,7 +202,7 @@ def test_help_explains(monkeypatch, capsys, name):
         importlib.import_module(name).main(["--help"])
     text = capsys.readouterr().out
     assert stop.value.code == 0 and f"python benchmarks/{name}.py" in text
-    for option in ("output", "markdown", "quick", "threads"):
+    for option in ("output", "markdown", "quick", *(["threads"] if name not in ONE_CORE else [])):
         assert f"--{option} " in text
 
 

@@ -56,8 +56,11 @@ class Inner:
 
     def __init__(self, function: Callable, fastmath: set[str], pipeline: type[Compiler] = Compiler):
         functools.update_wrapper(self, function)
-        self.py_func = function
-        self.compiled = compile_function(no_cpython_wrapper=True, fastmath=fastmath, pipeline_class=pipeline)(function)
+        self.py_func, self.options = function, {"fastmath": fastmath, "pipeline_class": pipeline}
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        return compile_function(no_cpython_wrapper=True, **self.options)(self.py_func)
 
     def __call__(self, *arguments):
         return self.py_func(*arguments)
@@ -84,7 +87,33 @@ def exact_jit(function: Callable) -> Inner:
     return Inner(function, FASTMATH - {"reassoc"})
 
 
-def parallel_jit(kernel: Callable) -> Callable:
+class Kernel:
+    """What :func:`parallel_jit` makes of a function. Numba sees it when it is first called: an import does not wait for all of them."""
+
+    def __init__(self, kernel: Callable):
+        functools.update_wrapper(self, kernel)
+        self.kernel = kernel
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        return compile_cached(self.kernel, fastmath=FASTMATH)
+
+    def __call__(self, *arguments: Any) -> None:
+        num_shares, arguments = arguments[-1], arguments[:-1]
+        calls = getattr(recorder, "calls", None)
+        if calls is not None:
+            calls.append((self.compiled, arguments, num_shares))
+        if numba.config.DISABLE_JIT:
+            with np.errstate(all="ignore"):  # a compiled kernel does not warn either
+                for share in range(num_shares):
+                    self.compiled(*arguments, share, num_shares)
+        elif num_shares == 1:
+            self.compiled(*arguments, 0, 1)
+        else:
+            run_shares(self.compiled, arguments, num_shares)
+
+
+def parallel_jit(kernel: Callable) -> Kernel:
     """Compile a kernel that does one share of the work: ``share`` and ``num_shares`` are its last two arguments, and it begins with
 
         if launched(share, num_shares):
@@ -97,25 +126,7 @@ def parallel_jit(kernel: Callable) -> Callable:
 
     A single share is done by the caller.
     """
-    compiled = compile_cached(kernel, fastmath=FASTMATH)
-
-    @functools.wraps(kernel)
-    def call(*arguments: Any) -> None:
-        num_shares, arguments = arguments[-1], arguments[:-1]
-        calls = getattr(recorder, "calls", None)
-        if calls is not None:
-            calls.append((compiled, arguments, num_shares))
-        if numba.config.DISABLE_JIT:
-            with np.errstate(all="ignore"):  # a compiled kernel does not warn either
-                for share in range(num_shares):
-                    compiled(*arguments, share, num_shares)
-        elif num_shares == 1:
-            compiled(*arguments, 0, 1)
-        else:
-            run_shares(compiled, arguments, num_shares)
-
-    call.compiled = compiled  # type: ignore[attr-defined]
-    return call
+    return Kernel(kernel)
 
 
 GRAIN = 200_000
