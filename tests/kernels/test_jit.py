@@ -161,7 +161,7 @@ def kernels():
     for info in pkgutil.iter_modules(hcrot.kernels.__path__):
         module = importlib.import_module(f"hcrot.kernels.{info.name}")
         for name, value in vars(module).items():
-            if hasattr(value, "compiled") and inspect.isfunction(value) and value.__module__ == module.__name__:
+            if isinstance(value, jit.Kernel) and value.__module__ == module.__name__:
                 yield name, value
 
 
