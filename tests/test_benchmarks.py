@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import math
+import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from PIL import Image
 from hcrot.kernels import jit
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ["compare_pytorch", "convolution_story", "kernels", "products", "profile_layers", "scaling", "threads"]
+SCRIPTS = ["accuracy", "company", "compare_pytorch", "convolution_story", "kernels", "products", "profile_layers", "scaling", "threads"]
 ONE_CORE = {"products"}
 
 
@@ -123,6 +124,22 @@ def test_the_profile_adds_up_and_can_be_compared(script, tmp_path, monkeypatch):
 def test_every_kernel_is_timed_in_one_thread_and_more(script):
     figures = script("threads", "--seconds", "0.001")
     assert len(figures["times"]) > 20 and all(len(spent) == 1 and numbers(spent) for spent in figures["times"].values())
+
+
+def test_the_rounding_of_convolutions(script):
+    """That of Winograd's algorithm is a few times that of plain sums, and as large a part whatever the weights are."""
+    figures = script("accuracy")
+    for row in figures["rows"]:
+        for result, error in row["errors"]["winograd"].items():
+            assert 0 < row["errors"]["im2col"][result] < 1e-6 and 0 < error < 3e-6
+    assert 0 < figures["spill"]["winograd"] < 0.02 and figures["spill"]["im2col"] == 0
+
+
+def test_steps_are_timed_in_company(script):
+    figures = script("company", "--seconds", "0.01")
+    (row,) = figures["rows"]
+    assert all(len(spent) == 3 and numbers(spent) for spent in row["times"].values()) and numbers(row["slower"].values())
+    assert not [other for other in multiprocessing.active_children() if other.name.startswith("Process")]  # nobody is left counting
 
 
 def test_products_are_compared_with_numpys_and_with_the_roofline(script, monkeypatch):

@@ -378,6 +378,7 @@ def compiled_product(dtype: str) -> tuple[Any, int]:
     return compiled, result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
 
+@functools.cache  # looking up the name of a dtype takes longer than a small product
 def product_of(dtype: np.dtype) -> int:
     """What :func:`multiply` needs for arrays of this dtype: the address of a compiled function, or 0 where nothing is compiled."""
     return 0 if numba.config.DISABLE_JIT else compiled_product(dtype.name)[1]

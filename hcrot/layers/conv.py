@@ -42,8 +42,9 @@ class Conv2d(Module):
         padding_mode: what padding consists of: ``"zeros"``, or the image's own pixels, by ``"reflect"``, ``"replicate"`` or ``"circular"``
             (see :class:`hcrot.layers.padding.Pad2d`).
         algorithm: how the sums are done: ``"im2col"``; ``"winograd"`` (3x3, stride 1, dilation 1 only), with a quarter of the
-            multiplications and a rounding error of about 1e-6 of the largest output; ``"auto"``: whichever is faster for the shape at
-            hand. float64 is always done by im2col.
+            multiplications and a rounding error of some 1e-6 of the largest output, also in outputs near a large number whose kernel
+            does not see it (by 0.0006 for a pixel of 10,000 among normal ones; docs/performance.md has figures); ``"auto"``: whichever
+            is faster for the shape at hand. float64 is always done by im2col.
         generator: source of the initial values, U(-1/sqrt(C/G KH KW), ...) for both.
 
     Shapes:
