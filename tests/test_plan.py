@@ -17,19 +17,9 @@ from hcrot.kernels.replay import CannotReplay, Replay, recorded
 from hcrot.layers import conv as conv_layers
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D
+from support.small_unets import SMALL
 
-CONFIG = {
-    "sample_size": 12,
-    "in_channels": 2,
-    "out_channels": 2,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-    "attention_head_dim": 8,
-    "num_class_embeds": 3,
-}
+CONFIG = SMALL | {"sample_size": 12, "in_channels": 2, "out_channels": 2, "attention_head_dim": 8, "num_class_embeds": 3}
 LAYERS = UNet2dModel.body.__wrapped__
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="there are plans of compiled kernels only")
 
@@ -50,7 +40,7 @@ def call(model, seed=0, batch=2):
         return model(*make_inputs(model, seed, batch))
 
 
-def by_layers(model, seed=0, batch=2, monkeypatch=None):
+def by_layers(model, seed=0, batch=2):
     """What the network gives without a plan."""
     planned = UNet2dModel.body
     UNet2dModel.body = LAYERS
@@ -278,13 +268,16 @@ def test_any_memory_order_of_the_images():
             np.testing.assert_array_equal(model(order, times, labels), expected)
 
 
-def test_shapes_and_threads_have_plans_of_their_own(monkeypatch):
+def test_shapes_and_threads_have_plans_of_their_own():
     model = make_model()
-    for _ in range(4):
-        for batch in (1, 2, 3):
-            for threads in (1, 2):
-                hcrot.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-                np.testing.assert_array_equal(call(model, batch, batch), by_layers(model, batch, batch))
+    try:
+        for _ in range(4):
+            for batch in (1, 2, 3):
+                for threads in (1, 2):
+                    hcrot.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+                    np.testing.assert_array_equal(call(model, batch, batch), by_layers(model, batch, batch))
+    finally:
+        hcrot.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     assert len(plans_of(model)) <= plan.MOST_PLANS
 
 
