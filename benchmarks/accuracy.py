@@ -13,7 +13,7 @@ import argparse
 from typing import NamedTuple
 
 import numpy as np
-from common import Parser, Table, has_torch, headline, picture, set_threads, write_results
+from common import Parser, Table, has_torch, headline, picture, write_results
 
 from hcrot.kernels.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from hcrot.kernels.im2col import make_geometry
@@ -114,11 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__, seconds=None)
     parser.add_threads()
     options = parser.parse_args(arguments)
-    try:
-        set_threads(options.threads)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    parser.prepare(options)
     headline("Rounding of 3x3 convolutions in float32", options)
     with_torch = has_torch()
     who = [*ALGORITHMS, *(["PyTorch"] if with_torch else [])]

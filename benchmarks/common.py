@@ -67,6 +67,15 @@ class Parser(argparse.ArgumentParser):
         default = min(2, hcrot.get_num_threads())
         self.add_argument("--threads", type=whole_number, default=default, help="threads of each library (default: %(default)s)")
 
+    def prepare(self, options: argparse.Namespace) -> None:
+        """Set the threads, if there is such an option, and make the folder for the results."""
+        try:
+            if "threads" in options:
+                set_threads(options.threads)
+            options.output.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            self.error(str(error))
+
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message}\n")
 

@@ -13,7 +13,7 @@ import multiprocessing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from common import OwnProcess, Parser, Table, alternate, duration, has_torch, headline, picture, set_threads, whole_number, write_results
+from common import OwnProcess, Parser, Table, alternate, duration, has_torch, headline, picture, whole_number, write_results
 from networks import NETWORKS, hcrot_step, torch_step
 
 CASES = {
@@ -88,11 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.quick:
         options.seconds = min(options.seconds, 0.2)
-    try:
-        set_threads(options.threads)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    parser.prepare(options)
 
     headline(f"Steps beside {options.busy} busy", options)
     table = Table(["step", "library", "alone", "in company", "alone again", "slower"], options.markdown, 26)

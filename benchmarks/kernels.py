@@ -28,7 +28,6 @@ from common import (
     has_torch,
     headline,
     picture,
-    set_threads,
     whole_number,
     write_results,
 )
@@ -201,11 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.batch = options.batch or (8 if options.quick else 64)
     if options.quick:
         options.seconds = min(options.seconds, 0.3)
-    try:
-        set_threads(options.threads)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    parser.prepare(options)
 
     headline(f"3x3 convolutions of {options.network}, batch {options.batch}", options)
     limit = ceiling(options.threads, options.seconds)

@@ -119,10 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.quick:
         options.seconds = min(options.seconds, 0.01)
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        parser.error(str(error))
+    parser.prepare(options)
     headline("Products of matrices, one core", options)
     table = Table(["where", "rows x depth x columns", "hcrot", "NumPy", "roofline", "hcrot/NumPy"], options.markdown, 38)
     rows = [row for dtype in ("float32", "float64") for row in measure(dtype, options.seconds, table)]

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
-from common import Parser, Table, alternate, duration, headline, picture, set_threads, whole_number, write_results
+from common import Parser, Table, alternate, duration, headline, picture, whole_number, write_results
 
 import hcrot
 from hcrot.kernels import activation, attention, channels, conv, norm, optim, resample
@@ -108,11 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.batch = options.batch or (2 if options.quick else 64)
     if options.quick:
         options.seconds = min(options.seconds, 0.05)
-    try:
-        set_threads(options.threads)
-        options.output.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    parser.prepare(options)
 
     headline(f"Kernels in 1 to {options.threads} threads, batch {options.batch}", options)
     counts = range(1, options.threads + 1)

@@ -23,7 +23,7 @@ The layers know nothing of it. An answer is never an old one:
 import functools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -32,8 +32,10 @@ import numba
 import numpy as np
 
 from hcrot.kernels import launch
+from hcrot.kernels.im2col import channels_first
 from hcrot.kernels.jit import get_num_threads
-from hcrot.kernels.replay import CannotReplay, Replay, recorded
+from hcrot.kernels.launch import recorded
+from hcrot.kernels.replay import CannotReplay, Replay
 from hcrot.module import Module
 from hcrot.passes import thread
 
@@ -120,12 +122,10 @@ class _Plan:
     def follow(self, method: Method, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
         """What the method makes of the arrays."""
         if self.replay is not None:
-            return self._replayed(arrays)
+            return self._repeated(self.replay, arrays).copy(order="K")
         if self.refused is not None:
             return method(*arrays)
-        self.inputs = [_like(array) for array in arrays]
-        for given, array in zip(self.inputs, arrays, strict=True):
-            np.copyto(given, array)
+        self.inputs = [_copy(array) for array in arrays]
         with recorded() as calls:
             result = method(*self.inputs)
         try:
@@ -141,36 +141,23 @@ class _Plan:
             CannotReplay: there is none.
         """
         replay = Replay(calls, self.inputs, [parameter.data for parameter in self._parameters], result, MOST_BYTES)
-        given = [array.copy(order="K") for array in self.inputs]
-        others = [array[::-1, ...] * 0.75 + 0.125 for array in given]
-        for arrays, memory in ((others, np.nan), (given, None)):
-            expected = result if memory is None else method(*map(_copy, arrays))
-            if memory is not None:
-                replay.memory[: replay.memory.size // 8 * 8].view(np.float64).fill(memory)
-            for place, array in zip(self.inputs, arrays, strict=True):
-                np.copyto(place, array)
-            replay(get_num_threads())
-            if not np.array_equal(replay.output, expected, equal_nan=True):
+        given = [_copy(array) for array in self.inputs]
+        others = [array[::-1] * 0.75 + 0.125 for array in given]
+        expected = method(*map(_copy, others))
+        replay.memory[: replay.memory.size // 8 * 8].view(np.float64).fill(np.nan)
+        for arrays, output in ((others, expected), (given, result)):
+            if not np.array_equal(self._repeated(replay, arrays), output, equal_nan=True):
                 raise CannotReplay("the layers do more than call kernels")
         return replay
 
-    def _replayed(self, arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-        assert self.replay is not None
+    def _repeated(self, replay: Replay, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """What the replay makes of the arrays: its output, which the next replay overwrites."""
         for place, array in zip(self.inputs, arrays, strict=True):
             np.copyto(place, array)
-        self.replay(get_num_threads())
-        return self.replay.output.copy(order="K")
-
-
-def _like(array: np.ndarray) -> np.ndarray:
-    """An array of the same shape, in the memory order in which kernels read it."""
-    if array.ndim != 4:
-        return np.empty(array.shape, array.dtype)
-    batch, channels, height, width = array.shape
-    return np.empty((batch, height, width, channels), array.dtype).transpose(0, 3, 1, 2)
+        replay(get_num_threads())
+        return replay.output
 
 
 def _copy(array: np.ndarray) -> np.ndarray:
-    copy = _like(array)
-    np.copyto(copy, array)
-    return copy
+    """A copy in the memory order in which kernels read it: images channels-last."""
+    return channels_first(np.array(array.transpose(0, 2, 3, 1), order="C")) if array.ndim == 4 else np.array(array, order="C")

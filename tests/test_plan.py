@@ -13,7 +13,8 @@ import pytest
 import hcrot
 from hcrot import plan
 from hcrot.kernels import launch
-from hcrot.kernels.replay import CannotReplay, Replay, recorded
+from hcrot.kernels.launch import recorded
+from hcrot.kernels.replay import CannotReplay, Replay
 from hcrot.layers import conv as conv_layers
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D

@@ -25,9 +25,8 @@ from numba.extending import typeof_impl
 
 from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
-from hcrot.kernels.launch import launch, launched, launching, python_threads, run_shares, usable_cores
+from hcrot.kernels.launch import launch, launched, launching, python_threads, recorder, run_shares, usable_cores
 from hcrot.kernels.machine import keep_freed_memory
-from hcrot.kernels.replay import recorder
 
 __all__ = [
     "GRAIN", "aligned_empty", "aligned_zeros", "distinct_jit", "exact_jit", "get_num_threads", "jit", "launched", "launching",

@@ -19,8 +19,9 @@ An array is passed as seven values and more, the first of which is a pointer to 
 import functools
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numba
@@ -33,8 +34,8 @@ from numba.extending import intrinsic, overload
 from hcrot.kernels.cache import compile_cached
 
 __all__ = [
-    "ALL", "describe", "launch", "launched", "launching", "number_at", "python_threads", "repeat_call", "share_bits", "this_call",
-    "usable_cores",
+    "ALL", "FAILURE", "describe", "launch", "launched", "launching", "number_at", "python_threads", "recorded", "recorder", "repeat_call",
+    "share_bits", "this_call", "usable_cores",
 ]  # fmt: skip
 
 ALL = -1
@@ -121,6 +122,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=use_python_threads_after_fork)
 
 
+recorder = threading.local()
+"""``calls``: the list to which this thread's kernel calls are added, if there is one."""
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple]]:
+    """The kernel calls of this thread within the block, in order: (compiled kernel, arguments, number of shares)."""
+    before, recorder.calls = getattr(recorder, "calls", None), []
+    try:
+        yield recorder.calls
+    finally:
+        recorder.calls = before
+
+
+FAILURE = "an error was raised in one of a kernel's threads; was there memory left?"
+
+
 def launched(share: int, num_shares: int) -> bool:
     """The first line of each kernel: whether it was called for ALL shares, which are then done when this returns, or for none."""
     return False
@@ -157,7 +175,7 @@ def launch(call: tuple[int, int], num_shares: int) -> None:
     for share in prange(num_shares):
         repeat_call(function, frame, np.int64(share))
     if number_at(frame) != 0:
-        raise RuntimeError("an error was raised in one of a kernel's threads; was there memory left?")
+        raise RuntimeError(FAILURE)
 
 
 LAST_ARGUMENTS = ["arg.share", "arg.num_shares"]

@@ -1,7 +1,8 @@
 """Kernel calls that were recorded once, done again in memory of their own: all of them by one call from Python.
 
 A network's forward pass at a small batch is some hundred kernel calls. Between them Python walks from layer to layer, which takes as long
-as the kernels do. :func:`recorded` lists the calls of a forward pass. :class:`Replay` can repeat them, with other numbers in the input.
+as the kernels do. :func:`hcrot.kernels.launch.recorded` lists the calls of a forward pass. :class:`Replay` can repeat them, with other
+numbers in the input.
 
 **Memory.** What the calls read and write is one of three things: the inputs; the constants (a network's parameters), which are read where
 they lie, at every replay anew; and the arrays in between. (Arrays of integers say where a kernel finds its numbers. They come from shapes,
@@ -16,9 +17,7 @@ A call is repeated by the function and the frame that :func:`hcrot.kernels.launc
 """
 
 import functools
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -26,36 +25,27 @@ import numpy as np
 from numba import prange
 
 from hcrot.kernels.cache import compile_cached
-from hcrot.kernels.launch import launching, number_at, repeat_call, share_bits
+from hcrot.kernels.jit import aligned_empty
+from hcrot.kernels.launch import FAILURE, launching, number_at, repeat_call, share_bits
 
-__all__ = ["CannotReplay", "Replay", "recorded", "recorder", "repeat_calls"]
+__all__ = ["CannotReplay", "Replay", "repeat_calls"]
 
 FRAME = 4096
 """Bytes for what describes a call. The largest needs some 800."""
 
 LINE = 64
 
-recorder = threading.local()
-"""``calls``: the list to which this thread's kernel calls are added, if there is one."""
-
-
 class CannotReplay(Exception):
     """These calls cannot be repeated; the message says why."""
 
 
-@contextmanager
-def recorded() -> Iterator[list[tuple]]:
-    """The kernel calls of this thread within the block, in order: (compiled kernel, arguments, number of shares)."""
-    before, recorder.calls = getattr(recorder, "calls", None), []
-    try:
-        yield recorder.calls
-    finally:
-        recorder.calls = before
-
-
 @functools.partial(compile_cached, parallel=True)
-def repeat_calls(calls: np.ndarray) -> bool:
-    """Do calls (n, 3), each a function, its frame and its number of shares, one after the other; whether all went well."""
+def repeat_calls(calls: np.ndarray) -> None:
+    """Do calls (n, 3), each a function, its frame and its number of shares, one after the other.
+
+    Raises:
+        RuntimeError: an error was raised in one of them.
+    """
     for k in range(calls.shape[0]):
         function, frame, num_shares = calls[k, 0], calls[k, 1], calls[k, 2]
         if num_shares == 1:
@@ -63,17 +53,16 @@ def repeat_calls(calls: np.ndarray) -> bool:
         else:
             for share in prange(num_shares):
                 repeat_call(function, frame, np.int64(share))
-    failures = 0
     for k in range(calls.shape[0]):
-        failures += number_at(calls[k, 1])
-    return failures == 0
+        if number_at(calls[k, 1]) != 0:
+            raise RuntimeError(FAILURE)
 
 
 class Replay:
     """Recorded calls, ready to be repeated.
 
     Args:
-        calls: from :func:`recorded`.
+        calls: from :func:`hcrot.kernels.launch.recorded`.
         inputs: arrays that the calls read. Write others into them before a replay.
         constants: arrays that the calls read and that are not to be moved.
         output: what the calls made.
@@ -104,9 +93,7 @@ class Replay:
         places, size = _place(list(lives.values()))
         if size > most_bytes:
             raise CannotReplay(f"it takes {size} bytes, more than {most_bytes}")
-        whole = np.empty(size + LINE, np.uint8)
-        skip = -whole.ctypes.data % LINE
-        self.memory = whole[skip : skip + size]
+        self.memory = aligned_empty(size, np.empty(0, np.uint8))
         self._places = dict(zip(lives, places, strict=True))
         self.output = self._moved(output)
         self._frames = np.zeros((len(calls), FRAME // 8), np.int64)
@@ -127,11 +114,9 @@ class Replay:
             before = numba.get_num_threads()
             numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
             try:
-                went_well = repeat_calls(self._calls)
+                repeat_calls(self._calls)
             finally:
                 numba.set_num_threads(before)
-        if not went_well:
-            raise RuntimeError("an error was raised in one of a kernel's threads; was there memory left?")
 
     def _describe(self, number: int, compiled: Any, arguments: list, num_shares: int) -> None:
         """Have the kernel write its function's address and size of its frame, and the frame, into a row of the frames."""

@@ -93,7 +93,7 @@ def _winograd(product, x, u, bias, residual, top, left, y, rows_at_once, share, 
     start, stop = share_bounds(y.shape[0] * tile_rows, share, num_shares)
     block = max(1, min(rows_at_once, stop - start))
     v, m = empty_points(block * tiles * channels, x), empty_points(block * tiles * outputs, x)
-    buffer, nothing = row_buffer(tiles, x), zeros_for(max(x.shape[2], 4 * tiles), max(channels, outputs), x)
+    buffer, nothing = row_buffer(tiles, x), zeros_for(x.shape[2], max(channels, outputs), x)
     for first in range(start, stop, block):
         last = min(first + block, stop)
         count = (last - first) * tiles
@@ -118,7 +118,7 @@ def _weight_gradient(product, x, dy, top, left, du, dbias, rows_at_once, share, 
     start, stop = share_bounds(dy.shape[0] * tile_rows, share, num_shares)
     block = max(1, min(rows_at_once, stop - start))
     v, m = empty_points(block * tiles * channels, x), empty_points(block * tiles * outputs, x)
-    buffer, nothing = row_buffer(tiles, x), zeros_for(max(x.shape[2], 4 * tiles), max(channels, outputs), x)
+    buffer, nothing = row_buffer(tiles, x), zeros_for(max(x.shape[2], dy.shape[2]), max(channels, outputs), x)
     if start == stop:
         du[share] = 0
     for first in range(start, stop, block):

@@ -209,7 +209,7 @@ def from_pixels(transform: Transform, inputs: int, outputs: int) -> Callable:
             with code.loop(numbers, 1, []) as (k, _, _):
                 code.store(code.zero, between, builder.mul(builder.add(k, builder.mul(start, WORD(outputs))), WORD(bytes_)))
         across = [builder.mul(pitch, WORD(j)) for j in range(outputs)]
-        down, rounds = builder.mul(pitch, WORD(outputs)), WORD(outputs)
+        down = builder.mul(pitch, WORD(outputs))
 
         def body(offset: ir.Value) -> None:
             with code.loop(builder.sub(last, first), 1, []) as (k, _, _):
@@ -222,7 +222,7 @@ def from_pixels(transform: Transform, inputs: int, outputs: int) -> Callable:
             with code.loop(tiles, 1, []) as (t, _, _):
                 tile = builder.gep(between, [builder.mul(t, WORD(4 * outputs * bytes_))])
                 target = builder.gep(points, [sum_of_products(builder, offset, (t, step))])
-                with code.loop(rounds, 1, []) as (i, _, _):
+                with code.loop(WORD(outputs), 1, []) as (i, _, _):
                     line = builder.gep(tile, [builder.mul(i, WORD(bytes_))])
                     results = transform(*[Lanes(code, code.load(line, WORD(outputs * bytes_ * j))) for j in range(inputs)])
                     place = builder.gep(target, [builder.mul(i, down)])
@@ -273,13 +273,13 @@ def write_output(code: Code, arguments: list[ir.Value]) -> None:
     points, bias, between = (builder.inttoptr(start, POINTER) for start in (points, bias, buffer))
     in_vain = builder.add(buffer, WORD(24 * bytes_))
     down = [builder.mul(builder.mul(pitch, WORD(6)), WORD(i)) for i in range(6)]
-    transform, rounds = formulas.transform_output, WORD(6)
+    transform = formulas.transform_output
 
     def body(offset: ir.Value) -> None:
         both = Lanes(code, code.load(bias, offset))
         with code.loop(tiles, 1, []) as (t, _, _):
             tile = builder.gep(points, [sum_of_products(builder, offset, (t, step))])
-            with code.loop(rounds, 1, []) as (j, _, _):
+            with code.loop(WORD(6), 1, []) as (j, _, _):
                 column = builder.gep(tile, [builder.mul(j, pitch)])
                 results = transform(*[Lanes(code, code.load(column, place)) for place in down])
                 target = builder.gep(between, [builder.mul(j, WORD(4 * bytes_))])

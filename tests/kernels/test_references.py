@@ -50,6 +50,7 @@ HELPERS = {
         "field",
         "describe",
         "share_bits",
+        "recorded",
         "is_owner",
         "this_call",
         "repeat_call",
@@ -61,7 +62,7 @@ HELPERS = {
     "norm": {"row_moments"},  # plain NumPy itself
     # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
     "optim": {"array_at", "norm_of", "move_average", "update_velocity"},
-    "replay": {"recorded", *(["repeat_calls"] if numba.config.DISABLE_JIT else [])},
+    "replay": {*(["repeat_calls"] if numba.config.DISABLE_JIT else [])},
     "resample": {"starts"},
     "winograd": {"applies", "blocks", "count_tiles", "patches_of", "taps_of"},
     # a transform is its own reference: the same formula is evaluated on arrays, and tests/kernels/test_winograd_tiles.py compares
