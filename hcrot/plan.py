@@ -31,7 +31,6 @@ from typing import Any
 import numba
 import numpy as np
 
-from hcrot.kernels import launch
 from hcrot.kernels.im2col import channels_first
 from hcrot.kernels.jit import get_num_threads
 from hcrot.kernels.launch import recorded
@@ -66,7 +65,7 @@ def planned(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Module, *arrays: np.ndarray) -> np.ndarray:
-        if self.training or numba.config.DISABLE_JIT or launch.forked:
+        if self.training or numba.config.DISABLE_JIT:
             plans.of.pop(self, None)
             return method(self, *arrays)
         known = plans.of.setdefault(self, {})
@@ -154,7 +153,7 @@ class _Plan:
         """What the replay makes of the arrays: its output, which the next replay overwrites."""
         for place, array in zip(self.inputs, arrays, strict=True):
             np.copyto(place, array)
-        replay(get_num_threads())
+        replay()
         return replay.output
 
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 import os
+import sys
 import threading
 import weakref
 
@@ -12,12 +13,12 @@ import pytest
 
 import hcrot
 from hcrot import plan
-from hcrot.kernels import launch
 from hcrot.kernels.launch import recorded
 from hcrot.kernels.replay import CannotReplay, Replay
 from hcrot.layers import conv as conv_layers
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D
+from support.processes import run
 from support.small_unets import SMALL
 
 CONFIG = SMALL | {"sample_size": 12, "in_channels": 2, "out_channels": 2, "attention_head_dim": 8, "num_class_embeds": 3}
@@ -322,12 +323,23 @@ def test_a_plan_ends_with_its_model_and_is_not_copied():
     assert memory() is None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_computes_without_it(monkeypatch):
-    model = ready(make_model())
-    monkeypatch.setattr(launch, "forked", True)
-    np.testing.assert_array_equal(call(model), by_layers(model))
-    assert plans_of(model) == []
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_goes_on_with_its_plan():
+    script = """
+        import os
+        import numpy as np
+        import test_plan
+        model = test_plan.ready(test_plan.make_model())
+        expected = test_plan.call(model)
+        pid = os.fork()
+        if pid == 0:
+            np.testing.assert_array_equal(test_plan.call(model), expected)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        np.testing.assert_array_equal(test_plan.call(model), expected)
+    """
+    result = run(script, NUMBA_NUM_THREADS="2", PYTHONPATH=os.pathsep.join(sys.path))
+    assert result.returncode == 0, result.stderr
 
 
 # ---------------------------------------------------------------- replays
@@ -342,7 +354,7 @@ def test_a_replay_reads_inputs_and_constants_anew():
     replay = Replay(calls, [x], [layer.weight.data, layer.bias.data], y, 10**6)
     x *= 2
     layer.weight.data += 1
-    replay(1)
+    replay()
     np.testing.assert_array_equal(replay.output, layer(x))
     assert not np.array_equal(replay.output, y)
 

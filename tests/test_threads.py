@@ -1,10 +1,6 @@
 """Two Python threads, each with a model of its own, train at the same time and get what each gets alone."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,10 +51,3 @@ def test_one_model_denoises_in_two_threads():
         expected = [model(x, 300) for x in images]
         found = list(pool.map(lambda x: model(x, 300), images))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def test_numba_without_openmp_serves_two_python_threads():
-    """Numba's own pool of threads ends the process when it is used by two at once; kernels take turns there."""
-    code = "import test_threads; test_threads.test_two_python_threads_train_at_once()"
-    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, env=environment, check=True, timeout=300)

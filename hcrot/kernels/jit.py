@@ -4,8 +4,8 @@ Parallelism has one level. A kernel splits its work into at most ``get_num_threa
 everything is sequential: plain loops, and the matrix products of ``product.py``. A BLAS with threads of its own would have them spin
 after each product and fight the kernel's threads for the same cores (measured: a factor of four).
 
-Three files beside this one have what it is built from: ``launch.py`` how shares get to threads, ``cache.py`` where compiled kernels are
-kept, ``machine.py`` what is asked of the C library.
+Four files beside this one have what it is built from: ``launch.py`` how shares get to threads, ``threads.py`` those threads, ``cache.py``
+where compiled kernels are kept, ``machine.py`` what is asked of the C library.
 
 Of Numba's private parts this file uses one, the compiler flag ``noalias`` (:class:`DistinctArrays`). Where a version of Numba has no such
 flag, the kernels are compiled without it: the same numbers, and some loops check anew whether their arrays overlap. ``cache.py`` and
@@ -25,12 +25,13 @@ from numba.extending import typeof_impl
 
 from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
-from hcrot.kernels.launch import launch, launched, launching, python_threads, recorder, run_shares, usable_cores
+from hcrot.kernels.launch import launched, python_threads, recorder, run_shares, usable_cores
 from hcrot.kernels.machine import keep_freed_memory
+from hcrot.kernels.threads import wait_rounds
 
 __all__ = [
-    "GRAIN", "aligned_empty", "aligned_zeros", "distinct_jit", "exact_jit", "get_num_threads", "jit", "launched", "launching",
-    "parallel_jit", "prepare", "python_threads", "set_num_threads", "share_bounds", "shares",
+    "GRAIN", "aligned_empty", "aligned_zeros", "distinct_jit", "exact_jit", "get_num_threads", "jit", "launched", "parallel_jit",
+    "prepare", "python_threads", "set_num_threads", "share_bounds", "shares",
 ]  # fmt: skip
 
 # Reassociation lets sums use vector lanes and contraction fuses multiply-add. NaN and infinity keep their meaning: a network that
@@ -121,7 +122,7 @@ def parallel_jit(kernel: Callable) -> Kernel:
     What is returned is called with all arguments but ``share``, and does all shares, each in a thread of its own.
 
     Why not a ``prange`` in each kernel: Numba makes of it a chain of five functions, each of which has the one before compiled into it
-    anew. This way a kernel is compiled once, and there is one ``prange`` for all kernels, in :func:`launch`.
+    anew, and its threads wait for each other in a way that a busy machine punishes (``threads.py``).
 
     A single share is done by the caller.
     """
@@ -198,12 +199,9 @@ def prepare() -> None:
 
     If no compiled kernels are found, one line on stderr says that they are being compiled, and a second process starts to help."""
     keep_freed_memory()
-    # Kernels from the cache call into Numba's threading layer, but Numba forgets to load it for those that it compiled with a `launch`
-    # that was itself from the cache: their calls then end the process.
-    numba.get_num_threads()
     if numba.config.DISABLE_JIT or has_compiled_kernels() or not before_compiling:
         return
-    folder = kept_in(launch)
+    folder = kept_in(compile_cached(wait_rounds))
     if folder is None:
         say("compiling kernels (15 to 30 seconds, at every start: no folder can be written to keep them in; NUMBA_CACHE_DIR names one)")
         return
@@ -221,5 +219,5 @@ def say(message: str) -> None:
 
 def has_compiled_kernels() -> bool:
     """Whether compiled kernels are kept on disk, of this version of all sources."""
-    folder = kept_in(launch)
+    folder = kept_in(compile_cached(wait_rounds))
     return folder is not None and drop_outdated(folder, Path(__file__).parent)

@@ -1,8 +1,7 @@
-"""How the shares of a kernel's work get to threads: by Numba's threads, or, where those cannot be used, by Python's.
+"""How the shares of a kernel's work get to threads: by hcrot's own (``threads.py``), or, where those cannot be used, by Python's.
 
-Numba compiles a ``prange`` into a chain of five functions. To have that once instead of in each kernel, a kernel calls *itself* again for
-each share, through :func:`launch`. For that it must know the address of its own compiled function and its own arguments, which
-:func:`this_call` finds out.
+A kernel offers *itself* to the threads, once for each share. For that it must know the address of its own compiled function and its own
+arguments, which :func:`this_call` finds out.
 
 **What a kernel is given, it borrows.** Inside a kernel Numba counts references to an array whenever it makes a slice of it, by an atomic
 instruction. The arrays of a call are shared by all its threads, so the threads would take turns at the counter. But whoever calls the
@@ -12,8 +11,8 @@ counts nothing for those.
 This relies on how Numba passes arguments: the LLVM function of a compiled function receives a place for the result, a place for the
 exception, and then the Python function's arguments, named ``arg.<name>``. That is not documented. :func:`this_call` looks at the names when
 a kernel is compiled. If they are not those it expects, it gives the address 0, and the shares are then done by a pool of Python threads:
-the same numbers, some 30 microseconds later. So does a process that was made by ``fork`` (see :func:`use_python_threads_after_fork`).
-An array is passed as seven values and more, the first of which is a pointer to its owner, named ``arg.<name>.0``.
+the same numbers, some 30 microseconds later. An array is passed as seven values and more, the first of which is a pointer to its owner,
+named ``arg.<name>.0``.
 """
 
 import functools
@@ -21,47 +20,39 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from hcrot.kernels.cache import compile_cached
+from hcrot.kernels.threads import pool_for, run_by_address
 
 __all__ = [
-    "ALL", "FAILURE", "describe", "launch", "launched", "launching", "number_at", "python_threads", "recorded", "recorder", "repeat_call",
-    "share_bits", "this_call", "usable_cores",
+    "FAILURE", "describe", "launched", "number_at", "python_threads", "recorded", "recorder", "run_shares", "share_bits", "this_call",
+    "usable_cores",
 ]  # fmt: skip
 
-ALL = -1
-"""The number of a share that stands for all of them."""
-
-
 def share_bits(address: int) -> int:
-    """The number of a share that stands for none: the kernel describes its call in the memory at this address (see :func:`describe`)."""
+    """The number of a share that stands for all of them, or for none.
+
+    If the word at ``address`` is 0, the kernel describes its call in the memory there (see :func:`describe`) and does nothing. Else
+    ``address`` is that of a pool of threads, which do all shares.
+    """
     return -address
 
 
-forked = False
-"""Whether this process was made by ``fork`` from one that had started Numba's threads."""
-
-
 def usable_cores() -> int:
-    """How many threads Numba may use on the cores that this process may run on."""
+    """How many threads hcrot may use on the cores that this process may run on."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(available, numba.config.NUMBA_NUM_THREADS)
 
 
 def run_shares(compiled: Any, arguments: tuple, num_shares: int) -> None:
     """Do all shares of a kernel's work, at the same time, and return when all are done.
-
-    With fewer shares than threads only as many threads are woken, for the call alone: waking a thread for nothing costs microseconds on an
-    idle machine and a time slice, milliseconds, on a busy one.
 
     Args:
         compiled: the compiled kernel.
@@ -71,55 +62,24 @@ def run_shares(compiled: Any, arguments: tuple, num_shares: int) -> None:
     Raises:
         RuntimeError: an error was raised in one of the threads.
     """
-    if forked:
-        run_in_python(compiled, arguments, num_shares)
-        return
-    with launching():
-        threads = numba.get_num_threads() if num_shares < numba.config.NUMBA_NUM_THREADS else num_shares
-        if num_shares < threads:
-            numba.set_num_threads(num_shares)
+    pool = pool_for(num_shares)
+    if pool:
         try:
-            compiled(*arguments, ALL, num_shares)
-        except NotImplementedError:  # of launch
-            run_in_python(compiled, arguments, num_shares)
-        finally:
-            if num_shares < threads:
-                numba.set_num_threads(threads)
-
-
-def run_in_python(compiled: Any, arguments: tuple, num_shares: int) -> None:
-    """:func:`run_shares` where Numba's threads cannot be used."""
+            compiled(*arguments, share_bits(pool), num_shares)
+            return
+        except NotImplementedError:  # of launched
+            pass
     list(python_threads().map(lambda share: compiled(*arguments, share, num_shares), range(num_shares)))
 
 
 @functools.cache
 def python_threads() -> ThreadPoolExecutor:
-    """What does the shares where :func:`launch` cannot: slower to start by some 30 microseconds."""
+    """What does the shares where the pool cannot: slower to start by some 30 microseconds."""
     return ThreadPoolExecutor(usable_cores(), "hcrot")
 
 
-@functools.cache
-def launching() -> AbstractContextManager:
-    """What to hold while threads are launched: nothing, but for Numba's workqueue, which ends the process when two Python threads use it at
-    once (it is what Numba takes where it finds neither OpenMP nor TBB)."""
-    numba.get_num_threads()  # until it has been asked, there is no layer
-    return threading.Lock() if numba.threading_layer() == "workqueue" else nullcontext()
-
-
-def use_python_threads_after_fork() -> None:
-    """In a child process made by ``fork``: Numba's threads are not there, and GNU's OpenMP ends the process that asks for them.
-
-    ``fork`` is how Linux starts the processes of ``multiprocessing`` up to Python 3.13. If the parent had started Numba's threads, the
-    child does its shares by Python threads of its own.
-    """
-    global forked
-    forked = forked or getattr(numba.np.ufunc.parallel, "_is_initialized", True)
-    python_threads.cache_clear()  # the parent's pool has no threads here, and its locks may be held for ever
-    launching.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=use_python_threads_after_fork)
+if hasattr(os, "register_at_fork"):  # the parent's threads are not in a child process
+    os.register_at_fork(after_in_child=python_threads.cache_clear)
 
 
 recorder = threading.local()
@@ -152,30 +112,17 @@ def _compile_launched(share, num_shares):
         if share >= 0:
             return False
         function, frame, size = this_call()
-        if share == ALL:
-            launch((function, frame), num_shares)
-        else:
+        if number_at(-share) == 0:
             describe(function, frame, size, -share)
+            return True
+        if function == 0:
+            raise NotImplementedError
+        run_by_address(-share, function, frame, num_shares)
+        if number_at(frame) != 0:
+            raise RuntimeError(FAILURE)
         return True
 
     return launched
-
-
-@functools.partial(compile_cached, parallel=True)
-def launch(call: tuple[int, int], num_shares: int) -> None:
-    """Repeat a call, as :func:`this_call` describes it, once for each share, all of them at the same time.
-
-    Raises:
-        RuntimeError: an error was raised in one of them; most likely there was no memory left.
-        NotImplementedError: the call has no address.
-    """
-    function, frame = call
-    if function == 0:
-        raise NotImplementedError
-    for share in prange(num_shares):
-        repeat_call(function, frame, np.int64(share))
-    if number_at(frame) != 0:
-        raise RuntimeError(FAILURE)
 
 
 LAST_ARGUMENTS = ["arg.share", "arg.num_shares"]
@@ -248,18 +195,6 @@ def describe(typing_context, function, frame, size, address):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, types.intp), generate
-
-
-@intrinsic
-def repeat_call(typing_context, function, frame, share):
-    """Call what :func:`this_call` describes, for one share."""
-
-    def generate(context, builder, signature, arguments):
-        address, *rest = arguments
-        builder.call(builder.inttoptr(address, ir.FunctionType(ir.VoidType(), [WORD, WORD]).as_pointer()), rest)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
 
 
 @intrinsic

@@ -16,17 +16,15 @@ use a replay before it was seen to give what the layers give, bit for bit, for o
 A call is repeated by the function and the frame that :func:`hcrot.kernels.launch.this_call` describes, so it costs next to nothing.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
-from numba import prange
 
 from hcrot.kernels.cache import compile_cached
 from hcrot.kernels.jit import aligned_empty
-from hcrot.kernels.launch import FAILURE, launching, number_at, repeat_call, share_bits
+from hcrot.kernels.launch import FAILURE, number_at, share_bits
+from hcrot.kernels.threads import pool_for, run_by_address, run_share
 
 __all__ = ["CannotReplay", "Replay", "repeat_calls"]
 
@@ -39,9 +37,9 @@ class CannotReplay(Exception):
     """These calls cannot be repeated; the message says why."""
 
 
-@functools.partial(compile_cached, parallel=True)
-def repeat_calls(calls: np.ndarray) -> None:
-    """Do calls (n, 3), each a function, its frame and its number of shares, one after the other.
+@compile_cached
+def repeat_calls(calls: np.ndarray, pool: int) -> None:
+    """Do calls (n, 3), each a function, its frame and its number of shares, one after the other, by a pool of threads.
 
     Raises:
         RuntimeError: an error was raised in one of them.
@@ -49,10 +47,9 @@ def repeat_calls(calls: np.ndarray) -> None:
     for k in range(calls.shape[0]):
         function, frame, num_shares = calls[k, 0], calls[k, 1], calls[k, 2]
         if num_shares == 1:
-            repeat_call(function, frame, np.int64(0))
+            run_share(function, frame, 0)
         else:
-            for share in prange(num_shares):
-                repeat_call(function, frame, np.int64(share))
+            run_by_address(pool, function, frame, num_shares)
     for k in range(calls.shape[0]):
         if number_at(calls[k, 1]) != 0:
             raise RuntimeError(FAILURE)
@@ -103,20 +100,17 @@ class Replay:
             self._kept += [value for value in moved if isinstance(value, np.ndarray)]
             self._describe(number, compiled, moved, num_shares)
         del self._places
+        self._most_shares = max((num_shares for _, _, num_shares in calls), default=1)
+        if self._most_shares > 1 and not pool_for(self._most_shares):
+            raise CannotReplay("there is no pool of threads here")
 
-    def __call__(self, threads: int) -> None:
-        """Do the calls again, on so many threads.
+    def __call__(self) -> None:
+        """Do the calls again.
 
         Raises:
             RuntimeError: an error was raised in one of them.
         """
-        with launching():
-            before = numba.get_num_threads()
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-            try:
-                repeat_calls(self._calls)
-            finally:
-                numba.set_num_threads(before)
+        repeat_calls(self._calls, pool_for(self._most_shares))
 
     def _describe(self, number: int, compiled: Any, arguments: list, num_shares: int) -> None:
         """Have the kernel write its function's address and size of its frame, and the frame, into a row of the frames."""

@@ -43,22 +43,21 @@ HELPERS = {
     "launch": {
         "usable_cores",
         "run_shares",
-        "run_in_python",
         "python_threads",
         "launched",
-        "launching",
         "field",
         "describe",
         "share_bits",
         "recorded",
         "is_owner",
         "this_call",
-        "repeat_call",
         "number_at",
-        "use_python_threads_after_fork",
-        *(["launch"] if numba.config.DISABLE_JIT else []),  # else it is compiled, and no function
     },
     "machine": {"keep_freed_memory"},
+    "threads": {
+        "add", "compiled", "exchange", "forget_pool", "help_others", "pause", "pool_for", "posix_threads", "read", "run_all",
+        "run_by_address", "run_share", "wait_rounds", "write", *(["do_shares", "is_offered"] if numba.config.DISABLE_JIT else []),
+    },  # fmt: skip
     "norm": {"row_moments"},  # plain NumPy itself
     # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
     "optim": {"array_at", "norm_of", "move_average", "update_velocity"},
