@@ -5,6 +5,9 @@
 
 Every module's forward and backward is wrapped in a timer. What a module spends in its parts counts as theirs, so a block's own share is
 what it does itself: joining and splitting channels, adding gradients.
+
+The column "floor" is the least time that the kernels' calls can take on this machine (``floors.py``), and "/ floor" says how many times as
+long the layers take: kernels that are slower than memory and products allow, Python between them, and what NumPy does.
 """
 
 import argparse
@@ -18,29 +21,47 @@ from pathlib import Path
 
 import numpy as np
 from common import Parser, Table, alternate, draw_bars, duration, headline, picture, set_threads, whole_number, write_results
+from floors import floor_of, rates
 from networks import NETWORKS, make_batch
 
 import hcrot
 from hcrot.files.json_and_arrays import read_json
+from hcrot.kernels.launch import recorded
 
 OTHERS = "everything else"
 
 
 class Clock:
-    """Seconds by name, in which time spent in something timed inside counts for that alone."""
+    """Seconds by name, in which time spent in something timed inside counts for that alone.
+
+    Attributes:
+        spent: seconds by name.
+        calls: while a list is here, to which the kernels' calls are added, ``made`` gets those of each name.
+    """
 
     def __init__(self):
         self.spent: defaultdict[str, float] = defaultdict(float)
-        self._inside = [0.0]
+        self.calls: list[tuple] | None = None
+        self.made: defaultdict[str, list[tuple]] = defaultdict(list)
+        self._inside = [("", 0.0)]
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
-        self._inside.append(0.0)
+        self._hand_out()
+        self._inside.append((name, 0.0))
         begin = time.perf_counter()
         yield
         whole = time.perf_counter() - begin
-        self.spent[name] += whole - self._inside.pop()
-        self._inside[-1] += whole
+        self._hand_out()
+        self.spent[name] += whole - self._inside.pop()[1]
+        outer, inside = self._inside[-1]
+        self._inside[-1] = outer, inside + whole
+
+    def _hand_out(self) -> None:
+        """Calls since the last time belong to the innermost name."""
+        if self.calls:
+            self.made[self._inside[-1][0]] += self.calls
+            self.calls.clear()
 
     def watch(self, module: hcrot.Module) -> None:
         """Time every call of the module's forward and backward from now on."""
@@ -64,8 +85,8 @@ def kind(module: hcrot.Module) -> str:
     return "joining blocks" if type(module).__module__.startswith("hcrot.models") else type(module).__name__
 
 
-def profile(config: dict, batch: int, seconds: float) -> tuple[dict[str, dict[str, float]], float, float]:
-    """Seconds by kind and part of a step, medians of some steps' own; a whole step's; and a step's without timers."""
+def profile(config: dict, batch: int, seconds: float) -> tuple[dict[str, dict[str, float]], float, float, dict[str, float]]:
+    """Seconds by kind and part of a step, medians of some steps' own; a whole step's; a step's without timers; the floor of each kind."""
     model = hcrot.UNet2dModel(**config, generator=np.random.default_rng(0))
     optimizer = hcrot.AdamW(model.parameters(), lr=1e-4)
     images, noise, timesteps, labels = make_batch(config, batch)
@@ -90,13 +111,20 @@ def profile(config: dict, batch: int, seconds: float) -> tuple[dict[str, dict[st
 
     alternate({"step": watched_step}, seconds)
     del records[0]  # the call that does not count
+    with recorded() as clock.calls:
+        watched_step()
+    peak, bandwidth = rates()
+    floors: defaultdict[str, float] = defaultdict(float)
+    for name, calls in clock.made.items():
+        floors[name.split("|")[0]] += sum(floor_of(call, peak, bandwidth) for call in calls)
+    print(f"A large product runs at {peak / 1e9:.0f} GFLOP/s, large arrays are added at {bandwidth / 1e9:.0f} GB/s.\n")
     medians = {name: statistics.median(record[name] for record in records) for name in records[0]}
     whole = statistics.median(sum(record.values()) for record in records)
     parts: dict[str, dict[str, float]] = {}
     for name, spent in medians.items():
         of, way = name.split("|")
         parts.setdefault(of, {})[way] = spent
-    return dict(sorted(parts.items(), key=lambda item: -sum(item[1].values()))), whole, bare
+    return dict(sorted(parts.items(), key=lambda item: -sum(item[1].values()))), whole, bare, dict(floors)
 
 
 def draw(options: argparse.Namespace, parts: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> None:
@@ -140,17 +168,20 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(str(error))
 
     headline(f"A training step of {options.network}, batch {options.batch}, by layer", options)
-    parts, whole, bare = profile(NETWORKS[options.network], options.batch, options.seconds)
-    table = Table(["kind", "forward", "backward", "of the step", *(["before", "now/before"] if before else [])], options.markdown, 28)
+    parts, whole, bare, floors = profile(NETWORKS[options.network], options.batch, options.seconds)
+    titles = ["kind", "forward", "backward", "of the step", "floor", "/ floor", *(["before", "now/before"] if before else [])]
+    table = Table(titles, options.markdown, 28)
     for name, part in parts.items():
         both = sum(part.values())
         cells = [name, duration(part.get("forward")), duration(part.get("backward", part.get("step"))), f"{both / whole:.1%}"]
+        floor = floors.get(name)
+        cells += [duration(floor), f"{both / floor:.1f}" if floor else "-"]
         if before:
             earlier = sum(before.get(name, {}).values())
             cells += [duration(earlier or None), f"{both / earlier:.2f}" if earlier else "-"]
         table.row(*cells)
     print(f"\nA step takes {duration(whole)} with these timers and {duration(bare)} without.")
-    write_results(options, "profile_layers", parts=parts, whole=whole, bare=bare)
+    write_results(options, "profile_layers", parts=parts, whole=whole, bare=bare, floors=floors)
     draw(options, parts, before)
 
 
