@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hcrot
 from hcrot.kernels import jit
+from hcrot.kernels.launch import recorded
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = ["accuracy", "company", "compare_pytorch", "convolution_story", "kernels", "products", "profile_layers", "scaling", "threads"]
+SCRIPTS = [
+    "accuracy", "company", "compare_pytorch", "convolution_story", "kernels", "products", "profile_layers", "rivals", "scaling", "threads",
+]  # fmt: skip
 ONE_CORE = {"products"}
 
 
@@ -180,8 +184,41 @@ def test_comparing_with_pytorch(script, capsys):
     pytest.importorskip("diffusers")
     figures = script("compare_pytorch", "--only", "seed-forward-1", "--seconds", "0.01")
     (row,) = figures["rows"]
-    assert numbers([row["hcrot"], row["PyTorch"]]) and row["ratio"] == row["hcrot"] / row["PyTorch"] and row["at most"] == 0.35
+    assert numbers([row["hcrot"], row["PyTorch"]]) and row["ratio"] == row["hcrot"] / row["PyTorch"] and row["at most"] == 0.18
     assert "seed, forward, batch 1" in capsys.readouterr().out
+
+
+def test_rivals_are_compared_before_they_are_timed(script, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    figures = script("rivals", "--only", "seed-forward-1", "--seconds", "0.01", "--rivals", "PyTorch", "PyTorch, channels_last")
+    (row,) = figures["rows"]
+    assert list(row["seconds"]) == ["hcrot", "PyTorch", "PyTorch, channels_last"] and numbers(row["seconds"].values())
+    assert row["differences"]["PyTorch"] == 0 < row["differences"]["hcrot"] < 1e-5
+    assert row["failures"] == {} and "seed-forward-1" in capsys.readouterr().out
+
+
+def test_floors_count_what_kernels_do(monkeypatch):
+    """Operations and bytes of recorded calls against their definitions."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    floors = importlib.import_module("floors")
+
+    def counts(layer, *shape):
+        x = np.ones(shape, np.float32)
+        with recorded() as calls:
+            y = layer(x)
+            layer.backward(y)
+        return [(name, floors.operations(name, arguments), floors.traffic(name, arguments))
+                for name, arguments in ((compiled.__name__, arguments) for compiled, arguments, _ in calls)]  # fmt: skip
+
+    strided = counts(hcrot.Conv2d(3, 5, 3, stride=2, padding=1), 2, 3, 8, 8)
+    assert [operations for _, operations, _ in strided] == [2 * 2 * 16 * 5 * 3 * 9] * 3
+    fast = {name: operations for name, operations, _ in counts(hcrot.Conv2d(16, 8, 3, padding=1, algorithm="winograd"), 2, 16, 8, 8)}
+    assert fast["_winograd"] == fast["_weight_gradient"] == 2 * 36 * 2 * 4 * 16 * 8
+    norm = {name: traffic for name, _, traffic in counts(hcrot.GroupNorm(2, 4), 2, 4, 3, 3)}
+    assert 2 * 4 * 72 < norm["_group_norm"] < 3 * 4 * 72 < norm["_group_norm_backward"]
+    attention = [operations for name, operations, _ in counts(hcrot.Attention(8), 2, 8, 4, 4) if "attention" in name]
+    assert attention == [2 * 2 * 2 * 16 * 16 * 8, 5 * 2 * 2 * 16 * 16 * 8]
 
 
 def test_comparing_says_that_pytorch_is_missing(script, monkeypatch, capsys):
@@ -224,5 +261,5 @@ def test_help_explains(monkeypatch, capsys, name):
 
 
 def test_all_scripts_are_tested():
-    shared = {"common", "networks", "convolution_routes"}
+    shared = {"common", "convolution_routes", "floors", "networks", "rival_jax", "rival_steps"}
     assert sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in shared) == SCRIPTS
