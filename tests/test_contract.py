@@ -22,8 +22,6 @@ from hcrot.module import Identity, Module, Parameter
 from hcrot.passes import one_pass
 from support.module_cases import CASES, Case, Use, arrays_held, as_tuple, assert_close, images, is_float
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 every_case_with_backward = pytest.mark.parametrize("case", [c for c in CASES if Use(c).has_backward], ids=lambda case: case.name)
 

@@ -44,7 +44,7 @@ __all__ = ["PATIENCE", "pool_for", "run_by_address"]
 
 PATIENCE = 200e-6
 """Seconds for which a thread looks for work, or the caller for the end of a share, before it sleeps. Measured on Zen 3: with 100 an idle
-machine takes a tenth longer for a training step, with 400 a busy one a fifth."""
+machine takes a tenth longer for a training step, with 400 a busy one a third."""
 
 # Places in the pool, in bytes. What different threads write lies 128 bytes apart: processors fetch cache lines in pairs.
 RUN, BUSY, TICKET, FUNCTION, FRAME, DONE, ASLEEP, WAITING = 0, 128, 256, 384, 392, 512, 640, 768

@@ -17,7 +17,6 @@ CASES = [
     (1, 7, 4, 1),
     (1, 260, 1, 3),
 ]
-pytestmark = pytest.mark.usefixtures("one_thread")  # the arrays are worth one; the work is cut into shares all the same
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 

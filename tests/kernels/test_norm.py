@@ -21,7 +21,6 @@ CASES = [
     ((2, 4, 3, 2, 5), 2),
     ((2, 3, 1, 1), 1),
 ]
-pytestmark = pytest.mark.usefixtures("one_thread")  # the arrays are worth one; the work is cut into shares all the same
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 

@@ -8,8 +8,6 @@ import pytest
 from hcrot.gradcheck import check_gradients
 from hcrot.layers.attention import Attention
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def rng():

@@ -10,8 +10,6 @@ from hcrot.layers.conv import Conv2d, ConvTranspose2d
 from hcrot.layers.linear import Linear
 from hcrot.layers.padding import MODES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # arguments of Conv2d(4, 6, ...), height, width
 CONVOLUTIONS = [
     ({"kernel_size": 1}, 3, 5),

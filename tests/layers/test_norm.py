@@ -7,8 +7,6 @@ from hcrot.gradcheck import check_gradients
 from hcrot.layers.activation import SiLU
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def rng():

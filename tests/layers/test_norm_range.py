@@ -7,8 +7,6 @@ from hcrot.kernels.norm import group_norm, group_norm_backward, group_norm_backw
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 from hcrot.module import Module
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SHAPE = (2, 6, 5, 7)
 MAKERS = [
     lambda: GroupNorm(3, 6),
