@@ -47,7 +47,7 @@ class UNet2dModel(Pretrained):
     ``mid_block_type`` or ``class_embed_type`` is an error, and so is a head wider than the attention's channels.
 
     Shapes:
-        sample (B, in_channels, H, W), float32 (float64 after ``astype``). timesteps, a number or (B,): integers from 0 to
+        sample (B, in_channels, H, W), float32 (float64 after ``astype``). timestep, a number or (B,): integers from 0 to
         num_train_timesteps - 1 if they are "learned", else any numbers, above 0 for "fourier". class_labels, by ``class_embed_type``:
         for None an integer or (B,), below num_class_embeds; for "timestep" a number or (B,), embedded like a timestep; for "identity"
         (B, E) of the sample's dtype, the embedding itself. Returns (B, out_channels, H, W).
@@ -201,10 +201,10 @@ class UNet2dModel(Pretrained):
         names = inspect.signature(cls).parameters
         return [name for name in names if name != "generator"]
 
-    def forward(self, sample: np.ndarray, timesteps: float | np.ndarray, class_labels: float | np.ndarray | None = None) -> np.ndarray:
+    def forward(self, sample: np.ndarray, timestep: float | np.ndarray, class_labels: float | np.ndarray | None = None) -> np.ndarray:
         dtype = self.conv_in.weight.data.dtype
         check_images("UNet2dModel: sample", sample, self.config["in_channels"], dtype)
-        timesteps = per_image("timesteps", timesteps, len(sample))
+        timesteps = per_image("timestep", timestep, len(sample))
         temb = self.embed(timesteps, class_labels, dtype)
         if self.config["center_input_sample"]:
             sample = 2 * sample - 1

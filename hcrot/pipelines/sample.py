@@ -4,49 +4,84 @@
     x_s = step(model(x_t, t, class_labels), t, x_t)    for each t of the scheduler's timesteps
     images = clip(x_0, -1, 1)
 
-One loop, :func:`sample`, serves every scheduler; :func:`ddpm` and :func:`ddim` are that loop with the scheduler that their name
-says, whatever scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
+One loop, :func:`steps`, serves every scheduler, and :func:`sample` runs it to its end; :func:`ddpm` and :func:`ddim` are that with the
+scheduler that their name says, whatever scheduler the model was trained with. Unlike diffusers' pipelines they take class labels.
+
+What else one does with a trained model is this loop, begun elsewhere or with something done between its steps: begin with an image that was
+noised to a level (``sample``, ``start_timestep``), change what a step gave (``after_step``), show the network another image beside x_t
+(``condition``), or ask for more of a class than the network gives (``guidance_scale``).
+
+**Classifier-free guidance** (Ho & Salimans 2022, arXiv:2207.12598, eq. 6). Trained with labels that were now and then replaced by a label
+for "no class", a network tells both. Their difference points towards the class, and is made longer:
+
+    m = m(x, null) + w (m(x, label) - m(x, null))      w = guidance_scale; 1: the network as it is
 """
 
 import difflib
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from tqdm import tqdm
 
 import hcrot.schedulers
-from hcrot.init import as_generator, is_int
+from hcrot.init import as_generator, is_int, is_real
 from hcrot.models.unet_2d import UNet2dModel
+from hcrot.module import Module, describe_shape
 from hcrot.schedulers.base import NoiseScheduler
 
-__all__ = ["ddim", "ddpm", "sample"]
+__all__ = ["Step", "ddim", "ddpm", "sample", "steps"]
 
 GIVEN = ("model_output", "timestep", "sample", "generator", "noise", "return_dict")
 """Arguments of `scheduler.step` that the loop itself settles."""
 
+
+class Step(NamedTuple):
+    """One step of the loop.
+
+    Attributes:
+        timestep: t.
+        sample: x_t, (B, C, H, W).
+        pred_original_sample: the estimate of x_0 that the step was made with; None from schedulers that have none.
+        prev_sample: x_s, what the step gave.
+        prev_timestep: s, the timestep to come; -1 if x_s is the image.
+    """
+
+    timestep: Any
+    sample: np.ndarray
+    pred_original_sample: np.ndarray | None
+    prev_sample: np.ndarray
+    prev_timestep: Any
+
+
 @overload
-def sample(
-    model: UNet2dModel, scheduler: NoiseScheduler, *, generator: Any, trajectory: Literal[False] = ..., **options: Any
-) -> np.ndarray: ...
+def sample(model: Module, scheduler: NoiseScheduler, *, generator: Any, trajectory: Literal[False] = ..., **options: Any) -> np.ndarray: ...
 
 
 @overload
 def sample(
-    model: UNet2dModel, scheduler: NoiseScheduler, *, generator: Any, trajectory: Literal[True], **options: Any
+    model: Module, scheduler: NoiseScheduler, *, generator: Any, trajectory: Literal[True], **options: Any
 ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 def sample(
-    model: UNet2dModel,
+    model: Module,
     scheduler: NoiseScheduler,
     *,
     generator: np.random.Generator | int | Sequence[np.random.Generator | int],
     class_labels: int | np.ndarray | None = None,
     batch_size: int | None = None,
     num_inference_steps: int | None = None,
+    timesteps: Sequence[float] | None = None,
+    sample: np.ndarray | None = None,
+    start_timestep: float | None = None,
+    condition: np.ndarray | None = None,
+    guidance_scale: float = 1.0,
+    null_label: int | None = None,
+    after_step: Callable[[Step], np.ndarray | None] | None = None,
     progress: bool = True,
     trajectory: bool = False,
     **step_options: Any,
@@ -54,48 +89,144 @@ def sample(
     """Draw images: start from noise, and let the scheduler take one step for each prediction of the model.
 
     Args:
-        model: with ``sample_size`` in its config, an int or (H, W).
+        model: with ``sample_size`` in its config, an int or (H, W); with ``sample`` any module that is called ``model(x, t)``, or with
+            labels ``model(x, t, class_labels)``.
         scheduler: any of hcrot's; its timesteps are set.
         generator: source of all noise, or the seed of a new one. With a list of B generators or seeds image k takes its noise from
             the k-th alone, so it is the same, but for rounding, in a batch of any size.
         class_labels: for a model with classes, one for all images or (B,), one for each.
-        batch_size: B; None: as many as there are class_labels or generators, else 1.
+        batch_size: B; None: as many as there are class_labels, generators or samples, else 1.
         num_inference_steps: None: the scheduler's timesteps as they are, which are all before `set_timesteps` is called.
+        timesteps: instead, a list of them for `scheduler.set_timesteps`.
+        sample: x_t to begin with, (B, C, H, W), instead of noise; such as ``scheduler.add_noise(images, noise, t)``.
+        start_timestep: t of ``sample``: the loop begins at the first timestep that is not above it. None: at the first of all.
+        condition: (B, K, H, W), joined to x_t along channels wherever the network sees it. The network then has K ``in_channels`` more.
+        guidance_scale: w of classifier-free guidance; with another than 1 the network is called with twice as many images.
+        null_label: the label that means "no class".
+        after_step: called with each :class:`Step`. If it returns an array, that takes the place of x_s.
         progress: whether to show a bar on stderr; there is none where a program has no stderr (windowed ones on Windows).
         trajectory: whether to return what the images came from, too.
         step_options: further arguments of every `scheduler.step`, such as eta.
 
     Returns:
-        images (B, in_channels, H, W) in [-1, 1], of the dtype of the model's parameters; for diffusers' images divide by 2 and add 0.5.
-        With ``trajectory`` further (N + 1, B, in_channels, H, W), not clipped: the noise and what each of N steps made of it.
+        images (B, C, H, W) in [-1, 1], of the dtype of the model's parameters; for diffusers' images divide by 2 and add 0.5.
+        With ``trajectory`` further (N + 1, B, C, H, W), not clipped: the noise and what each of N steps made of it.
 
     Raises:
-        ValueError: no sample_size; class_labels, generators and batch_size that disagree; further what model and scheduler raise
-            for these arguments.
+        ValueError: no sample_size; arguments that disagree about the number or the shape of images; a start_timestep below all timesteps;
+            guidance without labels or null_label; further what model and scheduler raise for these arguments.
         TypeError: a generator that is neither a numpy.random.Generator nor an int nor a list of them; an option that the scheduler's
             `step` does not take.
     """
-    _check_options("sample", scheduler, step_options)
-    size = model.config["sample_size"]
-    if size is None:
-        raise ValueError("pipelines.sample: the model's config has sample_size None, expected an int or (height, width)")
-    height, width = (size, size) if is_int(size) else size
-    noise = GeneratorPerImage(generator) if isinstance(generator, Sequence) else as_generator("pipelines.sample", generator)
-    shape = (_batch_size(batch_size, class_labels, noise), model.config["in_channels"], height, width)
-
-    if num_inference_steps is not None:
-        scheduler.set_timesteps(num_inference_steps)
-    x = noise.standard_normal(shape, dtype=model.parameters()[0].data.dtype)
-    x *= scheduler.init_noise_sigma
-    steps = [x]
-    for t in tqdm(scheduler.timesteps, desc="sampling", disable=not progress or sys.stderr is None):
-        with model.inference():
-            prediction = model(scheduler.scale_model_input(x, t), t, class_labels)
-        x = scheduler.step(prediction, t, x, generator=noise, **step_options).prev_sample
+    loop = steps(
+        model, scheduler, generator=generator, class_labels=class_labels, batch_size=batch_size, num_inference_steps=num_inference_steps,
+        timesteps=timesteps, sample=sample, start_timestep=start_timestep, condition=condition, guidance_scale=guidance_scale,
+        null_label=null_label, after_step=after_step, progress=progress, **step_options,
+    )  # fmt: skip
+    kept: list[np.ndarray] = []
+    for step in loop:
         if trajectory:
-            steps.append(x)
-    images = np.clip(x, -1, 1)
-    return (images, np.stack(steps)) if trajectory else images
+            kept += [step.sample, step.prev_sample] if not kept else [step.prev_sample]
+    images = np.clip(step.prev_sample, -1, 1)
+    return (images, np.stack(kept)) if trajectory else images
+
+
+def steps(
+    model: Module,
+    scheduler: NoiseScheduler,
+    *,
+    generator: np.random.Generator | int | Sequence[np.random.Generator | int],
+    class_labels: int | np.ndarray | None = None,
+    batch_size: int | None = None,
+    num_inference_steps: int | None = None,
+    timesteps: Sequence[float] | None = None,
+    sample: np.ndarray | None = None,
+    start_timestep: float | None = None,
+    condition: np.ndarray | None = None,
+    guidance_scale: float = 1.0,
+    null_label: int | None = None,
+    after_step: Callable[[Step], np.ndarray | None] | None = None,
+    progress: bool = True,
+    **step_options: Any,
+) -> Iterator[Step]:
+    """The loop of :func:`sample`, step by step: ``for step in steps(model, scheduler, generator=0): ...``.
+
+    Arguments and errors are those of `sample`; errors are raised by this call, before the first step. The last step's ``prev_sample`` are
+    the images, not clipped.
+    """
+    _check_options("sample", scheduler, step_options)
+    noise = GeneratorPerImage(generator) if isinstance(generator, Sequence) else as_generator("pipelines.sample", generator)
+    batch = _batch_size(batch_size, class_labels, noise, sample=sample, condition=condition)
+    shape = (batch, *(_image_shape(model, condition) if sample is None else sample.shape[1:]))
+    if condition is not None and condition.shape[2:] != shape[2:]:
+        raise ValueError(f"pipelines.sample: condition has shape {condition.shape}, expected ({batch}, K, {shape[2]}, {shape[3]})")
+    if start_timestep is not None and sample is None:
+        raise ValueError("pipelines.sample: start_timestep is given, but no sample that is at that level")
+    predict = _prediction(model, batch, class_labels, condition, guidance_scale, null_label)
+
+    if num_inference_steps is not None or timesteps is not None:
+        given: dict[str, Any] = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
+        scheduler.set_timesteps(**{name: value for name, value in given.items() if value is not None})
+    visited = [t for t in scheduler.timesteps if start_timestep is None or t <= start_timestep]
+    if not visited:
+        lowest = min(scheduler.timesteps)
+        raise ValueError(f"pipelines.sample: start_timestep {start_timestep} is below all timesteps, of which {lowest} is the lowest")
+    if len(visited) < len(scheduler.timesteps) and visited[:1] == visited[1:2]:
+        del visited[0]  # a timestep that comes twice ends one step and begins the next
+    if sample is None:
+        sample = noise.standard_normal(shape, dtype=model.parameters()[0].data.dtype) * scheduler.init_noise_sigma
+    return _walk(predict, scheduler, visited, sample, noise, after_step, progress, step_options)
+
+
+def _walk(
+    predict: Callable[[np.ndarray, Any], np.ndarray],
+    scheduler: NoiseScheduler,
+    visited: list[Any],
+    x: np.ndarray,
+    noise: np.random.Generator,
+    after_step: Callable[[Step], np.ndarray | None] | None,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> Iterator[Step]:
+    """The loop itself, from x at the first timestep on."""
+    bar = tqdm(visited, desc="sampling", disable=not progress or sys.stderr is None)
+    for t, following in zip(bar, [*visited[1:], -1], strict=True):
+        output = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, generator=noise, **options)
+        step = Step(t, x, output.pred_original_sample, output.prev_sample, following)
+        changed = after_step(step) if after_step else None
+        if changed is not None:
+            if not isinstance(changed, np.ndarray) or changed.shape != x.shape or changed.dtype != x.dtype:
+                raise ValueError(f"pipelines.sample: after_step gave {describe_shape(changed)}, expected {x.dtype} {x.shape} or None")
+            step = step._replace(prev_sample=changed)
+        yield step
+        x = step.prev_sample
+
+
+def _prediction(
+    model: Module, batch: int, class_labels: Any, condition: np.ndarray | None, guidance_scale: float, null_label: int | None
+) -> Callable[[np.ndarray, Any], np.ndarray]:
+    """A function of x_t and t: what the network says, in inference, guided if asked for."""
+    if isinstance(guidance_scale, bool) or not is_real(guidance_scale) or not np.isfinite(guidance_scale):
+        raise ValueError(f"pipelines.sample: guidance_scale must be a finite number, got {guidance_scale!r}")
+    guided = guidance_scale != 1
+    if guided and (class_labels is None or null_label is None):
+        raise ValueError(f"pipelines.sample: guidance_scale {guidance_scale} needs class_labels and null_label, the label of no class")
+    labels = [] if class_labels is None else [np.broadcast_to(np.asarray(class_labels).reshape(-1), (batch,))]
+    if guided:
+        labels = [np.concatenate([*labels, np.full(batch, null_label)])]
+
+    def predict(x: np.ndarray, t: Any) -> np.ndarray:
+        channels = x.shape[1]
+        seen = x if condition is None else np.concatenate([x, condition.astype(x.dtype, copy=False)], axis=1)
+        with nullcontext() if getattr(model, "needs_backward", False) else model.inference():
+            output = model(np.concatenate([seen, seen]) if guided else seen, t, *labels)
+        if not guided:
+            return output
+        with_class, without = output[:batch], output[batch:]
+        m = without[:, :channels] + x.dtype.type(guidance_scale) * (with_class[:, :channels] - without[:, :channels])
+        return m if output.shape[1] == channels else np.concatenate([m, with_class[:, channels:]], axis=1)  # the rest: a learned variance
+
+    return predict
 
 
 @overload
@@ -183,13 +314,31 @@ class GeneratorPerImage(np.random.Generator):
         return np.stack([generator.standard_normal(size[1:], dtype=dtype) for generator in self.generators])
 
 
-def _batch_size(batch_size: int | None, class_labels: Any, noise: np.random.Generator) -> int:
+def _batch_size(batch_size: int | None, class_labels: Any, noise: np.random.Generator, **arrays: np.ndarray | None) -> int:
     sizes = {"batch_size": batch_size} if batch_size is not None else {}
     if np.ndim(class_labels):
         sizes["class_labels"] = len(class_labels)
     if isinstance(noise, GeneratorPerImage):
         sizes["generator"] = len(noise.generators)
+    for name, array in arrays.items():
+        if array is not None and (not isinstance(array, np.ndarray) or array.ndim != 4):
+            raise ValueError(f"pipelines.sample: {name} must be images (B, C, H, W), got {describe_shape(array)}")
+        if array is not None:
+            sizes[name] = len(array)
     if len(set(sizes.values())) > 1 or not all(is_int(size) and size > 0 for size in sizes.values()):
         got = ", ".join(f"{name} of {size}" for name, size in sizes.items())
         raise ValueError(f"pipelines.sample: expected one and the same number of images, an int of at least 1, got {got}")
     return int(next(iter(sizes.values()), 1))
+
+
+def _image_shape(model: Module, condition: np.ndarray | None) -> tuple[int, int, int]:
+    """C, H and W of the images that a network makes, by its config."""
+    config = getattr(model, "config", {})
+    size = config.get("sample_size")
+    if size is None:
+        raise ValueError("pipelines.sample: the model's config has sample_size None, expected an int or (height, width)")
+    height, width = (size, size) if is_int(size) else size
+    channels, of_condition = config["in_channels"], 0 if condition is None else condition.shape[1]
+    if channels <= of_condition:
+        raise ValueError(f"pipelines.sample: condition has {of_condition} channels, but in_channels of the model are {channels}")
+    return channels - of_condition, height, width

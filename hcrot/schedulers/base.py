@@ -36,6 +36,7 @@ __all__ = ["PREDICTION_TYPES", "NoiseScheduler", "SchedulerOutput", "Timesteps"]
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 Timesteps = int | Sequence[int] | np.ndarray
+Level = float | np.floating
 
 
 @dataclass
@@ -183,6 +184,27 @@ class NoiseScheduler(SchedulerConfig):
 
     # what a step needs ----------------------------------------------------------------------------------------
 
+    def _chosen_timesteps(self, timesteps: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Timesteps that somebody has listed, (N,) int64: strictly descending integers in 0 .. T-1."""
+        chosen = self._checked_timesteps("set_timesteps", timesteps)
+        if chosen.ndim != 1 or chosen.size == 0 or np.any(np.diff(chosen) >= 0):
+            raise ValueError(f"{self._name}.set_timesteps: timesteps {timesteps} is not a strictly descending list")
+        return chosen
+
+    def _check_one_given(self, **choices: Any) -> None:
+        """Exactly one of these arguments of set_timesteps is given, the others are None."""
+        given = [name for name, value in choices.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"{self._name}.set_timesteps: expected one of {', '.join(choices)}, got {' and '.join(given) or 'none'}")
+
+    def previous_timestep(self, timestep: int) -> int:
+        """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.
+
+        Raises:
+            ValueError: the timestep is not among `timesteps`.
+        """
+        return self._entry_beside(timestep, 1)
+
     def _entry_beside(self, timestep: int, offset: int) -> int:
         """The timestep that stands `offset` entries after this one in `timesteps`; -1 where there is none.
 
@@ -192,15 +214,11 @@ class NoiseScheduler(SchedulerConfig):
         t = self._scalar_timestep("previous_timestep", timestep)
         (positions,) = np.nonzero(self.timesteps == t)
         if positions.size == 0:
-            raise ValueError(
-                f"{self._name}: timestep {t} is not one of the {len(self.timesteps)} timesteps set by set_timesteps"
-            )
+            raise ValueError(f"{self._name}: timestep {t} is not one of the {len(self.timesteps)} timesteps set by set_timesteps")
         beside = positions[0] + offset
         return int(self.timesteps[beside]) if 0 <= beside < len(self.timesteps) else -1
 
-    def _estimate_x0(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
-    ) -> np.ndarray:
+    def _estimate_x0(self, model_output: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
         """x_0 by the model's prediction m, a new array in the dtype and memory order of sample.
 
             epsilon:       x_0 = (x_t - sigma m) / signal
@@ -227,14 +245,11 @@ class NoiseScheduler(SchedulerConfig):
         return x0
 
     def _no_signal(self, method: str) -> str:
-        return (
-            f"{self._name}.{method}: prediction_type 'epsilon' says nothing of x_0 where alphas_cumprod is 0 "
-            "(rescale_betas_zero_snr), expected 'v_prediction' or 'sample', or another timestep_spacing"
-        )
+        expected = "expected 'v_prediction' or 'sample', or another timestep_spacing"
+        reason = "says nothing of x_0 where alphas_cumprod is 0 (rescale_betas_zero_snr)"
+        return f"{self._name}.{method}: prediction_type 'epsilon' {reason}, {expected}"
 
-    def _estimate_noise(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
-    ) -> np.ndarray:
+    def _estimate_noise(self, model_output: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
         """eps by the model's prediction m, which may be m itself.
 
             epsilon:       eps = m
@@ -250,9 +265,7 @@ class NoiseScheduler(SchedulerConfig):
         eps += sigma * sample
         return eps
 
-    def _noise_behind(
-        self, x0: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
-    ) -> np.ndarray:
+    def _noise_behind(self, x0: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
         """eps = (x_t - signal x_0) / sigma with sigma > 0, a new array in the dtype and memory order of sample."""
         eps = np.multiply(x0, -signal, out=np.empty_like(sample))
         eps += sample
@@ -283,9 +296,7 @@ class NoiseScheduler(SchedulerConfig):
         if noise is not None:
             return noise
         if generator is None:
-            raise ValueError(
-                f"{self._name}.step: timestep {timestep} adds noise, expected a numpy.random.Generator as generator"
-            )
+            raise ValueError(f"{self._name}.step: timestep {timestep} adds noise, expected a numpy.random.Generator as generator")
         return generator.standard_normal(sample.shape, dtype=sample.dtype)
 
     # checks ---------------------------------------------------------------------------------------------------
@@ -308,22 +319,16 @@ class NoiseScheduler(SchedulerConfig):
         elif len(trained) == len(self):
             betas = np.array(trained, dtype=np.float32)
         else:
-            raise ValueError(
-                f"{self._name}: trained_betas has shape ({len(trained)},), expected one number for each of "
-                f"{len(self)} num_train_timesteps"
-            )
+            expected = f"expected one number for each of {len(self)} num_train_timesteps"
+            raise ValueError(f"{self._name}: trained_betas has shape ({len(trained)},), {expected}")
         alphas = np.float32(1) - betas
         if not np.all((alphas > 0) & (alphas < 1)):
-            raise ValueError(
-                f"{self._name}: betas range from {betas.min():g} to {betas.max():g}, "
-                "expected all strictly between 0 and 1 in float32 (beta_start, beta_end or trained_betas)"
-            )
+            expected = "expected all strictly between 0 and 1 in float32 (beta_start, beta_end or trained_betas)"
+            raise ValueError(f"{self._name}: betas range from {betas.min():g} to {betas.max():g}, {expected}")
         alphas_cumprod = cumulative_alphas(alphas)
         if alphas_cumprod[-1] == 0:
-            raise ValueError(
-                f"{self._name}: alphas_cumprod underflows to 0 at timestep {np.argmin(alphas_cumprod)}, "
-                "expected fewer timesteps or smaller betas"
-            )
+            place = f"at timestep {np.argmin(alphas_cumprod)}"
+            raise ValueError(f"{self._name}: alphas_cumprod underflows to 0 {place}, expected fewer timesteps or smaller betas")
         return betas
 
     def _checked_count(self, num_inference_steps: int | None) -> int:
@@ -334,20 +339,16 @@ class NoiseScheduler(SchedulerConfig):
             raise ValueError(f"{what} {count} is more than the {len(self)} trained timesteps")
         return count
 
-    def _spaced_timesteps(self, num_inference_steps: int) -> np.ndarray:
+    def _spaced_timesteps(self, num_inference_steps: int | None) -> np.ndarray:
         """N timesteps, strictly descending, (N,) int64."""
         count = self._checked_count(num_inference_steps)
         return spaced_timesteps(self.config["timestep_spacing"], len(self), count, self.config["steps_offset"])
 
-    def _levels_of_images(
-        self, method: str, sample: np.ndarray, timesteps: Timesteps
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _levels_of_images(self, method: str, sample: np.ndarray, timesteps: Timesteps) -> tuple[np.ndarray, np.ndarray]:
         """sqrt(abar_t) and sqrt(1 - abar_t) in the sample's dtype, each (B, 1, 1, ...) or (1, 1, 1, ...)."""
         t = self._checked_timesteps(method, timesteps)
         if t.ndim > 1 or (t.size != 1 and t.shape != sample.shape[:1]):
-            raise ValueError(
-                f"{self._name}.{method}: timesteps has shape {t.shape}, expected one integer or {sample.shape[:1]}"
-            )
+            raise ValueError(f"{self._name}.{method}: timesteps has shape {t.shape}, expected one integer or {sample.shape[:1]}")
         abar = self.alphas_cumprod[t].astype(sample.dtype).reshape(-1, *(1,) * (sample.ndim - 1))
         return np.sqrt(abar), np.sqrt(1 - abar)
 
@@ -355,9 +356,7 @@ class NoiseScheduler(SchedulerConfig):
         """The timestep as an int in 0 .. T-1."""
         t = self._checked_timesteps(method, timestep)
         if t.ndim > 0:
-            raise ValueError(
-                f"{self._name}.{method}: timestep has shape {t.shape}, expected one integer: a batch is denoised as a whole"
-            )
+            raise ValueError(f"{self._name}.{method}: timestep has shape {t.shape}, expected one integer: a batch is denoised as a whole")
         return int(t)
 
     def _checked_timesteps(self, method: str, timesteps: Timesteps | None) -> np.ndarray:
@@ -393,8 +392,6 @@ class NoiseScheduler(SchedulerConfig):
                 f"numpy.random.Generator: make rng = np.random.default_rng({generator}) once, before the loop, and say generator=rng"
             )
         if generator is not None and not isinstance(generator, np.random.Generator):
-            raise TypeError(
-                f"{self._name}.step: generator is a {type(generator).__name__}, expected a numpy.random.Generator"
-            )
+            raise TypeError(f"{self._name}.step: generator is a {type(generator).__name__}, expected a numpy.random.Generator")
         if generator is not None and noise is not None:
             raise ValueError(f"{self._name}.step: expected either a generator or noise, got both")

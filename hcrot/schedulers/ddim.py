@@ -81,20 +81,28 @@ class DDIMScheduler(NoiseScheduler):
         self.final_alpha_cumprod = np.float32(1) if set_alpha_to_one else self.alphas_cumprod[0]
         self.follow_timesteps = False
 
-    def set_timesteps(self, num_inference_steps: int, *, follow_timesteps: bool = False) -> None:
-        """Choose how many timesteps sampling visits, spaced by timestep_spacing, and where each step leads.
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, *, timesteps: Sequence[int] | None = None, follow_timesteps: bool = False
+    ) -> None:
+        """Choose the timesteps that sampling visits, a number of them, spaced by timestep_spacing, or a list, and where each step leads.
 
         Args:
             num_inference_steps: N in 1 .. T.
+            timesteps: instead, strictly descending integers in 0 .. T-1, each of which leads to the next.
             follow_timesteps: False as in diffusers: each step leads T // N lower. With the spacings "linspace" and
                 "trailing" that is often not the next entry of `timesteps` (T = 1000, N = 7, "linspace": from 999 to 857,
                 which the model is then told is 832). True: it leads to the next entry, and from the last to the image.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range; "epsilon" where abar_t = 0 would be visited.
+            TypeError, ValueError: both or neither given, N is no integer or out of range, or a list that is not as described; "epsilon"
+                where abar_t = 0 would be visited.
         """
-        super().set_timesteps(num_inference_steps)
-        self.follow_timesteps = follow_timesteps
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
+        if num_inference_steps is not None:
+            super().set_timesteps(num_inference_steps)
+        elif timesteps is not None:
+            self._visit(self._chosen_timesteps(timesteps))
+        self.follow_timesteps = follow_timesteps or timesteps is not None
 
     def previous_timestep(self, timestep: int) -> int:
         """s, where `step` leads from t, see `set_timesteps`; -1 is the image itself.

@@ -133,24 +133,11 @@ class DDPMScheduler(NoiseScheduler):
             TypeError, ValueError: both or neither given, N out of range, or a list that is not as described;
                 "epsilon" where abar_t = 0 would be visited.
         """
-        where = "DDPMScheduler.set_timesteps"
-        if (num_inference_steps is None) == (timesteps is None):
-            raise ValueError(f"{where}: expected either num_inference_steps or timesteps, got both or neither")
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
         if num_inference_steps is not None:
             super().set_timesteps(num_inference_steps)
-            return
-        chosen = self._checked_timesteps("set_timesteps", timesteps)
-        if chosen.ndim != 1 or chosen.size == 0 or np.any(np.diff(chosen) >= 0):
-            raise ValueError(f"{where}: timesteps {timesteps} is not a strictly descending list")
-        self._visit(chosen)
-
-    def previous_timestep(self, timestep: int) -> int:
-        """s, where `step` leads from t: the next entry of `timesteps`, and -1, the image itself, after the last.
-
-        Raises:
-            ValueError: the timestep is not among `timesteps`.
-        """
-        return self._entry_beside(timestep, 1)
+        elif timesteps is not None:
+            self._visit(self._chosen_timesteps(timesteps))
 
     @overload
     def step(

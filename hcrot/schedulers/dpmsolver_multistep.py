@@ -177,10 +177,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         shift = self._flow_shift(mu)
         self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
         if timesteps is not None:
-            if self._flow:
-                raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with use_flow_sigmas=True")
-            visited = self._checked_timesteps("set_timesteps", timesteps)
-            self._set_by_timesteps(self._checked_list("timesteps", visited, highest=len(self) - 1))
+            self._set_by_list(timesteps)
             return
         if self._flow and self._sigma_spacing is None:
             levels = 1 - np.linspace(1, 1 / len(self), self._checked_count(num_inference_steps) + 1)

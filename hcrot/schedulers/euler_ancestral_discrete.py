@@ -61,16 +61,22 @@ class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
     ) -> None:
         super().__init__()
 
-    def set_timesteps(self, num_inference_steps: int) -> None:
-        """Choose how many levels sampling visits, spaced by timestep_spacing; the walk ends at 0.
+    def set_timesteps(self, num_inference_steps: int | None = None, *, timesteps: Sequence[float] | None = None) -> None:
+        """Choose the levels that sampling visits, a number of them, spaced by timestep_spacing, or a list; the walk ends at 0.
 
         Args:
             num_inference_steps: N in 1 .. T.
+            timesteps: instead, strictly descending numbers within 0 .. T-1.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range.
+            TypeError, ValueError: both or neither given, N is no integer or out of range, or a list that is not as described.
         """
-        self._set_levels(*self._spaced_levels(self._timesteps_by_spacing(num_inference_steps)), last=0.0)
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
+        if timesteps is None:
+            visited = self._timesteps_by_spacing(num_inference_steps)
+        else:
+            visited = self._checked_list("timesteps", timesteps, highest=len(self) - 1).astype(np.float32)
+        self._set_levels(*self._spaced_levels(visited), last=0.0)
 
     @overload
     def step(

@@ -159,13 +159,15 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
         self,
         num_inference_steps: int | None = None,
         *,
+        timesteps: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
     ) -> None:
-        """Choose the levels that sampling visits: a number of them, or a list of sigmas, which (e) and (f) then change.
+        """Choose the levels that sampling visits: a number of them, or a list, which (e) and (f) then change.
 
         Args:
             num_inference_steps: N, at least 1.
+            timesteps: instead, strictly descending numbers above 0, at most T, each T times a sigma.
             sigmas: instead, strictly descending numbers above 0, at most 1; without the final 0.
             mu: of (e), with use_dynamic_shifting; positive if time_shift_type is "linear".
 
@@ -174,7 +176,9 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
                 list that is not as described.
         """
         where = f"{self._name}.set_timesteps"
-        self._check_one_given(num_inference_steps=num_inference_steps, sigmas=sigmas)
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
+        if timesteps is not None:
+            sigmas = (self._checked_list("timesteps", timesteps, highest=len(self)) / len(self)).tolist()
         if (mu is not None) != self.config["use_dynamic_shifting"]:
             raise ValueError(f"{where}: mu is {mu} with use_dynamic_shifting={self.config['use_dynamic_shifting']}")
         if sigmas is None:

@@ -30,6 +30,7 @@ Nothing in (e), (f) and (g) needs a^2 + b^2 = 1. With use_flow_sigmas the sample
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -146,6 +147,13 @@ class MultistepScheduler(SigmaScheduler):
         if (mu is not None) != dynamic:
             raise ValueError(f"{self._name}.set_timesteps: mu is {mu} with use_dynamic_shifting={dynamic}")
         return self.config["flow_shift"] if mu is None else shift_of(f"{self._name}.set_timesteps", self.config, mu)
+
+    def _set_by_list(self, timesteps: Sequence[int]) -> None:
+        """Walk the levels of timesteps that somebody has listed."""
+        if self._flow:
+            raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with use_flow_sigmas=True")
+        visited = self._checked_timesteps("set_timesteps", timesteps)
+        self._set_by_timesteps(self._checked_list("timesteps", visited, highest=len(self) - 1))
 
     def _set_by_timesteps(self, timesteps: np.ndarray) -> None:
         last = 0.0 if self._ends_at_zero else self._training_sigmas[0]

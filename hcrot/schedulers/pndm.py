@@ -97,20 +97,27 @@ class PNDMScheduler(NoiseScheduler):
         self.final_alpha_cumprod = np.float32(1) if set_alpha_to_one else self.alphas_cumprod[0]
         self.follow_timesteps = False
 
-    def set_timesteps(self, num_inference_steps: int, *, follow_timesteps: bool = False) -> None:
-        """Choose how many steps sampling takes, spaced by timestep_spacing, and begin a run: forget what was before.
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, *, timesteps: Sequence[int] | None = None, follow_timesteps: bool = False
+    ) -> None:
+        """Choose the steps of sampling, a number, spaced by timestep_spacing, or a list, and begin a run: forget what was before.
 
         Args:
             num_inference_steps: N in 1 .. T, at least 4 unless skip_prk_steps.
+            timesteps: instead, N strictly descending integers in 0 .. T-1, which steps follow. (The attribute `timesteps` has more entries:
+                every place where the model is evaluated.)
             follow_timesteps: False as in diffusers: each step leads T // N lower, and the middle m of (c) is half of
                 that. With the spacings "linspace" and "trailing" x is then often not at the level that the model is
                 told. True: each step leads to the next of the N timesteps, and from the last to the image; m lies
                 halfway.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range.
+            TypeError, ValueError: both or neither given, N is no integer or out of range, a list that is not as described.
         """
-        chosen = self._spaced_timesteps(num_inference_steps).tolist()
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
+        follow_timesteps = follow_timesteps or timesteps is not None
+        spaced = self._spaced_timesteps(num_inference_steps) if timesteps is None else self._chosen_timesteps(timesteps)
+        chosen: list[int] = spaced.tolist()
         stride = len(self) // len(chosen)
         following = [*chosen[1:], -1] if follow_timesteps else [t - stride for t in chosen]
         moves = list(zip(chosen, chosen, following, strict=True))  # the model is told t; the step leads from t to s
@@ -122,7 +129,7 @@ class PNDMScheduler(NoiseScheduler):
             begins = range(len(moves))
         elif len(chosen) <= RUNGE_KUTTA_STEPS:
             raise ValueError(
-                f"PNDMScheduler.set_timesteps: num_inference_steps is {len(chosen)}, expected at least "
+                f"PNDMScheduler.set_timesteps: {len(chosen)} steps, expected at least "
                 f"{RUNGE_KUTTA_STEPS + 1}, or skip_prk_steps=True"
             )
         else:

@@ -192,6 +192,18 @@ class SigmaScheduler(NoiseScheduler):
             raise ValueError(f"{self._name}: expected at most one of {', '.join(SIGMA_SPACINGS)}, got {', '.join(asked)}")
         return asked[0] if asked else None
 
+    def previous_timestep(self, timestep: float) -> float:  # type: ignore[override]  # these may lie between integers
+        """The timestep of the next level that `step` leads to, and -1, the image itself, after the last.
+
+        Raises:
+            ValueError: the timestep is not among `timesteps`.
+        """
+        (places,) = np.nonzero(self.timesteps == timestep)
+        if places.size == 0:
+            raise ValueError(f"{self._name}: timestep {timestep} is not one of the {len(self.timesteps)} timesteps set by set_timesteps")
+        following = self.timesteps[places[-1] + 1 :]
+        return following[0].item() if following.size else -1
+
     # choosing the levels ---------------------------------------------------------------------------------------
 
     def _set_levels(self, timesteps: np.ndarray, sigmas: np.ndarray, last: float) -> None:
@@ -213,12 +225,8 @@ class SigmaScheduler(NoiseScheduler):
         return chosen
 
     def _check_one_given(self, **choices: Any) -> None:
-        given = [name for name, value in choices.items() if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"{self._name}.set_timesteps: expected one of {', '.join(choices)}, got {' and '.join(given) or 'none'}"
-            )
-        if self._sigma_spacing and given == ["timesteps"]:
+        super()._check_one_given(**choices)
+        if self._sigma_spacing and choices.get("timesteps") is not None:
             raise ValueError(f"{self._name}.set_timesteps: timesteps cannot be chosen with {self._sigma_spacing}=True")
 
     def _spaced_sigmas(self, ends: np.ndarray, count: int) -> np.ndarray | None:

@@ -148,6 +148,7 @@ class UniPCMultistepScheduler(MultistepScheduler):
         self,
         num_inference_steps: int | None = None,
         *,
+        timesteps: Sequence[int] | None = None,
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
     ) -> None:
@@ -155,6 +156,7 @@ class UniPCMultistepScheduler(MultistepScheduler):
 
         Args:
             num_inference_steps: N in 1 .. T, with "leading" spacing below T.
+            timesteps: instead, without use_flow_sigmas, strictly descending integers in 0 .. T-1.
             sigmas: instead, with use_flow_sigmas, strictly descending levels s above 0, at most 1, which are then shifted;
                 without the one where the walk ends.
             mu: with use_dynamic_shifting, what the shift of the levels s is made of.
@@ -163,8 +165,11 @@ class UniPCMultistepScheduler(MultistepScheduler):
             TypeError, ValueError: both or neither of N and sigmas given, N out of range, a list that is not as described,
                 or a list where the scheduler's arguments fix the levels; mu missing or not wanted.
         """
-        self._check_one_given(num_inference_steps=num_inference_steps, sigmas=sigmas)
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
         shift = self._flow_shift(mu)
+        if timesteps is not None:
+            self._set_by_list(timesteps)
+            return
         if self._flow and self._sigma_spacing is None:
             if sigmas is None:
                 levels = np.linspace(1, 1 / len(self), self._checked_count(num_inference_steps) + 1)[:-1]

@@ -209,7 +209,8 @@ class NoModel:
         ("sample", "EulerDiscrete", {"churn": 1}, "'churn'; EulerDiscreteScheduler.step takes s_churn, s_tmin, s_tmax, s_noise; "
          "did you mean 's_churn'?"),
         ("sample", "PNDM", {"class_label": 1}, "'class_label'; PNDMScheduler.step takes no options; did you mean 'class_labels'?"),
-        ("ddpm", "DDPM", {"num_steps": 1}, "'num_steps'; DDPMScheduler.step takes no options; did you mean 'num_inference_steps'?"),
+        ("ddpm", "DDPM", {"inference_steps": 1}, "'inference_steps'; DDPMScheduler.step takes no options; "
+         "did you mean 'num_inference_steps'?"),
         ("ddim", "DDIM", {"num_inference_step": 1}, "'num_inference_step'; DDIMScheduler.step takes eta, use_clipped_model_output; "
          "did you mean 'num_inference_steps'?"),
         ("sample", "DDPM", {"noise": 1}, "'noise'; DDPMScheduler.step takes no options"),

@@ -12,8 +12,8 @@ IMAGES = np.zeros(SHAPE, np.float32)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ValueError, "got both or neither"),
-        ({"num_inference_steps": 5, "timesteps": [3, 1]}, ValueError, "got both or neither"),
+        ({}, ValueError, "expected one of num_inference_steps, timesteps, got none"),
+        ({"num_inference_steps": 5, "timesteps": [3, 1]}, ValueError, "got num_inference_steps and timesteps"),
         ({"num_inference_steps": 1001}, ValueError, "1001 is more than the 1000"),
         ({"num_inference_steps": 0}, ValueError, "num_inference_steps is 0"),
         ({"num_inference_steps": 10.0}, TypeError, "num_inference_steps is 10.0"),

@@ -153,7 +153,7 @@ def test_steps_out_of_order_are_refused():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_runge_kutta_needs_four_steps(count):
     scheduler = prepared(10)
-    with pytest.raises(ValueError, match=f"num_inference_steps is {count}, expected at least 4, or skip_prk_steps=True"):
+    with pytest.raises(ValueError, match=f"{count} steps, expected at least 4, or skip_prk_steps=True"):
         scheduler.set_timesteps(count)
     assert len(scheduler.timesteps) == 19
     assert run(prepared(count, skip_prk_steps=True), np.ones(SHAPE)).shape == SHAPE

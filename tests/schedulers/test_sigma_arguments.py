@@ -86,7 +86,7 @@ def test_bad_constructor_arguments(cls, options, error, message):
         (DPMSolverMultistepScheduler(**FLOW), {"num_inference_steps": 3, "mu": 1.0}, "mu is 1.0 with use_dynamic_shifting=False"),
         (UniPCMultistepScheduler(**FLOW, use_dynamic_shifting=True), {"num_inference_steps": 3}, "mu is None with"),
         (UniPCMultistepScheduler(), {"sigmas": [1.0, 0.5]}, "sigmas can be chosen with use_flow_sigmas=True only"),
-        (UniPCMultistepScheduler(), {}, "expected one of num_inference_steps, sigmas, got none"),
+        (UniPCMultistepScheduler(), {}, "expected one of num_inference_steps, timesteps, sigmas, got none"),
         (UniPCMultistepScheduler(**FLOW), {"sigmas": [1.5, 0.5]}, "range from 0.5 to 1.5, expected 0 .. 1"),
         (UniPCMultistepScheduler(**FLOW), {"sigmas": [1.0, 0.0]}, "sigmas end with 0"),
         (UniPCMultistepScheduler(**FLOW, use_karras_sigmas=True), {"sigmas": [1.0, 0.5]}, "and without use_karras_sigmas"),
