@@ -3,18 +3,27 @@
 :func:`sample` draws images with any scheduler, :func:`ddpm` and :func:`ddim` with the one of that name, and :func:`steps` gives the loop
 step by step. :func:`save` and :func:`load` write and read the folder of a pipeline, which diffusers opens, too.
 
-What else one does with a trained model: ``interpolation.py``; ``editing.py`` (SDEdit, RePaint, ILVR, DDIM inversion); ``wrapping.py``
-(classifier guidance, corrections of x_0); ``inverse_problems.py`` (deblurring, super-resolution, MRI).
+What else one does with a trained model is in files of its own, ``hcrot.pipelines.editing`` and so on:
+
+    guidance            a classifier that pulls towards a class, by its gradient; corrections of x_0
+    interpolation       what lies between two images
+    editing             SDEdit, RePaint, ILVR; an image becomes its noise and another image of it
+    inverse_problems    deblurring, super-resolution, inpainting, MRI
 """
 
-from hcrot.pipelines.editing import ilvr, inpaint, invert, regenerate, sdedit
-from hcrot.pipelines.folder import load, save
-from hcrot.pipelines.interpolation import interpolate
-from hcrot.pipelines.inverse_problems import MRI, Blur, Inpainting, LinearOperator, SuperResolution, ddnm, dps
-from hcrot.pipelines.sample import Step, ddim, ddpm, sample, steps
-from hcrot.pipelines.wrapping import CorrectedModel, GuidedByClassifier
+import importlib
+from types import ModuleType
 
-__all__ = [
-    "MRI", "Blur", "CorrectedModel", "GuidedByClassifier", "Inpainting", "LinearOperator", "Step", "SuperResolution", "ddim", "ddnm",
-    "ddpm", "dps", "ilvr", "inpaint", "interpolate", "invert", "load", "regenerate", "sample", "save", "sdedit", "steps",
-]  # fmt: skip
+from hcrot.pipelines.folder import load, save
+from hcrot.pipelines.sample import ddim, ddpm, sample, steps
+
+__all__ = ["ddim", "ddpm", "load", "sample", "save", "steps"]
+
+FILES = ("editing", "guidance", "interpolation", "inverse_problems")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Those files, imported when first used so that ``import hcrot`` stays fast."""
+    if name in FILES:
+        return importlib.import_module(f"hcrot.pipelines.{name}")
+    raise AttributeError(f"module 'hcrot.pipelines' has no attribute {name!r}")

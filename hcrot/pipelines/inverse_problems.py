@@ -24,8 +24,8 @@ import numpy as np
 
 from hcrot.init import check_positive, is_real
 from hcrot.module import Module
+from hcrot.pipelines.guidance import CorrectedModel, gradient_through
 from hcrot.pipelines.sample import Step, sample
-from hcrot.pipelines.wrapping import CorrectedModel, gradient_through
 from hcrot.schedulers.base import NoiseScheduler
 
 __all__ = ["Blur", "Inpainting", "LinearOperator", "MRI", "SuperResolution", "ddnm", "dps"]

@@ -34,7 +34,7 @@ class DDIMInverseScheduler(NoiseScheduler):
         num_train_timesteps, beta_start, beta_end, trained_betas, rescale_betas_zero_snr: as in `DDPMScheduler`.
         beta_schedule: as in `DDPMScheduler`; diffusers' class knows "linear", "scaled_linear" and "squaredcos_cap_v2".
         clip_sample, clip_sample_range: whether the estimate of x_0 is clipped to +-clip_sample_range. Where clipping changes it, the way
-            back cannot find what was lost: `hcrot.pipelines.invert` turns it off, whatever the configuration says.
+            back cannot find what was lost: `hcrot.pipelines.editing.invert` turns it off, whatever the configuration says.
         thresholding, dynamic_thresholding_ratio, sample_max_value: whether it is thresholded instead, as in
             `DDPMScheduler`, so that the way back limits x_0 as `DDIMScheduler` does. diffusers' class takes these names
             and does nothing; `config` has those that were chosen.

@@ -19,7 +19,7 @@ LEARNED_TIMES = {"time_embedding_type": "learned", "num_train_timesteps": 9}
         ((np.zeros((0, 1, 8, 8), np.float32), 0, 0), r"got \(0, 1, 8, 8\)"),
         ((np.zeros((2, 1, 8, 8), np.uint8), 0, 0), "float32 images.*got uint8"),
         ((draw((2, 1, 8, 8), np.float64), 0, 0), "float32 images.*got float64"),
-        ((draw((2, 1, 8, 8)), np.arange(3), 0), r"timesteps.*\(2,\).*got shape \(3,\)"),
+        ((draw((2, 1, 8, 8)), np.arange(3), 0), r"timestep .*\(2,\).*got shape \(3,\)"),
         ((draw((2, 1, 8, 8)), 0), "class_labels missing"),
         ((draw((2, 1, 8, 8)), 0, np.array([1, 10])), "10"),
         ((draw((2, 1, 8, 8)), 0, np.array([-1, 1])), "-1"),

@@ -5,9 +5,10 @@ import pytest
 
 import hcrot
 from hcrot import pipelines
+from hcrot.pipelines import editing, guidance, interpolation, inverse_problems
 from hcrot.pipelines.editing import low_pass, noised_from
+from hcrot.pipelines.guidance import gradient_through
 from hcrot.pipelines.interpolation import slerp
-from hcrot.pipelines.wrapping import gradient_through
 from hcrot.schedulers import DDIMScheduler, DDPMScheduler
 from hcrot.schedulers.predictions import levels, predicted_original_sample, prediction_of
 from support import small_unets
@@ -111,7 +112,7 @@ def test_a_classifier_pulls_towards_its_class():
     model, classes = Gaussian(scheduler, mean=0.0), np.array([0, 0, 1, 1])
     found = {}
     for scale in (0.0, 1.0, 4.0):
-        guided = pipelines.GuidedByClassifier(model, scheduler, Linear(), classes, scale)
+        guided = guidance.GuidedByClassifier(model, scheduler, Linear(), classes, scale)
         drawn = pipelines.sample(guided, scheduler, generator=0, batch_size=4, progress=False)
         found[scale] = drawn.mean(axis=(1, 2, 3))
     plain = pipelines.sample(model, scheduler, generator=0, batch_size=4, progress=False).mean(axis=(1, 2, 3))
@@ -124,12 +125,12 @@ def test_a_classifier_pulls_towards_its_class():
 # ---------------------------------------------------------------- operators and inverse problems
 
 OPERATORS = {
-    "inpainting": pipelines.Inpainting(np.arange(48).reshape(6, 8) % 3 > 0),
-    "super-resolution": pipelines.SuperResolution(2),
-    "blur": pipelines.Blur(np.array([[0.1, 0.2, 0.3], [0.0, 0.3, 0.1]])),
-    "gaussian": pipelines.Blur.gaussian(0.6, least=0.0),
-    "mri": pipelines.MRI(np.array([0, 1, 0, 1, 1, 0])),
-    "random mri": pipelines.MRI.random(6, 0.5, np.random.default_rng(0)),
+    "inpainting": inverse_problems.Inpainting(np.arange(48).reshape(6, 8) % 3 > 0),
+    "super-resolution": inverse_problems.SuperResolution(2),
+    "blur": inverse_problems.Blur(np.array([[0.1, 0.2, 0.3], [0.0, 0.3, 0.1]])),
+    "gaussian": inverse_problems.Blur.gaussian(0.6, least=0.0),
+    "mri": inverse_problems.MRI(np.array([0, 1, 0, 1, 1, 0])),
+    "random mri": inverse_problems.MRI.random(6, 0.5, np.random.default_rng(0)),
 }
 
 
@@ -152,7 +153,7 @@ def test_blur_is_a_convolution_and_mri_a_projection():
     from scipy.ndimage import convolve
 
     x, kernel = np.random.default_rng(0).standard_normal((1, 1, 6, 8)), np.array([[0.1, 0.2, 0.3], [0.0, 0.3, 0.1], [0.2, 0.0, 0.4]])
-    np.testing.assert_allclose(pipelines.Blur(kernel).forward(x)[0, 0], convolve(x[0, 0], kernel, mode="wrap"), atol=1e-12)
+    np.testing.assert_allclose(inverse_problems.Blur(kernel).forward(x)[0, 0], convolve(x[0, 0], kernel, mode="wrap"), atol=1e-12)
     scanner = OPERATORS["mri"]
     measured = np.fft.fftshift(np.fft.fft2(scanner.forward(x))[0, 0], axes=0)
     truth = np.fft.fftshift(np.fft.fft2(x)[0, 0], axes=0)
@@ -163,14 +164,14 @@ def test_blur_is_a_convolution_and_mri_a_projection():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pipelines.Inpainting(np.array([0.5])), "mask must have 0 and 1 only"),
-        (lambda: pipelines.SuperResolution(0), "factor"),
-        (lambda: pipelines.SuperResolution(4).forward(np.zeros((1, 1, 6, 8))), "do not divide"),
-        (lambda: pipelines.Blur(np.ones(3)), r"kernel must have the shape \(KH, KW\)"),
-        (lambda: pipelines.Blur.gaussian(-1), "std must be a positive number"),
-        (lambda: pipelines.Blur(np.ones((7, 1))).forward(np.zeros((1, 1, 6, 8))), "is larger than images of 6x8"),
-        (lambda: pipelines.MRI(np.zeros(6)), "not all 0"),
-        (lambda: pipelines.MRI(np.ones(5)).forward(np.zeros((1, 1, 6, 8))), "for images of height 5, got 6"),
+        (lambda: inverse_problems.Inpainting(np.array([0.5])), "mask must have 0 and 1 only"),
+        (lambda: inverse_problems.SuperResolution(0), "factor"),
+        (lambda: inverse_problems.SuperResolution(4).forward(np.zeros((1, 1, 6, 8))), "do not divide"),
+        (lambda: inverse_problems.Blur(np.ones(3)), r"kernel must have the shape \(KH, KW\)"),
+        (lambda: inverse_problems.Blur.gaussian(-1), "std must be a positive number"),
+        (lambda: inverse_problems.Blur(np.ones((7, 1))).forward(np.zeros((1, 1, 6, 8))), "is larger than images of 6x8"),
+        (lambda: inverse_problems.MRI(np.zeros(6)), "not all 0"),
+        (lambda: inverse_problems.MRI(np.ones(5)).forward(np.zeros((1, 1, 6, 8))), "for images of height 5, got 6"),
     ],
 )
 def test_bad_operators_are_refused(make, message):
@@ -183,8 +184,8 @@ def test_projection_fits_the_measurement_and_draws_the_rest():
     scheduler.set_timesteps(100)
     truth = np.clip(images(200, 1, 4, 4), -1, 1)
     mask = np.arange(16).reshape(4, 4) < 6
-    operator = pipelines.Inpainting(mask)
-    drawn = pipelines.ddnm(Gaussian(scheduler), scheduler, operator, operator.forward(truth), generator=1, eta=1.0, progress=False)
+    operator = inverse_problems.Inpainting(mask)
+    drawn = inverse_problems.ddnm(Gaussian(scheduler), scheduler, operator, operator.forward(truth), generator=1, eta=1.0, progress=False)
     np.testing.assert_allclose(drawn * mask, truth * mask, atol=1e-5)
     unknown = drawn[:, :, ~mask]
     assert unknown.mean() == pytest.approx(0.5, abs=0.02) and unknown.std() == pytest.approx(0.2, abs=0.03)
@@ -194,15 +195,15 @@ def test_projection_fits_the_measurement_and_draws_the_rest():
 def test_posterior_sampling_comes_nearer_to_the_measurement():
     scheduler = gaussian_scheduler(DDIMScheduler)
     scheduler.set_timesteps(50)
-    truth, operator = images(50, 1, 4, 4), pipelines.SuperResolution(2)
+    truth, operator = images(50, 1, 4, 4), inverse_problems.SuperResolution(2)
     y = operator.forward(truth)
     errors = {}
     for zeta in (0.0, 0.3):
-        drawn = pipelines.dps(Gaussian(scheduler), scheduler, operator, y, zeta=zeta, generator=1, progress=False)
+        drawn = inverse_problems.dps(Gaussian(scheduler), scheduler, operator, y, zeta=zeta, generator=1, progress=False)
         errors[zeta] = np.sqrt(np.mean((operator.forward(drawn) - y) ** 2))
     assert errors[0.3] < 0.3 * errors[0.0]
     with pytest.raises(ValueError, match="zeta must be"):
-        pipelines.dps(Gaussian(scheduler), scheduler, operator, y, zeta=-1, generator=1)
+        inverse_problems.dps(Gaussian(scheduler), scheduler, operator, y, zeta=-1, generator=1)
 
 
 # ---------------------------------------------------------------- editing
@@ -212,24 +213,24 @@ def test_sdedit_begins_with_the_picture_at_its_level():
     scheduler = gaussian_scheduler()
     scheduler.set_timesteps(40)
     model, picture = Gaussian(scheduler), np.full((100, 1, 4, 4), -0.8, np.float32)
-    means = [pipelines.sdedit(model, scheduler, picture, start_timestep=t, generator=0, progress=False).mean() for t in (10, 90, 195)]
+    means = [editing.sdedit(model, scheduler, picture, start_timestep=t, generator=0, progress=False).mean() for t in (10, 90, 195)]
     assert means[0] < -0.3 and means[0] < means[1] < means[2] and means[2] == pytest.approx(0.5, abs=0.05)
     with pytest.raises(ValueError, match="below all timesteps"):
-        pipelines.sdedit(model, scheduler, picture, start_timestep=-5, generator=0)
+        editing.sdedit(model, scheduler, picture, start_timestep=-5, generator=0)
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_inpainting_keeps_what_is_known(repeats):
     scheduler = gaussian_scheduler()
     model, truth, mask = Gaussian(scheduler), images(60, 1, 4, 4), np.arange(16).reshape(4, 4) % 2 == 0
-    drawn = pipelines.inpaint(model, scheduler, truth, mask, generator=3, repeats=repeats, num_inference_steps=100, progress=False)
+    drawn = editing.inpaint(model, scheduler, truth, mask, generator=3, repeats=repeats, num_inference_steps=100, progress=False)
     np.testing.assert_array_equal(drawn[:, :, mask], np.clip(truth[:, :, mask], -1, 1))
     hole = drawn[:, :, ~mask]
     assert hole.mean() == pytest.approx(0.5, abs=0.03) and hole.std() == pytest.approx(0.2, abs=0.04)
     assert model.calls == 99 * repeats + 1
     for wrong, message in (({"mask": 0.5 * mask}, "0 and 1 only"), ({"mask": mask, "repeats": 0}, "repeats must be")):
         with pytest.raises(ValueError, match=message):
-            pipelines.inpaint(model, scheduler, truth, generator=3, **wrong)
+            editing.inpaint(model, scheduler, truth, generator=3, **wrong)
 
 
 def test_noise_upon_noise_reaches_the_higher_level():
@@ -243,11 +244,11 @@ def test_noise_upon_noise_reaches_the_higher_level():
 def test_ilvr_keeps_the_large_shapes():
     scheduler = gaussian_scheduler()
     model, references = Gaussian(scheduler), images(20, 1, 4, 4, seed=5)
-    drawn = pipelines.ilvr(model, scheduler, references, factor=2, generator=0, num_inference_steps=20, progress=False)
+    drawn = editing.ilvr(model, scheduler, references, factor=2, generator=0, num_inference_steps=20, progress=False)
     inside = np.abs(drawn).max(axis=(1, 2, 3)) < 1  # not clipped
     np.testing.assert_allclose(low_pass(drawn, 2)[inside], low_pass(references, 2)[inside], atol=1e-5)
     assert inside.sum() > 10 and np.abs(drawn - references).max() > 0.1
-    free = pipelines.ilvr(model, scheduler, references, factor=2, generator=0, until=200, num_inference_steps=20, progress=False)
+    free = editing.ilvr(model, scheduler, references, factor=2, generator=0, until=200, num_inference_steps=20, progress=False)
     assert np.abs(low_pass(free, 2) - low_pass(references, 2)).max() > 0.1
     np.testing.assert_allclose(low_pass(low_pass(references, 2), 2), low_pass(references, 2), atol=1e-6)
     with pytest.raises(ValueError, match="factor 3 does not divide"):
@@ -259,8 +260,8 @@ def test_more_steps_bring_the_way_back_nearer():
     config = gaussian_scheduler(clip_sample=True)
     model, truth, errors = Gaussian(config, mean=1.5, std=0.5), 3 * images(20, 1, 4, 4), []
     for count in (10, 50, 200):
-        noise = pipelines.invert(model, config, truth, num_inference_steps=count, progress=False)
-        again = pipelines.regenerate(model, config, noise, num_inference_steps=count, progress=False)
+        noise = editing.invert(model, config, truth, num_inference_steps=count, progress=False)
+        again = editing.regenerate(model, config, noise, num_inference_steps=count, progress=False)
         errors.append(np.abs(again - truth).max())
     assert errors[0] > errors[1] > errors[2] and errors[2] < 0.3 * errors[0]
     assert noise.std() == pytest.approx(0.6 / 0.5, abs=0.1)  # of the images and of the model
@@ -274,12 +275,12 @@ def test_interpolation_begins_at_its_level_and_ends_at_its_images():
     scheduler.set_timesteps(40)
     first, second = np.full((1, 4, 4), 0.9, np.float32), np.full((1, 4, 4), 0.1, np.float32)
     model = Gaussian(scheduler)
-    row = pipelines.interpolate(model, scheduler, first, second, timestep=60, weights=[0, 0.25, 0.5, 1], generator=0, progress=False)
+    row = interpolation.interpolate(model, scheduler, first, second, timestep=60, weights=[0, 0.25, 0.5, 1], generator=0, progress=False)
     assert model.calls == np.sum(scheduler.timesteps <= 60)
     means = row.mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means[1], 0.75 * means[0] + 0.25 * means[3], atol=1e-4)
     assert np.all(np.diff(means) < -0.05)
-    ends = pipelines.interpolate(model, scheduler, second, first, timestep=60, weights=[1], generator=0, progress=False)
+    ends = interpolation.interpolate(model, scheduler, second, first, timestep=60, weights=[1], generator=0, progress=False)
     np.testing.assert_allclose(ends[0], row[0], atol=1e-5)
 
 
@@ -293,7 +294,7 @@ def test_mixtures_keep_the_length_of_their_noise():
     scheduler.set_timesteps(40)
     found = {}
     for shared in (True, False):
-        row = pipelines.interpolate(Gaussian(scheduler, mean=0.0, std=0.5), scheduler, np.zeros((1, 40, 40), np.float32),
+        row = interpolation.interpolate(Gaussian(scheduler, mean=0.0, std=0.5), scheduler, np.zeros((1, 40, 40), np.float32),
                                     np.zeros((1, 40, 40), np.float32), timestep=199, weights=[0, 0.5], generator=0,
                                     shared_noise=shared, progress=False)  # fmt: skip
         found[shared] = row.std(axis=(1, 2, 3))
@@ -314,4 +315,12 @@ def test_bad_interpolations_are_refused(changes, message):
     scheduler = gaussian_scheduler(DDIMScheduler)
     arguments = {"first": images(1, 4, 4), "second": images(1, 4, 4), "timestep": 60, "weights": [0.5], "generator": 0, **changes}
     with pytest.raises(ValueError, match=message):
-        pipelines.interpolate(Gaussian(scheduler), scheduler, **arguments)
+        interpolation.interpolate(Gaussian(scheduler), scheduler, **arguments)
+
+
+def test_the_files_are_found_where_they_are_looked_for():
+    import hcrot.pipelines as found
+
+    assert found.editing.sdedit is editing.sdedit and found.inverse_problems.dps is inverse_problems.dps
+    with pytest.raises(AttributeError, match="has no attribute 'edit'"):
+        _ = found.edit
