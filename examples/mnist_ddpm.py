@@ -33,7 +33,7 @@ from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
 from hcrot.tools.plotting import image_grid, image_strip, plot_loss, rehearse, save_gif
 from hcrot.tools.stopping import end_on_signals, stop_request
 from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
-from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, SEED, parse_arguments
+from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, NEW, SEED, parse_arguments
 
 
 def main() -> None:
@@ -88,10 +88,12 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             down_block_types=["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
             up_block_types=["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
             norm_num_groups=options.groups,
-            num_class_embeds=10,
+            num_class_embeds=11 if options.label_dropout else 10,  # the last one means "any digit"
             generator=rng,
         )
         scheduler = hcrot.DDPMScheduler(num_train_timesteps=1000, beta_schedule=options.schedule)
+        if options.guidance_scale != 1 and not options.label_dropout:
+            raise ValueError(f"--guidance-scale {options.guidance_scale} needs --label-dropout, such as 0.1")
         scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training
         batches = Batches(images, labels, batch_size=options.batch_size, generator=rng)
         if options.minutes and not resume:
@@ -126,6 +128,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             timesteps = rng.integers(len(scheduler), size=len(clean))
             noisy = scheduler.add_noise(clean, noise, timesteps)
 
+            classes = hcrot.drop_labels(classes, 10, options.label_dropout, rng)
             loss, dout = hcrot.mse_loss(model(noisy, timesteps, classes), noise)
             model.backward(dout)
             lr = optimizer.lr
@@ -152,7 +155,9 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
     draw_training(scheduler, images[np.argmax(labels == 5)], options, folder)
 
 
-def sample(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, labels: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def sample(
+    model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, labels: np.ndarray, rng: np.random.Generator, guidance: float = 1.0
+) -> Iterator[np.ndarray]:
     """Yield noise and then, after each step, what has become of it: arrays (len(labels), 1, H, W), the last one images."""
     size = model.config["sample_size"]
     x = rng.standard_normal((len(labels), 1, size, size), dtype=np.float32)
@@ -160,6 +165,9 @@ def sample(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, labels: np.
     for t in tqdm(scheduler.timesteps, desc="sampling", leave=False, disable=sys.stderr is None):
         with model.inference():
             noise = model(x, t, labels)
+            if guidance != 1:
+                of_any_digit = model(x, t, np.full_like(labels, 10))
+                noise = of_any_digit + np.float32(guidance) * (noise - of_any_digit)
         x = scheduler.step(noise, t, x, generator=rng).prev_sample
         yield x
 
@@ -183,7 +191,7 @@ def draw_training(scheduler: hcrot.DDPMScheduler, image: np.ndarray, options: Na
 def draw_samples(model: hcrot.UNet2dModel, scheduler: hcrot.DDPMScheduler, options: Namespace, folder: Path) -> None:
     """samples.png, ten of each digit; reverse_process.png, how the first 5 appeared; denoising.gif, how the first of each did."""
     rng = np.random.default_rng([options.seed, 2])
-    frames = np.stack(list(sample(model, scheduler, np.arange(10).repeat(10), rng)))
+    frames = np.stack(list(sample(model, scheduler, np.arange(10).repeat(10), rng, options.guidance_scale)))
     image_grid(frames[-1], folder / "samples.png", columns=10, row_labels=[str(digit) for digit in range(10)])
 
     titles = [f"t = {t}" for t in scheduler.timesteps] + ["done"]
@@ -229,7 +237,8 @@ def evaluate(
     """evaluation.json: how many of 1,000 samples the classifier takes for the digit asked for, and how far they are from real images,
     beside how far those are from as many others, which is the least to expect."""
     rng, labels = np.random.default_rng([options.seed, 3]), np.arange(1000) % 10
-    images = np.concatenate([list(sample(model, scheduler, hundred, rng))[-1] for hundred in np.split(labels, 10)])
+    drawn = [list(sample(model, scheduler, hundred, rng, options.guidance_scale))[-1] for hundred in np.split(labels, 10)]
+    images = np.concatenate(drawn)
     logits, features = classifier.read(images)
     figures = {
         "label_agreement": accuracy(logits, labels),
@@ -237,6 +246,7 @@ def evaluate(
         "frechet_distance": frechet_distance(features[: len(real)], real),
         "frechet_distance_of_real_images": least,
         "inference_steps": options.inference_steps,
+        "guidance_scale": options.guidance_scale,
     }
     with replacing(folder / "evaluation.json") as unfinished:
         unfinished.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -297,9 +307,9 @@ def saved_options(folder: Path, given: dict) -> Namespace:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         saved = None
-    if not isinstance(saved, dict) or saved.keys() != MNIST.keys():
+    if not isinstance(saved, dict) or (NEW | saved).keys() != MNIST.keys():
         raise ValueError(f"{path} is not the configuration of a run")
-    return Namespace(**saved | given | ({"minutes": None} if "epochs" in given else {}))
+    return Namespace(**NEW | saved | given | ({"minutes": None} if "epochs" in given else {}))
 
 
 def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[hcrot.UNet2dModel, hcrot.DDPMScheduler]:
@@ -308,8 +318,11 @@ def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[hcrot.UNet2
     if (checkpoint / "checkpoint").is_dir():
         raise FileNotFoundError(f"{checkpoint} is a whole run: its checkpoint is {checkpoint / 'checkpoint'}")
     model, scheduler = hcrot.load_model(checkpoint), hcrot.DDPMScheduler.from_pretrained(checkpoint)
-    if [model.config[name] for name in ("in_channels", "out_channels", "num_class_embeds")] != [1, 1, 10]:
+    classes = model.config["num_class_embeds"]
+    if [model.config[name] for name in ("in_channels", "out_channels")] != [1, 1] or classes not in (10, 11):
         raise ValueError(f"{checkpoint} is no model of digits: expected one channel and ten classes")
+    if options.guidance_scale != 1 and classes == 10:
+        raise ValueError(f"--guidance-scale {options.guidance_scale}: {checkpoint} was trained without --label-dropout")
     if not isinstance(model.config["sample_size"], int):
         raise ValueError(f"{checkpoint}: sample_size is {model.config['sample_size']}, expected one number")
     scheduler.set_timesteps(options.inference_steps)

@@ -45,14 +45,18 @@ OPTIONS = {  # name: (default, how to read it, what it is)
     "warmup": (100, number(int, 0), "steps in which the learning rate rises; at most a tenth of all"),
     "lr_drop": (None, number(float, 0), "epoch from which on the learning rate is a tenth (default: never)"),
     "clip": (1.0, number(float, 0), "highest norm of the gradient; 0: any"),
+    "label_dropout": (0.0, number(float, 0), "share of labels that are withheld; 0.1 makes --guidance-scale possible"),
     "ema_decay": (0.999, float, "of the moving average of the weights, which draws the pictures; 0: the weights themselves draw"),
     "save_every": (200, number(int, 1), "steps from checkpoint to checkpoint"),
     "inference_steps": (50, number(int, 1), "steps from noise to a picture"),
+    "guidance_scale": (1.0, number(float, 0), "how much more of its digit a picture is to have; needs --label-dropout; 1: no more"),
     "seed": (0, number(int, 0), "the same seed, the same run"),
     "threads": (None, number(int, 1), "of hcrot's kernels (default: every core)"),
 }
 CHOICES = {"dataset": ("mnist", "digits"), "schedule": tuple(BETA_SCHEDULES), "lr_schedule": ("constant", "linear", "cosine")}
-CHANGEABLE = {"data_dir", "epochs", "save_every", "inference_steps"}  # with --resume
+CHANGEABLE = {"data_dir", "epochs", "save_every", "inference_steps", "guidance_scale"}  # with --resume
+
+NEW = {"label_dropout": 0.0, "guidance_scale": 1.0}  # what runs of earlier versions do not have
 
 MNIST = {name: default for name, (default, _, _) in OPTIONS.items()}
 DIGITS = MNIST | {"dataset": "digits", "image_size": "native", "channels": [32, 64], "epochs": 60.0, "batch_size": 64}

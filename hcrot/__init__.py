@@ -42,6 +42,7 @@ from hcrot.schedulers.pndm import PNDMScheduler
 from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
 from hcrot.tools import metrics, plotting
 from hcrot.training.ema import EMA
+from hcrot.training.label_dropout import drop_labels
 from hcrot.training.losses import (
     cross_entropy,
     flow_matching_loss,
@@ -86,7 +87,8 @@ __all__ = [
     "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear",
     "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid",
     "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension",
-    "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "flow_matching_loss", "get_num_threads",
+    "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "drop_labels", "flow_matching_loss",
+    "get_num_threads",
     "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss",
     "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

@@ -1,0 +1,74 @@
+"""What the examples of applications share: a network that mnist_ddpm.py has trained, real digits of its size, and their options."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+import hcrot
+from hcrot.data import DIGITS_MAX, load_digits, load_mnist, prepare_images
+from hcrot.schedulers import NoiseScheduler
+from hcrot.tools.plotting import rehearse
+from mnist_ddpm_options import Parser, number
+
+
+def options_of(description: str, name: str, steps: int) -> argparse.ArgumentParser:
+    """The options that each example has; its pictures go to runs/``name``."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    advice = "what examples/mnist_ddpm.py has left (default: runs/mnist_ddpm/checkpoint)"
+    parser.add_argument("--checkpoint", metavar="FOLDER", type=Path, default=Path("runs/mnist_ddpm/checkpoint"), help=advice)
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder with MNIST's four files (default: a cache folder, downloaded once)")
+    parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("runs") / name, help="default: %(default)s")
+    parser.add_argument("--inference-steps", type=number(int, 1), default=steps, help="steps to a picture (default: %(default)s)")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="the same seed, the same pictures (default: %(default)s)")
+    return parser
+
+
+def trained(options: argparse.Namespace) -> tuple[hcrot.UNet2dModel, NoiseScheduler]:
+    """The network and its scheduler; the folder for pictures is made."""
+    try:
+        model, scheduler = hcrot.load_model(options.checkpoint), hcrot.DDPMScheduler.from_pretrained(options.checkpoint)
+    except FileNotFoundError as error:
+        advice = f"to train a network, in three minutes: {sys.executable} examples/mnist_ddpm.py --dataset digits"
+        raise FileNotFoundError(f"{error}; {advice}") from error
+    options.output.mkdir(parents=True, exist_ok=True)
+    rehearse(options.output)
+    return model.eval(), scheduler
+
+
+def real_digits(model: hcrot.UNet2dModel, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Digits that the network was not trained on, of its size, (N, 1, H, W) in [-1, 1], and their labels: MNIST's test images, or for a
+    network of 8x8 pixels the bundled ones (which it was trained on: there are no others)."""
+    size = model.config["sample_size"]
+    if size == 8:
+        images, labels = load_digits()
+        return prepare_images(images, DIGITS_MAX, None), labels.astype(np.int64)
+    images, labels = load_mnist("test", options.data_dir)
+    return prepare_images(images, size=size), labels.astype(np.int64)
+
+
+def first_of_each(labels: np.ndarray, digits: list[int]) -> list[int]:
+    """Where each of these digits comes first."""
+    return [int(np.argmax(labels == digit)) for digit in digits]
+
+
+@contextmanager
+def refusing_bad_input() -> Iterator[None]:
+    """What cannot be done ends in one sentence and exit status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(main: Callable[[], None]) -> None:
+    """An example from its first line to its last."""
+    try:
+        with refusing_bad_input():
+            main()
+    except KeyboardInterrupt:
+        sys.exit(130)

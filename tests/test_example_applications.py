@@ -1,0 +1,124 @@
+"""The examples of applications run on a small checkpoint, draw their pictures, and refuse in one sentence what they cannot do."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hcrot
+from support.ddpm_example import TINY, load_script, refusal
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = ["editing", "guidance", "interpolation", "inverse_problems"]
+
+
+def make_checkpoint(folder, **options):
+    model = hcrot.UNet2dModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(4, 8), norm_num_groups=2, layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, generator=0, **{"num_class_embeds": 11, **options},
+    )  # fmt: skip
+    hcrot.save_checkpoint(folder, model, hcrot.DDPMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("example") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("example") / "classifier"
+    hcrot.DigitClassifier(image_size=8, channels=(2, 3, 4), num_features=5, generator=0).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def example(monkeypatch, tmp_path):
+    """``example(name, *arguments)`` runs one as a user does, in an empty folder."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        module = importlib.import_module(name)
+        importlib.import_module("trained").run(module.main)
+        return Path("runs", name)
+
+    return run
+
+
+def picture(path):
+    with Image.open(path) as image:
+        assert len(image.convert("L").getcolors()) > 20
+        return image.size
+
+
+def test_interpolation(example, checkpoint, capsys):
+    folder = example("interpolation", "--checkpoint", checkpoint, "--inference-steps", 5, "--columns", 3)
+    width, height = picture(folder / "interpolation.png")
+    assert width > height and "interpolation.png" in capsys.readouterr().out
+
+
+def test_editing(example, checkpoint, capsys):
+    folder = example("editing", "--checkpoint", checkpoint, "--inference-steps", 4, "--to", 1)
+    picture(folder / "editing.png")
+    assert "is off by" in capsys.readouterr().out
+
+
+def test_inverse_problems(example, checkpoint, capsys):
+    folder = example("inverse_problems", "--checkpoint", checkpoint, "--inference-steps", 3, "--images", 8)
+    for name in ("deblurring", "super-resolution", "mri"):
+        picture(folder / f"{name}.png")
+    header, *rows, _ = capsys.readouterr().out.splitlines()
+    assert header.split() == ["PSNR", "in", "dB", "measured", "A+", "y", "DDNM", "DPS"]
+    values = np.array([row.split()[1:] for row in rows], float)
+    assert values.shape == (3, 4) and np.isfinite(values).all()
+
+
+def test_guidance(example, checkpoint, classifier, capsys):
+    arguments = ["--classifier", classifier, "--inference-steps", 2, "--images", 20, "--scales", 1, 3]
+    folder = example("guidance", "--checkpoint", checkpoint, *arguments)
+    picture(folder / "guidance.png")
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["w = 1", "w = 3", "by the classifier"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_checkpoint_they_say_how_to_get_one(example, name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        example(name)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert message.startswith(f"{name}.py: ") and "examples/mnist_ddpm.py --dataset digits" in message
+
+
+def test_guidance_needs_a_network_that_knows_no_label(example, tmp_path, classifier, capsys):
+    plain = make_checkpoint(tmp_path / "plain", num_class_embeds=10)
+    with pytest.raises(SystemExit):
+        example("guidance", "--checkpoint", plain, "--classifier", classifier)
+    assert "was trained without --label-dropout" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_explains(example, name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        example(name, "--help")
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and f"python examples/{name}.py" in text and "--checkpoint" in text
+
+
+def test_mnist_ddpm_trains_with_withheld_labels_and_draws_with_guidance(monkeypatch, tmp_path, capsys):
+    script = load_script(monkeypatch, tmp_path)
+    assert "needs --label-dropout" in refusal(script, capsys, "--dataset", "digits", *TINY, "--guidance-scale", 2)
+    script.run("--dataset", "digits", *TINY, "--label-dropout", 0.5, "--guidance-scale", 2, "--output", "guided")
+    model = hcrot.load_model("guided/checkpoint")
+    assert model.config["num_class_embeds"] == 11
+    script.run("--dataset", "digits", "--sample-only", "guided/checkpoint", "--inference-steps", 3, "--output", "plain")
+    with Image.open("guided/samples.png") as one, Image.open("plain/samples.png") as other:
+        assert np.asarray(one).shape == np.asarray(other).shape and np.any(np.asarray(one) != np.asarray(other))
+    script.run("--dataset", "digits", *TINY, "--output", "unguided")
+    message = refusal(script, capsys, "--sample-only", "unguided/checkpoint", "--guidance-scale", 2, "--output", "no")
+    assert "was trained without --label-dropout" in message
