@@ -3,8 +3,8 @@
     python examples/inverse_problems.py
     python examples/inverse_problems.py --images 200           the table for 200 digits; the picture shows eight
 
-Each measurement is y = A x. Beside the measurement and the pseudo-inverse A+ y, which knows nothing of digits, stand two ways that do:
-by projection (DDNM) and by posterior sampling (DPS), whose gradient goes through the network by its hand-written backward.
+Each measurement is y = A x + noise. Beside the measurement and the pseudo-inverse A+ y, which knows nothing of digits, stand two ways that
+do: by projection (DDNM) and by posterior sampling (DPS), whose gradient goes through the network by its hand-written backward.
 
 Into runs/inverse_problems/ it writes a picture for each problem. It prints the PSNR in dB, higher is nearer to the truth. It runs on a
 checkpoint of examples/mnist_ddpm.py.
@@ -29,13 +29,14 @@ def main() -> None:
     parser = options_of(__doc__, "inverse_problems", steps=100)
     parser.add_argument("--images", type=number(int, 8), default=40, help="how many digits are restored (default: %(default)s)")
     parser.add_argument("--zeta", type=number(float, 0), default=0.5, help="DPS: length of its steps down the slope (default: %(default)s)")
+    parser.add_argument("--noise", type=number(float, 0), default=0.05, help="its standard deviation (default: %(default)s)")
     options = parser.parse_args()
     model, scheduler = trained(options)
     images, labels = real_digits(model, options)
     truth, classes = images[: options.images], labels[: options.images]
     size, rng = model.config["sample_size"], np.random.default_rng(options.seed)
     problems: dict[str, LinearOperator] = {
-        "deblurring": Blur.gaussian(size / 12),
+        "deblurring": Blur.gaussian(size / 10, least=0.15),
         "super-resolution": SuperResolution(2),
         "MRI": MRI.random(size, 0.4, rng, middle=0.2),
     }
@@ -43,6 +44,7 @@ def main() -> None:
     print(f"{'PSNR in dB':18}{'measured':>10}{'A+ y':>10}{'DDNM':>10}{'DPS':>10}")
     for name, operator in problems.items():
         y = operator.forward(truth)
+        y = (y + options.noise * rng.standard_normal(y.shape)).astype(np.float32)
         shown = operator.pseudo_inverse(y) if y.shape != truth.shape else y
         common = {"class_labels": classes, "num_inference_steps": options.inference_steps}
         projected = ddnm(model, ddim, operator, y, generator=options.seed, eta=0.85, **common)

@@ -156,7 +156,8 @@ def image_grid(
     rows = -(-len(images) // int(columns))
     if row_labels is not None and len(row_labels) != rows:
         raise ValueError(f"image_grid: row_labels must be {rows}, one for each row, got {len(row_labels)}")
-    left, top = (36 if row_labels else 0), (32 if title else 0)
+    longest = max(map(len, row_labels or [""]))
+    left, top = (max(36, 8 + 9 * longest) if row_labels else 0), (32 if title else 0)  # a letter of this size is 9 pixels wide
     row_height = (sheet.shape[0] - GAP) / rows
     with _default_style():
         page = _page(sheet, left, top)

@@ -47,6 +47,17 @@ def test_grid_shows_every_pixel_of_every_image_at_its_place(tmp_path, channels, 
     np.testing.assert_array_equal(images, before)
 
 
+def test_grid_has_room_for_long_labels(tmp_path):
+    images = random_images(2)
+    image_grid(images, tmp_path / "short.png", columns=1, row_labels=["a", "b"])
+    image_grid(images, tmp_path / "long.png", columns=1, row_labels=["super-resolution", "b"])
+    short, long = read(tmp_path / "short.png"), read(tmp_path / "long.png")
+    margin = MARGIN + long.shape[1] - short.shape[1]
+    np.testing.assert_array_equal(long[:, margin:], short[:, MARGIN:])
+    written = np.flatnonzero((long[:, :margin] > PAGE + 100).any(axis=(0, 2)))
+    assert written[0] > 1 and written[-1] < margin - 2
+
+
 def test_grid_writes_each_label_beside_its_row_and_the_title_above(tmp_path):
     images = random_images(20)
     image_grid(images, tmp_path / "plain.png", columns=2)
