@@ -10,6 +10,7 @@ import hcrot
 FIRST = {
     hcrot.Attention: {"channels": 4, "dim_head": 2, "norm_num_groups": 2},
     hcrot.AvgPool2d: {"kernel_size": 4},
+    hcrot.BatchNorm2d: {"num_features": 4},
     hcrot.Conv2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3},
     hcrot.ConvTranspose2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "stride": 2},
     hcrot.Downsample: {"channels": 4},
@@ -23,6 +24,10 @@ FIRST = {
     hcrot.Linear: {"in_features": 3, "out_features": 2},
     hcrot.MaxPool2d: {"kernel_size": 4},
     hcrot.Pad2d: {"sides": (1, 2, 3, 4), "mode": "reflect"},
+    hcrot.PixelShuffle: {"upscale_factor": 2},
+    hcrot.PixelUnshuffle: {"downscale_factor": 2},
+    hcrot.RMSNorm: {"normalized_shape": 7},
+    hcrot.Residual: {"module": hcrot.Softmax()},
     hcrot.Softmax: {},
     hcrot.TimestepEmbedding: {"in_channels": 4, "time_embed_dim": 6},
     hcrot.Timesteps: {"num_channels": 6},
@@ -38,6 +43,7 @@ OTHER = {
     "out_features": 9, "output_padding": 1, "p": 0.25, "padding": (1, 0), "padding_idx": 2, "padding_mode": "replicate",
     "rescale_output_factor": 2.0, "residual_connection": False, "scale": 16.0, "scale_grad_by_freq": True, "sides": (0, 0, 0, 1),
     "start_dim": 0, "stride": 3, "time_embed_dim": 8, "affine": False, "elementwise_affine": False, "ceil_mode": True, "use_conv": False,
+    "downscale_factor": 3, "module": hcrot.Flatten(), "momentum": 0.5, "num_features": 6, "track_running_stats": False, "upscale_factor": 3,
 }  # fmt: skip
 """Another value for every argument."""
 

@@ -6,7 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, padding, pooling, resample, reshape
+from hcrot.layers import (
+    activation,
+    attention,
+    batch_norm,
+    conv,
+    dropout,
+    embedding,
+    linear,
+    norm,
+    padding,
+    pixel_shuffle,
+    pooling,
+    resample,
+    reshape,
+    residual,
+    rms_norm,
+)
 from hcrot.models import digit_classifier, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Sequential
 
@@ -20,7 +36,7 @@ class Case:
         inputs: ``inputs(draw)`` -> arguments of forward, with ``draw(*shape)`` a random float array. Avoid kinks: no ties, no zeros.
         forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays, if it is not simply ``module(*inputs)``.
         backward: ``backward(module, *douts)`` -> the gradients of the floating-point inputs, if not simply ``module.backward(*douts)``.
-        random: whether training draws random numbers.
+        random: whether training computes something else than inference: with random numbers, or from the batch.
     """
 
     name: str
@@ -154,6 +170,13 @@ CASES = [
     Case("LayerNorm", lambda g: norm.LayerNorm(6), images),
     Case("LayerNorm over two axes", lambda g: norm.LayerNorm((5, 6), bias=False), images),
     Case("LayerNorm without affine", lambda g: norm.LayerNorm(6, elementwise_affine=False), images),
+    Case("RMSNorm", lambda g: rms_norm.RMSNorm(6), images),
+    Case("RMSNorm over two axes", lambda g: rms_norm.RMSNorm((5, 6), 1e-3, False), images),
+    Case("BatchNorm2d", lambda g: batch_norm.BatchNorm2d(4), images, random=True),
+    Case("BatchNorm2d without a past", lambda g: batch_norm.BatchNorm2d(4, 1e-3, None, False, False), images),
+    Case("PixelShuffle", lambda g: pixel_shuffle.PixelShuffle(2), images),
+    Case("PixelUnshuffle", lambda g: pixel_shuffle.PixelUnshuffle(3), lambda draw: (draw(2, 4, 3, 6),)),
+    Case("Residual", lambda g: residual.Residual(conv.Conv2d(4, 4, 3, padding=1, generator=g)), images),
     Case("Attention", lambda g: attention.Attention(6, 3, 2, generator=g), lambda draw: (draw(3, 6, 4, 5),)),
     Case(
         "Attention of other widths",
