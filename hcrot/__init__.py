@@ -17,6 +17,7 @@ from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Ta
 from hcrot.layers.attention import Attention
 from hcrot.layers.batch_norm import BatchNorm2d
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
+from hcrot.layers.cross_attention import CrossAttention
 from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.linear import Linear
@@ -84,14 +85,14 @@ def __getattr__(name: str) -> ModuleType:
 
 
 __all__ = [
-    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "DDIMInverseScheduler",
-    "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout", "Embedding",
-    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection",
-    "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear",
-    "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual",
-    "ResnetBlock2D", "ScaleShift", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel",
-    "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy",
-    "detect_inplace", "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss",
-    "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model",
-    "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
+    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "CrossAttention",
+    "DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout",
+    "Embedding", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler",
+    "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError",
+    "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle",
+    "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D", "ScaleShift", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh",
+    "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
+    "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss",
+    "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights",
+    "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

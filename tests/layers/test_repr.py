@@ -13,6 +13,7 @@ FIRST = {
     hcrot.BatchNorm2d: {"num_features": 4},
     hcrot.Conv2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3},
     hcrot.ConvTranspose2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "stride": 2},
+    hcrot.CrossAttention: {"channels": 4},
     hcrot.Downsample: {"channels": 4},
     hcrot.Dropout: {},
     hcrot.Embedding: {"num_embeddings": 5, "embedding_dim": 3},
@@ -43,9 +44,13 @@ OTHER = {
     "out_features": 9, "output_padding": 1, "p": 0.25, "padding": (1, 0), "padding_idx": 2, "padding_mode": "replicate",
     "rescale_output_factor": 2.0, "residual_connection": False, "scale": 16.0, "scale_grad_by_freq": True, "sides": (0, 0, 0, 1),
     "start_dim": 0, "stride": 3, "time_embed_dim": 8, "affine": False, "elementwise_affine": False, "ceil_mode": True, "use_conv": False,
-    "downscale_factor": 3, "module": hcrot.Flatten(), "momentum": 0.5, "num_features": 6, "track_running_stats": False, "upscale_factor": 3,
+    "context_channels": 6, "downscale_factor": 3, "heads": 3, "module": hcrot.Flatten(), "momentum": 0.5, "num_features": 6,
+    "track_running_stats": False, "upscale_factor": 3,
 }  # fmt: skip
 """Another value for every argument."""
+
+OTHER_OF = {(hcrot.Downsample, "padding"): 0, (hcrot.CrossAttention, "bias"): True}
+"""Where a layer needs one of its own."""
 
 NOT_SHOWN = {"generator", "inplace", "max_norm", "norm_type", "return_indices", "sparse"}
 """A generator has no repr of its own; the others have one value alone, as ConvTranspose2d's padding_mode does."""
@@ -60,7 +65,7 @@ def changes():
     for layer, needed in FIRST.items():
         for name in inspect.signature(layer).parameters:
             if name not in NOT_SHOWN and (layer, name) != (hcrot.ConvTranspose2d, "padding_mode"):
-                other = 0 if (layer, name) == (hcrot.Downsample, "padding") else OTHER[name]
+                other = OTHER_OF.get((layer, name), OTHER[name])
                 yield pytest.param(layer, needed, name, other, id=f"{layer.__name__}-{name}")
 
 

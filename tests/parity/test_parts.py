@@ -1,4 +1,6 @@
-"""RMSNorm, BatchNorm2d, PixelShuffle, PixelUnshuffle and Residual against PyTorch: outputs, every gradient, running values."""
+"""RMSNorm, BatchNorm2d, PixelShuffle, PixelUnshuffle and Residual against PyTorch, CrossAttention against diffusers: outputs, every
+gradient, running values.
+"""
 
 import numpy as np
 import pytest
@@ -110,3 +112,45 @@ def test_residual(rng):
     theirs.module = torch.nn.Conv2d(3, 3, 3, padding=1)
     x = rng.standard_normal((2, 3, 5, 4))
     compare(hcrot.Residual(hcrot.Conv2d(3, 3, 3, padding=1)), theirs, x, np.float32, rng, lambda image: image + theirs.module(image))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("channels", "context", "heads", "size"), [(12, 5, 3, 7), (4, 20, 2, 1), (6, 6, 1, 6)])
+@pytest.mark.parametrize(("shape", "keys"), [((3, 11), 4), ((2, 3, 5), 19)])
+def test_cross_attention(channels, context, heads, size, shape, keys, dtype, rng):
+    processor = pytest.importorskip("diffusers.models.attention_processor")
+    ours = hcrot.CrossAttention(channels, context, heads, size)
+    theirs = processor.Attention(channels, context, heads=heads, dim_head=size)
+    parameters = give_weights(ours, theirs, dtype, rng)
+    assert {name for name, _ in ours.named_parameters()} == parameters.keys()
+    x = rng.standard_normal((shape[0], channels, *shape[1:]) if len(shape) == 3 else (*shape, channels)).astype(dtype)
+    other = rng.standard_normal((shape[0], keys, context)).astype(dtype)
+    tensors = [torch.from_numpy(a.copy()).requires_grad_() for a in (x, other)]
+    y, expected = ours(x, other), theirs(*tensors)
+    close(y, expected, FORWARD[dtype])
+    dout = rng.standard_normal(y.shape).astype(dtype)
+    expected.backward(torch.from_numpy(dout))
+    for gradient, tensor in zip(ours.backward(dout), tensors, strict=True):
+        close(gradient, tensor.grad, BACKWARD[dtype])
+    largest = max(parameter.grad.abs().max() for parameter in parameters.values())
+    for name, parameter in ours.named_parameters():
+        expected = parameters[name].grad.numpy()
+        np.testing.assert_allclose(parameter.grad, expected, rtol=0, atol=BACKWARD[dtype] * float(largest), err_msg=name)
+
+
+@pytest.mark.parametrize(("heads", "size"), [(3, 8), (1, 2), (5, None)])
+def test_attention_wider_or_narrower_than_its_input(heads, size, rng):
+    processor = pytest.importorskip("diffusers.models.attention_processor")
+    ours = hcrot.Attention(6, size, 3, heads=heads)
+    theirs = processor.Attention(6, heads=heads, dim_head=size or 6, norm_num_groups=3, bias=True, residual_connection=True)
+    parameters = give_weights(ours, theirs, np.float64, rng)
+    x = rng.standard_normal((2, 6, 4, 3))
+    image = torch.from_numpy(x).requires_grad_()
+    y, expected = ours(x), theirs(image)
+    close(y, expected, 1e-10)
+    dout = rng.standard_normal(y.shape)
+    expected.backward(torch.from_numpy(dout))
+    close(ours.backward(dout), image.grad, 1e-10)
+    for name, parameter in ours.named_parameters():
+        expected = parameters[name].grad.numpy()
+        np.testing.assert_allclose(parameter.grad, expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max()), err_msg=name)
