@@ -24,7 +24,7 @@ from hcrot.layers import (
     residual,
     rms_norm,
 )
-from hcrot.models import digit_classifier, lucidrains, lucidrains_parts, unet_2d, unet_2d_blocks
+from hcrot.models import ddpm_unet, digit_classifier, lucidrains, lucidrains_parts, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Sequential
 
 
@@ -328,6 +328,28 @@ CASES = [
         "Unet of lucidrains that sees its last estimate and learns frequencies",
         lambda g: small_lucidrains_unet(g, self_condition=True, learned_sinusoidal_cond=True, learned_sinusoidal_dim=6, full_attn=True),
         lambda draw: (draw(4, 2, 4, 6), LABELS, draw(4, 2, 4, 6)),
+    ),
+    Case(
+        "Down",
+        lambda g: ddpm_unet.Down(
+            4, 6, resnet=resnet_of(g), attention=attention_of(g), downsample=lambda width: conv.Conv2d(width, width, 3, 2, generator=g)
+        ),
+        block_inputs,
+        down_forward,
+        down_backward,
+    ),
+    Case(
+        "Up",
+        lambda g: ddpm_unet.Up(4, 2, resnet=resnet_of(g), upsample=lambda width: conv.ConvTranspose2d(width, width, 4, 2, 1, generator=g)),
+        lambda draw: (*block_inputs(draw), draw(3, 4, 5, 6), draw(3, 4, 5, 6), draw(3, 2, 5, 6)),
+        level_up_forward,
+        up_backward,
+    ),
+    Case(
+        "UNet of the post",
+        lambda g: ddpm_unet.UNet(2, 4, (2,), (True,), (True,), 2, 2, 0.2, True, generator=g),
+        lambda draw: (draw(4, 2, 4, 6), LABELS),
+        random=True,
     ),
     Case(
         "DigitClassifier",
