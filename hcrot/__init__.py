@@ -17,6 +17,7 @@ from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Ta
 from hcrot.layers.attention import Attention
 from hcrot.layers.batch_norm import BatchNorm2d
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
+from hcrot.layers.conv1d import Conv1d
 from hcrot.layers.cross_attention import CrossAttention
 from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
@@ -85,7 +86,7 @@ def __getattr__(name: str) -> ModuleType:
 
 
 __all__ = [
-    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "CrossAttention",
+    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "ConvTranspose2d", "CrossAttention",
     "DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout",
     "Embedding", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler",
     "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError",

@@ -11,6 +11,7 @@ from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Ta
 from hcrot.layers.attention import Attention
 from hcrot.layers.batch_norm import BatchNorm2d
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
+from hcrot.layers.conv1d import Conv1d
 from hcrot.layers.cross_attention import CrossAttention
 from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
@@ -25,8 +26,8 @@ from hcrot.layers.residual import Residual
 from hcrot.layers.rms_norm import RMSNorm
 
 __all__ = [
-    "GELU", "Attention", "AvgPool2d", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "CrossAttention", "Downsample", "Dropout", "Embedding",
-    "Flatten", "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Pad2d",
+    "GELU", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "ConvTranspose2d", "CrossAttention", "Downsample", "Dropout",
+    "Embedding", "Flatten", "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Pad2d",
     "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps",
     "Upsample",
 ]  # fmt: skip

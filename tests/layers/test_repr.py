@@ -11,6 +11,7 @@ FIRST = {
     hcrot.Attention: {"channels": 4, "dim_head": 2, "norm_num_groups": 2},
     hcrot.AvgPool2d: {"kernel_size": 4},
     hcrot.BatchNorm2d: {"num_features": 4},
+    hcrot.Conv1d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3},
     hcrot.Conv2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3},
     hcrot.ConvTranspose2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "stride": 2},
     hcrot.CrossAttention: {"channels": 4},
@@ -49,11 +50,18 @@ OTHER = {
 }  # fmt: skip
 """Another value for every argument."""
 
-OTHER_OF = {(hcrot.Downsample, "padding"): 0, (hcrot.CrossAttention, "bias"): True}
+OTHER_OF = {
+    (hcrot.Downsample, "padding"): 0,
+    (hcrot.CrossAttention, "bias"): True,
+    (hcrot.Conv1d, "kernel_size"): 2,
+    (hcrot.Conv1d, "padding"): 2,
+}
 """Where a layer needs one of its own."""
 
 NOT_SHOWN = {"generator", "inplace", "max_norm", "norm_type", "return_indices", "sparse"}
-"""A generator has no repr of its own; the others have one value alone, as ConvTranspose2d's padding_mode does."""
+"""A generator has no repr of its own; the others have one value alone."""
+
+ONE_VALUE = {(hcrot.Conv1d, "padding_mode"), (hcrot.ConvTranspose2d, "padding_mode")}
 
 
 def test_every_layer_is_here():
@@ -64,7 +72,7 @@ def test_every_layer_is_here():
 def changes():
     for layer, needed in FIRST.items():
         for name in inspect.signature(layer).parameters:
-            if name not in NOT_SHOWN and (layer, name) != (hcrot.ConvTranspose2d, "padding_mode"):
+            if name not in NOT_SHOWN and (layer, name) not in ONE_VALUE:
                 other = OTHER_OF.get((layer, name), OTHER[name])
                 yield pytest.param(layer, needed, name, other, id=f"{layer.__name__}-{name}")
 

@@ -154,3 +154,17 @@ def test_attention_wider_or_narrower_than_its_input(heads, size, rng):
     for name, parameter in ours.named_parameters():
         expected = parameters[name].grad.numpy()
         np.testing.assert_allclose(parameter.grad, expected, rtol=0, atol=1e-10 * max(1, np.abs(expected).max()), err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "arguments", "options"),
+    [
+        ((3, 4, 11), (4, 6, 3), {"padding": 1}),
+        ((2, 6, 17), (6, 4, 4), {"stride": 3, "padding": 2, "dilation": 2, "groups": 2}),
+        ((6, 9), (6, 6, 3), {"padding": "same", "groups": 6, "bias": False}),
+        ((1, 3, 5), (3, 1, 5), {"padding": "valid"}),
+    ],
+)
+def test_conv1d(shape, arguments, options, dtype, rng):
+    compare(hcrot.Conv1d(*arguments, **options), torch.nn.Conv1d(*arguments, **options), rng.standard_normal(shape), dtype, rng)
