@@ -15,18 +15,24 @@ from hcrot.kernels.im2col import col2im, im2col
 from hcrot.kernels.jit import get_num_threads, set_num_threads
 from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from hcrot.layers.attention import Attention
+from hcrot.layers.batch_norm import BatchNorm2d
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
+from hcrot.layers.conv1d import Conv1d
+from hcrot.layers.cross_attention import CrossAttention
 from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 from hcrot.layers.padding import Pad2d
+from hcrot.layers.pixel_shuffle import PixelShuffle, PixelUnshuffle
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
+from hcrot.layers.residual import Residual
+from hcrot.layers.rms_norm import RMSNorm
 from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
-from hcrot.models.unet_2d_blocks import ResnetBlock2D
+from hcrot.models.unet_2d_blocks import ResnetBlock2D, ScaleShift
 from hcrot.module import Identity, Module, Parameter, Sequential
 from hcrot.passes import InplaceError, detect_inplace, one_pass, set_detect_inplace
 from hcrot.pipelines.folder import load_model, save_model
@@ -81,14 +87,15 @@ def __getattr__(name: str) -> ModuleType:
 
 
 __all__ = [
-    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "DDIMInverseScheduler", "DDIMScheduler",
-    "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier", "Downsample", "Dropout", "Embedding",
-    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection",
-    "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear",
-    "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "ReLU", "ResnetBlock2D", "Sequential", "SiLU", "Sigmoid",
-    "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension",
-    "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "drop_labels", "flow_matching_loss",
-    "get_num_threads",
-    "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss",
-    "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
+    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "ConvTranspose2d",
+    "CrossAttention", "DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier",
+    "Downsample", "Dropout", "Embedding", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten",
+    "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU",
+    "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module",
+    "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D", "ScaleShift",
+    "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler",
+    "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "drop_labels",
+    "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint",
+    "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace",
+    "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
 """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) over several heads, and its gradient.
 
 Notation: B images of T tokens (pixels), h heads of d numbers each; of an array (B, T, h d), head n owns columns ``n d`` to ``(n + 1) d``.
-For one head of one image, with q, k, v of shape (T, d), query i and key j:
+There are as many keys and values as queries, T, where an image attends to itself; in general there are K of them.
+For one head of one image, with q of shape (T, d) and k, v of shape (K, d), query i and key j:
 
     S = q k^T / sqrt(d),    P_ij = exp(S_ij - l_i) with l_i = log sum_j exp(S_ij), the softmax of row i,    o = P v
 
@@ -170,23 +171,24 @@ def _attention(product, q, k, v, heads, width, strip, o, logsum, share, num_shar
     if launched(share, num_shares):
         return
     batch, tokens, inner = q.shape
+    others = k.shape[1]
     size, blocks = inner // heads, -(-tokens // width)
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
     start, stop = share_bounds(batch * heads * blocks, share, num_shares)
-    keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
-    columns, buffer = np.empty(size * width, q.dtype), np.empty(tokens * width, q.dtype)
+    keys, values = np.empty((others, size), q.dtype), np.empty((others, size), q.dtype)
+    columns, buffer = np.empty(size * width, q.dtype), np.empty(others * width, q.dtype)
     strips = np.empty((2, strip), q.dtype)
     totals = np.empty(width, q.dtype)
     for unit in range(start, stop):
         b, head, first = unit // (heads * blocks), unit // blocks % heads, unit % blocks * width
         last = min(first + width, tokens)
         w, column = last - first, head * size
-        qt, scores = columns[: size * w].reshape(size, w), buffer[: tokens * w].reshape(tokens, w)
+        qt, scores = columns[: size * w].reshape(size, w), buffer[: others * w].reshape(others, w)
         take_head(k[b], column, one, keys)
         take_head(v[b], column, one, values)
         take_head_transposed(q[b, first:last], column, scale, qt)
         multiply(product, keys, qt, scores, False)
-        softmax_columns(buffer[: tokens * w], strips, logsum[b, head, first:last], totals[:w])
+        softmax_columns(buffer[: others * w], strips, logsum[b, head, first:last], totals[:w])
         multiply(product, values.T, scores, qt, False)
         for i in range(w):
             logsum[b, head, first + i] += np.log(totals[i])
@@ -199,11 +201,12 @@ def _attention_backward(product, do, q, k, v, logsum, heads, width, strip, dq, d
     if launched(share, num_shares):
         return
     batch, tokens, inner = q.shape
+    others = k.shape[1]
     size = inner // heads
     one, scale = q.dtype.type(1), q.dtype.type(1 / math.sqrt(size))
     start, stop = share_bounds(batch * heads, share, num_shares)
-    keys, values = np.empty((tokens, size), q.dtype), np.empty((tokens, size), q.dtype)
-    columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, tokens * width), q.dtype)
+    keys, values = np.empty((others, size), q.dtype), np.empty((others, size), q.dtype)
+    columns, rows, buffers = np.empty(size * width, q.dtype), np.empty((width, size), q.dtype), np.empty((2, others * width), q.dtype)
     strips = np.empty((3, strip), q.dtype)
     totals, factors = np.empty((2, width), q.dtype), np.full(width, scale, q.dtype)
     for unit in range(start, stop):
@@ -215,13 +218,13 @@ def _attention_backward(product, do, q, k, v, logsum, heads, width, strip, dq, d
             last = min(first + width, tokens)
             w = last - first
             across = columns[: size * w].reshape(size, w)
-            probs, dprobs = buffers[0, : tokens * w].reshape(tokens, w), buffers[1, : tokens * w].reshape(tokens, w)
+            probs, dprobs = buffers[0, : others * w].reshape(others, w), buffers[1, : others * w].reshape(others, w)
             take_head_transposed(do[b, first:last], column, one, across)
             multiply(product, values, across, dprobs, False)
             take_head_transposed(q[b, first:last], column, scale, across)
             multiply(product, keys, across, probs, False)
             softmax_columns_backward(
-                buffers[0, : tokens * w], buffers[1, : tokens * w], strips, logsum[b, head, first:last], totals[:, :w]
+                buffers[0, : others * w], buffers[1, : others * w], strips, logsum[b, head, first:last], totals[:, :w]
             )
             take_head(do[b, first:last], column, one, rows[:w])
             multiply(product, probs, rows[:w], dv[b, :, column : column + size], True)
@@ -235,7 +238,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[
     """``softmax(q k^T / sqrt(d)) v`` for each head of each image.
 
     Args:
-        q, k, v: (B, T, h d), float32 or float64, all of one dtype.
+        q: (B, T, h d), k, v: (B, K, h d), float32 or float64, all of one dtype.
         heads: h.
 
     Returns:
@@ -244,7 +247,7 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[
     q, k, v = (np.ascontiguousarray(a) for a in (q, k, v))
     batch, tokens, inner = q.shape
     o, logsum = np.empty_like(q), np.empty((batch, heads, tokens), q.dtype)
-    num_shares = shares(batch * heads * tokens * tokens, GRAIN)
+    num_shares = shares(batch * heads * tokens * k.shape[1], GRAIN)
     width = min(tokens, QUERIES_AT_ONCE)
     if batch * heads < num_shares:  # even so, let every thread have as many blocks of queries
         width = -(-tokens // (num_shares * -(-tokens // (width * num_shares))))
@@ -273,12 +276,12 @@ def attention_backward(
         logsum: (B, h, T), what it returned.
 
     Returns:
-        dq, dk and dv (B, T, h d).
+        dq (B, T, h d), dk and dv (B, K, h d).
     """
     do, q, k, v, logsum = (np.ascontiguousarray(a) for a in (do, q, k, v, logsum))
     batch, tokens, inner = q.shape
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-    num_shares = min(batch * heads, shares(batch * heads * tokens * tokens, GRAIN))
+    num_shares = min(batch * heads, shares(batch * heads * tokens * k.shape[1], GRAIN))
     width = min(tokens, QUERIES_AT_ONCE)
     _attention_backward(product_of(q.dtype), do, q, k, v, logsum, heads, width, max(STRIP, width), dq, dk, dv, num_shares)
     return dq, dk, dv

@@ -9,18 +9,25 @@ the same weights, so a network takes one generator, ``np.random.default_rng(0)``
 
 from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from hcrot.layers.attention import Attention
+from hcrot.layers.batch_norm import BatchNorm2d
 from hcrot.layers.conv import Conv2d, ConvTranspose2d
+from hcrot.layers.conv1d import Conv1d
+from hcrot.layers.cross_attention import CrossAttention
 from hcrot.layers.dropout import Dropout
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
 from hcrot.layers.padding import Pad2d
+from hcrot.layers.pixel_shuffle import PixelShuffle, PixelUnshuffle
 from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
+from hcrot.layers.residual import Residual
+from hcrot.layers.rms_norm import RMSNorm
 
 __all__ = [
-    "GELU", "Attention", "AvgPool2d", "Conv2d", "ConvTranspose2d", "Downsample", "Dropout", "Embedding", "Flatten",
-    "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Pad2d", "ReLU", "SiLU",
-    "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "Upsample",
+    "GELU", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "ConvTranspose2d", "CrossAttention", "Downsample", "Dropout",
+    "Embedding", "Flatten", "GaussianFourierProjection", "GroupNorm", "GroupNormSiLU", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Pad2d",
+    "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps",
+    "Upsample",
 ]  # fmt: skip

@@ -28,12 +28,13 @@ class Attention(Module):
 
     Args:
         channels: C.
-        dim_head: d, width of a head; there are ``h = C // d`` heads. None: one head of width C. Where d does not divide C, q, k and v are
-            only ``h d < C`` wide, as in diffusers.
+        dim_head: d, width of a head; None: C. There are ``h = C // d`` heads, unless ``heads`` says another number. Where d does not
+            divide C, q, k and v are then only ``h d < C`` wide, as in diffusers.
         norm_num_groups: groups of the GroupNorm before all else; None: there is none.
         eps: of that GroupNorm.
         residual_connection: whether x is added to the result.
         rescale_output_factor: what the result, x included, is divided by.
+        heads: h; with it, h d may be any width, larger than C or smaller. None: C // d.
         generator: source of initial values.
 
     Shapes:
@@ -41,8 +42,8 @@ class Attention(Module):
         ``to_v``, ``.weight`` (h d, C), ``.bias`` (h d,); ``to_out.0.weight`` (C, h d), ``to_out.0.bias`` (C,).
 
     Raises:
-        ValueError: a number out of range, a dim_head larger than C, or norm_num_groups that do not divide C; in forward, an x that is not
-            (B, C, H, W), of another dtype, or empty.
+        ValueError: a number out of range, a dim_head larger than C without heads, or norm_num_groups that do not divide C; in forward, an
+            x that is not (B, C, H, W), of another dtype, or empty.
     """
 
     def __init__(
@@ -54,18 +55,20 @@ class Attention(Module):
         residual_connection: bool = True,
         rescale_output_factor: float = 1.0,
         *,
+        heads: int | None = None,
         generator: np.random.Generator | int | None = None,
     ):
         dim_head = channels if dim_head is None else dim_head
         channels, dim_head = init.check_positive("Attention", channels=channels, dim_head=dim_head)
-        if dim_head > channels:
+        if heads is None and dim_head > channels:
             raise ValueError(f"Attention: dim_head {dim_head} is larger than channels {channels}: not one head fits")
+        (heads,) = init.check_positive("Attention", heads=channels // dim_head if heads is None else heads)
         if rescale_output_factor == 0:
             raise ValueError("Attention: rescale_output_factor must not be 0")
         generator = init.default_generator("Attention", generator)
-        self.channels, self.heads = channels, channels // dim_head
+        self.channels, self.dim_head, self.heads = channels, dim_head, heads
         self.residual_connection, self.rescale_output_factor = residual_connection, float(rescale_output_factor)
-        inner = self.heads * dim_head
+        inner = heads * dim_head
         self.group_norm = Identity() if norm_num_groups is None else GroupNorm(norm_num_groups, channels, eps)
         self.to_q = Linear(channels, inner, generator=generator)
         self.to_k = Linear(channels, inner, generator=generator)
@@ -92,7 +95,7 @@ class Attention(Module):
 
     def describe(self) -> str:
         return (
-            f"{self.channels}, heads={self.heads}, residual_connection={self.residual_connection}, "
+            f"{self.channels}, heads={self.heads}, dim_head={self.dim_head}, residual_connection={self.residual_connection}, "
             f"rescale_output_factor={self.rescale_output_factor}"
         )
 

@@ -55,6 +55,26 @@ def test_kernels_agree_with_their_references(batch, tokens, heads, size, dtype):
         np.testing.assert_array_equal(array, copy)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "heads", "size"), [(2, 5, 9, 3, 4), (1, 143, 3, 2, 5), (3, 1, 7, 1, 2), (2, 4, 150, 2, 8), (2, 6, 1, 2, 3)]
+)
+def test_more_or_fewer_keys_than_queries(batch, queries, keys, heads, size, dtype):
+    q, _, _, do = draw(batch, queries, heads, size, dtype)
+    _, k, v, _ = draw(batch, keys, heads, size, dtype)
+    compare(q, k, v, do, heads)
+
+
+@pytest.mark.parametrize("num_shares", [1, 3])
+@pytest.mark.parametrize("keys", [2, 17])
+def test_more_or_fewer_keys_in_every_way_of_cutting(monkeypatch, num_shares, keys):
+    monkeypatch.setattr(kernels, "shares", lambda work, grain: num_shares)
+    monkeypatch.setattr(kernels, "QUERIES_AT_ONCE", 5)
+    q, _, _, do = draw(2, 13, 2, 3)
+    _, k, v, _ = draw(2, keys, 2, 3)
+    compare(q, k, v, do, 2)
+
+
 def test_the_definition_written_out():
     q, k, v, _ = draw(2, 3, 2, 4)
     o, logsum = attention(q, k, v, 2)

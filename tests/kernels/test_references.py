@@ -88,8 +88,17 @@ def group_norm_backward_arguments(draw, shape, groups, silu):
     return draw(*shape), x, mean, rstd, weight, bias, silu
 
 
-def attention_backward_arguments(draw, batch, tokens, inner, heads):
-    q, k, v, do = draw(4, batch, tokens, inner)
+ATTENTION = [(2, 5, 5, 6, 2), (1, 1, 1, 3, 1), (3, 150, 150, 8, 4), (2, 5, 9, 6, 2), (1, 140, 2, 3, 1)]
+"""Images, queries, keys, width and heads."""
+
+
+def attention_arguments(draw, batch, tokens, keys, inner, heads):
+    return draw(batch, tokens, inner), *draw(2, batch, keys, inner), heads
+
+
+def attention_backward_arguments(draw, batch, tokens, keys, inner, heads):
+    q, k, v, _ = attention_arguments(draw, batch, tokens, keys, inner, heads)
+    do = draw(batch, tokens, inner)
     o, logsum = attention.attention_reference(q, k, v, heads)
     return do, q, k, v, logsum, heads
 
@@ -173,10 +182,10 @@ KERNELS: dict[str, tuple[ModuleType, Callable]] = {
             (*group_norm_backward_arguments(draw, (3, 10, 17, 19), 5, True), draw(3, 10, 17, 19)),
         ],
     ),
-    "attention": (attention, lambda draw: [(*draw(3, 2, 5, 6), 2), (*draw(3, 1, 1, 3), 1), (*draw(3, 3, 150, 8), 4)]),
+    "attention": (attention, lambda draw: [attention_arguments(draw, *sizes) for sizes in ATTENTION]),
     "attention_backward": (
         attention,
-        lambda draw: [attention_backward_arguments(draw, *sizes) for sizes in [(2, 5, 6, 2), (1, 1, 3, 1), (3, 150, 8, 4)]],
+        lambda draw: [attention_backward_arguments(draw, *sizes) for sizes in ATTENTION],
     ),
     "nearest": (resample, lambda draw: [(draw(2, 3, 5, 4), 10, 8), (draw(2, 3, 5, 4), 7, 3), (draw(3, 13, 17, 19), 29, 31)]),
     "nearest_gradient": (resample, lambda draw: [(draw(2, 3, 10, 8), 5, 4), (draw(2, 3, 7, 3), 5, 4), (draw(3, 13, 29, 31), 17, 19)]),

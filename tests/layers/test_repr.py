@@ -10,8 +10,11 @@ import hcrot
 FIRST = {
     hcrot.Attention: {"channels": 4, "dim_head": 2, "norm_num_groups": 2},
     hcrot.AvgPool2d: {"kernel_size": 4},
+    hcrot.BatchNorm2d: {"num_features": 4},
+    hcrot.Conv1d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3},
     hcrot.Conv2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3},
     hcrot.ConvTranspose2d: {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "stride": 2},
+    hcrot.CrossAttention: {"channels": 4},
     hcrot.Downsample: {"channels": 4},
     hcrot.Dropout: {},
     hcrot.Embedding: {"num_embeddings": 5, "embedding_dim": 3},
@@ -23,6 +26,10 @@ FIRST = {
     hcrot.Linear: {"in_features": 3, "out_features": 2},
     hcrot.MaxPool2d: {"kernel_size": 4},
     hcrot.Pad2d: {"sides": (1, 2, 3, 4), "mode": "reflect"},
+    hcrot.PixelShuffle: {"upscale_factor": 2},
+    hcrot.PixelUnshuffle: {"downscale_factor": 2},
+    hcrot.RMSNorm: {"normalized_shape": 7},
+    hcrot.Residual: {"module": hcrot.Softmax()},
     hcrot.Softmax: {},
     hcrot.TimestepEmbedding: {"in_channels": 4, "time_embed_dim": 6},
     hcrot.Timesteps: {"num_channels": 6},
@@ -38,11 +45,23 @@ OTHER = {
     "out_features": 9, "output_padding": 1, "p": 0.25, "padding": (1, 0), "padding_idx": 2, "padding_mode": "replicate",
     "rescale_output_factor": 2.0, "residual_connection": False, "scale": 16.0, "scale_grad_by_freq": True, "sides": (0, 0, 0, 1),
     "start_dim": 0, "stride": 3, "time_embed_dim": 8, "affine": False, "elementwise_affine": False, "ceil_mode": True, "use_conv": False,
+    "context_channels": 6, "downscale_factor": 3, "heads": 3, "module": hcrot.Flatten(), "momentum": 0.5, "num_features": 6,
+    "track_running_stats": False, "upscale_factor": 3,
 }  # fmt: skip
 """Another value for every argument."""
 
+OTHER_OF = {
+    (hcrot.Downsample, "padding"): 0,
+    (hcrot.CrossAttention, "bias"): True,
+    (hcrot.Conv1d, "kernel_size"): 2,
+    (hcrot.Conv1d, "padding"): 2,
+}
+"""Where a layer needs one of its own."""
+
 NOT_SHOWN = {"generator", "inplace", "max_norm", "norm_type", "return_indices", "sparse"}
-"""A generator has no repr of its own; the others have one value alone, as ConvTranspose2d's padding_mode does."""
+"""A generator has no repr of its own; the others have one value alone."""
+
+ONE_VALUE = {(hcrot.Conv1d, "padding_mode"), (hcrot.ConvTranspose2d, "padding_mode")}
 
 
 def test_every_layer_is_here():
@@ -53,8 +72,8 @@ def test_every_layer_is_here():
 def changes():
     for layer, needed in FIRST.items():
         for name in inspect.signature(layer).parameters:
-            if name not in NOT_SHOWN and (layer, name) != (hcrot.ConvTranspose2d, "padding_mode"):
-                other = 0 if (layer, name) == (hcrot.Downsample, "padding") else OTHER[name]
+            if name not in NOT_SHOWN and (layer, name) not in ONE_VALUE:
+                other = OTHER_OF.get((layer, name), OTHER[name])
                 yield pytest.param(layer, needed, name, other, id=f"{layer.__name__}-{name}")
 
 

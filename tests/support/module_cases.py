@@ -6,8 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.layers import activation, attention, conv, dropout, embedding, linear, norm, padding, pooling, resample, reshape
-from hcrot.models import digit_classifier, unet_2d, unet_2d_blocks
+from hcrot.layers import (
+    activation,
+    attention,
+    batch_norm,
+    conv,
+    conv1d,
+    cross_attention,
+    dropout,
+    embedding,
+    linear,
+    norm,
+    padding,
+    pixel_shuffle,
+    pooling,
+    resample,
+    reshape,
+    residual,
+    rms_norm,
+)
+from hcrot.models import ddpm_unet, digit_classifier, lucidrains, lucidrains_parts, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Sequential
 
 
@@ -20,7 +38,7 @@ class Case:
         inputs: ``inputs(draw)`` -> arguments of forward, with ``draw(*shape)`` a random float array. Avoid kinks: no ties, no zeros.
         forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays, if it is not simply ``module(*inputs)``.
         backward: ``backward(module, *douts)`` -> the gradients of the floating-point inputs, if not simply ``module.backward(*douts)``.
-        random: whether training draws random numbers.
+        random: whether training computes something else than inference: with random numbers, or from the batch.
     """
 
     name: str
@@ -75,9 +93,32 @@ def up_forward(module, h, temb, *skips):
     return module(h, temb, [np.empty((3, 1, 9, 11)), *reversed(skips)])
 
 
+def level_up_forward(module, h, temb, *skips):
+    return module(h, temb, list(reversed(skips)))
+
+
 def up_backward(module, dh):
     dtemb, dskips = np.zeros((3, 5), dh.dtype), []
     return module.backward(dh, dtemb, dskips), dtemb, *reversed(dskips)
+
+
+def down_level(generator):
+    """A level of lucidrains' from 4 channels to 6, for embeddings of 5."""
+    blocks = [lucidrains.ResnetBlock(4, 4, time_emb_dim=5, groups=2, generator=generator) for _ in range(2)]
+    linear_attention = lucidrains_parts.LinearAttention(4, 2, 3, 2, generator=generator)
+    return lucidrains.DownLevel(*blocks, linear_attention, conv.Conv2d(4, 6, 3, 2, generator=generator))
+
+
+def up_level(generator):
+    blocks = [lucidrains.ResnetBlock(6, 4, time_emb_dim=5, groups=None, generator=generator) for _ in range(2)]
+    full_attention = lucidrains_parts.Attention(4, 1, 5, 3, generator=generator)
+    return lucidrains.UpLevel(*blocks, full_attention, conv.ConvTranspose2d(4, 3, 2, 2, generator=generator))
+
+
+def small_lucidrains_unet(generator, **options):
+    return lucidrains.Unet(
+        4, 6, dim_mults=(1, 2), channels=2, attn_dim_head=(3, 2), attn_heads=2, resnet_block_groups=2, generator=generator, **options
+    )
 
 
 def small_unet(generator, **options):
@@ -122,6 +163,12 @@ CASES = [
         lambda g: conv.ConvTranspose2d(4, 6, (2, 3), 2, groups=2, dilation=(1, 2), generator=g),
         lambda draw: (draw(4, 3, 2),),
     ),
+    Case("Conv1d", lambda g: conv1d.Conv1d(4, 6, 3, 2, 1, generator=g), lambda draw: (draw(3, 4, 7),)),
+    Case(
+        "Conv1d of one sequence, in groups",
+        lambda g: conv1d.Conv1d(4, 2, 2, 1, "same", 3, 2, False, generator=g),
+        lambda draw: (draw(4, 9),),
+    ),
     *[Case(f"Pad2d, {mode}", lambda g, mode=mode: padding.Pad2d((1, 3, 2, 0), mode), images) for mode in padding.MODES],
     Case("SiLU", lambda g: activation.SiLU(), images),
     Case("ReLU", lambda g: activation.ReLU(), images),
@@ -154,11 +201,29 @@ CASES = [
     Case("LayerNorm", lambda g: norm.LayerNorm(6), images),
     Case("LayerNorm over two axes", lambda g: norm.LayerNorm((5, 6), bias=False), images),
     Case("LayerNorm without affine", lambda g: norm.LayerNorm(6, elementwise_affine=False), images),
+    Case("RMSNorm", lambda g: rms_norm.RMSNorm(6), images),
+    Case("RMSNorm over two axes", lambda g: rms_norm.RMSNorm((5, 6), 1e-3, False), images),
+    Case("BatchNorm2d", lambda g: batch_norm.BatchNorm2d(4), images, random=True),
+    Case("BatchNorm2d without a past", lambda g: batch_norm.BatchNorm2d(4, 1e-3, None, False, False), images),
+    Case("PixelShuffle", lambda g: pixel_shuffle.PixelShuffle(2), images),
+    Case("PixelUnshuffle", lambda g: pixel_shuffle.PixelUnshuffle(3), lambda draw: (draw(2, 4, 3, 6),)),
+    Case("Residual", lambda g: residual.Residual(conv.Conv2d(4, 4, 3, padding=1, generator=g)), images),
     Case("Attention", lambda g: attention.Attention(6, 3, 2, generator=g), lambda draw: (draw(3, 6, 4, 5),)),
     Case(
         "Attention of other widths",
         lambda g: attention.Attention(7, 3, None, residual_connection=False, rescale_output_factor=2, generator=g),
         lambda draw: (draw(2, 7, 3, 2),),
+    ),
+    Case("Attention wider than its input", lambda g: attention.Attention(4, 3, 2, heads=3, generator=g), images),
+    Case(
+        "CrossAttention",
+        lambda g: cross_attention.CrossAttention(4, 3, 2, 5, generator=g),
+        lambda draw: (draw(2, 6, 4), draw(2, 3, 3)),
+    ),
+    Case(
+        "CrossAttention of images",
+        lambda g: cross_attention.CrossAttention(4, None, 1, 3, True, generator=g),
+        lambda draw: (draw(3, 4, 5, 2), draw(3, 7, 4)),
     ),
     Case("ActivatedGroupNorm", lambda g: unet_2d_blocks.ActivatedGroupNorm(2, 4, 1e-5, activation.Mish()), images),
     Case("ScaleShift", lambda g: unet_2d_blocks.ScaleShift(), lambda draw: (draw(3, 4, 5, 6), draw(3, 8))),
@@ -242,6 +307,55 @@ CASES = [
         "UNet2dModel of learned times and labels like times",
         lambda g: small_unet(g, time_embedding_type="learned", num_train_timesteps=9, class_embed_type="timestep", dropout=0.2),
         lambda draw: (draw(4, 2, 5, 7), np.array([8, 0, 3, 1]), LABELS),
+        random=True,
+    ),
+    Case("RMSNorm of pixels", lambda g: lucidrains_parts.RMSNorm(4), images),
+    Case("SinusoidalPosEmb", lambda g: lucidrains_parts.SinusoidalPosEmb(6, 50), lambda draw: (LABELS.astype(draw(1).dtype),)),
+    Case(
+        "RandomOrLearnedSinusoidalPosEmb",
+        lambda g: lucidrains_parts.RandomOrLearnedSinusoidalPosEmb(6, generator=g),
+        lambda draw: (LABELS,),
+    ),
+    Case("Attention with memory", lambda g: lucidrains_parts.Attention(4, 2, 3, 2, generator=g), images),
+    Case("LinearAttention", lambda g: lucidrains_parts.LinearAttention(4, 2, 3, 2, generator=g), images),
+    Case("Block", lambda g: lucidrains.Block(4, 6, 3, generator=g), images, backward=lambda module, dy: module.backward(dy)[0]),
+    Case("Block that scales and shifts", lambda g: lucidrains.Block(4, 6, None, generator=g), lambda draw: (draw(3, 4, 5, 6), draw(3, 12))),
+    Case("ResnetBlock", lambda g: lucidrains.ResnetBlock(4, 6, time_emb_dim=5, groups=2, generator=g), block_inputs),
+    Case(
+        "ResnetBlock without time",
+        lambda g: lucidrains.ResnetBlock(4, 4, groups=None, dropout=0.2, generator=g),
+        images,
+        backward=lambda module, dy: module.backward(dy)[0],
+        random=True,
+    ),
+    Case("DownLevel", down_level, block_inputs, down_forward, down_backward),
+    Case("UpLevel", up_level, lambda draw: (*block_inputs(draw), draw(3, 2, 5, 6), draw(3, 2, 5, 6)), level_up_forward, up_backward),
+    Case("Unet of lucidrains", small_lucidrains_unet, lambda draw: (draw(4, 2, 4, 6), LABELS)),
+    Case(
+        "Unet of lucidrains that sees its last estimate and learns frequencies",
+        lambda g: small_lucidrains_unet(g, self_condition=True, learned_sinusoidal_cond=True, learned_sinusoidal_dim=6, full_attn=True),
+        lambda draw: (draw(4, 2, 4, 6), LABELS, draw(4, 2, 4, 6)),
+    ),
+    Case(
+        "Down",
+        lambda g: ddpm_unet.Down(
+            4, 6, resnet=resnet_of(g), attention=attention_of(g), downsample=lambda width: conv.Conv2d(width, width, 3, 2, generator=g)
+        ),
+        block_inputs,
+        down_forward,
+        down_backward,
+    ),
+    Case(
+        "Up",
+        lambda g: ddpm_unet.Up(4, 2, resnet=resnet_of(g), upsample=lambda width: conv.ConvTranspose2d(width, width, 4, 2, 1, generator=g)),
+        lambda draw: (*block_inputs(draw), draw(3, 4, 5, 6), draw(3, 4, 5, 6), draw(3, 2, 5, 6)),
+        level_up_forward,
+        up_backward,
+    ),
+    Case(
+        "UNet of the post",
+        lambda g: ddpm_unet.UNet(2, 4, (2,), (True,), (True,), 2, 2, 0.2, True, generator=g),
+        lambda draw: (draw(4, 2, 4, 6), LABELS),
         random=True,
     ),
     Case(
