@@ -31,8 +31,8 @@ def resize(images: np.ndarray, size: int | Sequence[int]) -> np.ndarray:
 
     Returns:
         (..., H', W') of the same dtype. Floats may lie outside the range of the input, since w has negative parts. uint8 is rounded and
-        cut to 0 .. 255 after each of the two axes, as Pillow does, from which it may differ by one where a half is rounded. The width
-        comes first, unless it grows while the height shrinks: so does Pillow 13, and for floats the order makes no difference.
+        cut to 0 .. 255 after each of the two axes, as in Pillow, from which it may differ by one. The width comes first. (Pillow 13 begins
+        with the height if that is less work. For floats the order makes no difference.)
 
     Raises:
         TypeError: images that are no array of these dtypes. ValueError: fewer than two axes, an empty array, or a size that is not one.
@@ -46,11 +46,8 @@ def resize(images: np.ndarray, size: int | Sequence[int]) -> np.ndarray:
     if not isinstance(pair, Sequence) or len(pair) != 2 or not all(is_int(length) and length > 0 for length in pair):
         raise ValueError(f"resize: size must be an int of at least 1 or (height, width), got {size!r}")
 
-    (height, width), (new_height, new_width) = images.shape[-2:], (int(pair[0]), int(pair[1]))
-    along_width, along_height = _weights(width, new_width).T, _weights(height, new_height)
-    if new_height < height and new_width > width:
-        return _as_pixels(_as_pixels(along_height @ images, images.dtype) @ along_width, images.dtype)
-    return _as_pixels(along_height @ _as_pixels(images @ along_width, images.dtype), images.dtype)
+    rows = _as_pixels(images @ _weights(images.shape[-1], int(pair[1])).T, images.dtype)
+    return _as_pixels(_weights(images.shape[-2], int(pair[0])) @ rows, images.dtype)
 
 
 def _weights(count: int, new_count: int) -> np.ndarray:
