@@ -26,6 +26,7 @@ from hcrot.layers.pooling import AvgPool2d, MaxPool2d
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.layers.reshape import Flatten
 from hcrot.models.digit_classifier import DigitClassifier
+from hcrot.models.sr3 import SR3Diffusion, SR3UNet
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D
 from hcrot.module import Identity, Module, Parameter, Sequential
@@ -86,9 +87,9 @@ __all__ = [
     "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianDiffusion",
     "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError",
     "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "ReLU", "ResnetBlock2D",
-    "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler",
-    "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace",
-    "flow_matching_loss", "generate_cosine_schedule", "generate_linear_schedule", "get_num_threads", "get_scheduler", "huber_loss",
-    "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights",
-    "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
+    "SR3Diffusion", "SR3UNet", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel",
+    "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy",
+    "detect_inplace", "flow_matching_loss", "generate_cosine_schedule", "generate_linear_schedule", "get_num_threads", "get_scheduler",
+    "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass",
+    "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip
