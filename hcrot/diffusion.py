@@ -14,6 +14,8 @@ hcrot's own way is a scheduler and a loop that the user writes (`hcrot.DDPMSched
 come from the other two. It samples at all T steps.
 """
 
+from collections import deque
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -79,7 +81,8 @@ class GaussianDiffusion:
             model, generate_linear_schedule(2000, 2e-4, 1e-2), loss="l1", ema=ema, image_size=(32, 32), num_classes=10
         )
 
-    A step of training is the same for both::
+    (That class's ``ema_start`` is `EMA`'s ``update_after_step``; the average takes a step where the optimizer does.) A step of training
+    is the same for both::
 
         loss, dout = ddpm.loss_simple(images, y=labels)
         model.backward(dout)
@@ -242,20 +245,11 @@ class GaussianDiffusion:
         Raises:
             ValueError: no image_size, or no channels, are known; further as every method.
         """
-        x, y = self._start("sample", batch_size, y)
-        with self._weights(use_ema):
-            for t in reversed(range(len(self))):
-                x = self._step(x, np.full(len(x), t), y)
-        return x
+        return deque(self._chain("sample", batch_size, y, use_ema), maxlen=1).pop()
 
     def sample_sequence(self, batch_size: int, y: np.ndarray | None = None, use_ema: bool = True) -> list[np.ndarray]:
         """:meth:`sample`, and all that led to it: a list of T + 1 arrays, pure noise first, the images last."""
-        x, y = self._start("sample_sequence", batch_size, y)
-        sequence = [x]
-        with self._weights(use_ema):
-            for t in reversed(range(len(self))):
-                sequence.append(self._step(sequence[-1], np.full(len(x), t), y))
-        return sequence
+        return list(self._chain("sample_sequence", batch_size, y, use_ema))
 
     # what they share ------------------------------------------------------------------------------------------
 
@@ -294,8 +288,8 @@ class GaussianDiffusion:
         z[t == 0] = 0
         return mean + extract(self.sigma, t, x) * z
 
-    def _start(self, method: str, batch_size: int, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """x_T, and the labels as they will be used."""
+    def _chain(self, method: str, batch_size: int, y: np.ndarray | None, use_ema: bool) -> Iterator[np.ndarray]:
+        """x_T, x_{T-1}, .. x_0: noise, and what each step makes of it."""
         (batch_size,) = check_positive(f"GaussianDiffusion.{method}", batch_size=batch_size)
         if self.image_size is None or self.image_channels is None:
             missing = "image_size" if self.image_size is None else "image_channels"
@@ -303,7 +297,12 @@ class GaussianDiffusion:
         self._check_labels(method, y, batch_size, "batch_size")
         parameters = self.model.parameters()
         dtype = parameters[0].data.dtype if parameters else np.dtype(np.float32)
-        return self.generator.standard_normal((batch_size, self.image_channels, *self.image_size), dtype=dtype.type), y
+        x = self.generator.standard_normal((batch_size, self.image_channels, *self.image_size), dtype=dtype.type)
+        yield x
+        with self._weights(use_ema):
+            for t in reversed(range(len(self))):
+                x = self._step(x, np.full(batch_size, t), y)
+                yield x
 
     def _weights(self, use_ema: bool) -> AbstractContextManager[None]:
         """Within it the model's parameters are the averages, if these are wanted."""
