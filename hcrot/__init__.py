@@ -9,6 +9,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from hcrot.diffusion import GaussianDiffusion, generate_cosine_schedule, generate_linear_schedule
 from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
 from hcrot.gradcheck import GradientError, check_gradients
 from hcrot.kernels.im2col import col2im, im2col
@@ -31,6 +32,7 @@ from hcrot.layers.reshape import Flatten
 from hcrot.layers.residual import Residual
 from hcrot.layers.rms_norm import RMSNorm
 from hcrot.models.digit_classifier import DigitClassifier
+from hcrot.models.sr3 import SR3Diffusion, SR3UNet
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D, ScaleShift
 from hcrot.module import Identity, Module, Parameter, Sequential
@@ -90,12 +92,13 @@ __all__ = [
     "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "ConvTranspose2d",
     "CrossAttention", "DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier",
     "Downsample", "Dropout", "Embedding", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten",
-    "FlowMatchEulerDiscreteScheduler", "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU",
+    "FlowMatchEulerDiscreteScheduler", "GaussianDiffusion", "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU",
     "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module",
-    "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D", "ScaleShift",
-    "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps", "UNet2dModel", "UniPCMultistepScheduler",
-    "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im", "cross_entropy", "detect_inplace", "drop_labels",
-    "flow_matching_loss", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint",
-    "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace",
-    "set_num_threads", "smooth_l1_loss",
+    "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D",
+    "SR3Diffusion", "SR3UNet", "ScaleShift", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps",
+    "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im",
+    "cross_entropy", "detect_inplace", "drop_labels", "flow_matching_loss", "generate_cosine_schedule", "generate_linear_schedule",
+    "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model",
+    "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads",
+    "smooth_l1_loss",
 ]  # fmt: skip

@@ -1,7 +1,8 @@
-"""Networks made of layers: diffusers' U-Net, its residual block, and a classifier of digits. None of them has loops of its own."""
+"""Networks made of layers: diffusers' U-Net, its residual block, SR3, and a classifier of digits. None of them has loops of its own."""
 
 from hcrot.models.digit_classifier import DigitClassifier
+from hcrot.models.sr3 import SR3Diffusion, SR3UNet
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D
 
-__all__ = ["DigitClassifier", "ResnetBlock2D", "UNet2dModel"]
+__all__ = ["DigitClassifier", "ResnetBlock2D", "SR3Diffusion", "SR3UNet", "UNet2dModel"]

@@ -1,10 +1,14 @@
-"""How good samples are: what a classifier reads in them, and how far their features lie from those of real images."""
+"""How good images are: what a classifier reads in samples, how far their features lie from those of real images, and how near a restored
+image is to the one that it was made from."""
 
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-__all__ = ["accuracy", "accuracy_by_class", "frechet_distance"]
+from hcrot.init import is_int
+
+__all__ = ["accuracy", "accuracy_by_class", "frechet_distance", "psnr", "ssim"]
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -69,6 +73,92 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     traces = np.square(root_a).sum() + np.square(root_b).sum()
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     return max(0.0, float(np.square(mean_a - mean_b).sum() + traces - 2 * cross))
+
+
+def psnr(images: np.ndarray, references: np.ndarray, data_range: float) -> np.ndarray:
+    """The peak signal-to-noise ratio of each image, in decibels: ``10 log10(R^2 / mean (x - y)^2)``.
+
+    Args:
+        images: x, (B, C, H, W) or (B, H, W); computed in float64 whatever the dtype.
+        references: y, what they should be, of the same shape.
+        data_range: R, the largest pixel that is possible minus the smallest: 2 for images in [-1, 1], 255 for uint8.
+
+    Returns:
+        (B,) float64; infinite for an image that equals its reference.
+
+    Raises:
+        ValueError: arrays of other or of different shapes, numbers that are not finite, or a range that is not above 0.
+    """
+    x, y = _images_and_references("psnr", images, references, data_range)
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(data_range**2 / np.square(x - y).reshape(len(x), -1).mean(axis=1))
+
+
+def ssim(
+    images: np.ndarray,
+    references: np.ndarray,
+    data_range: float,
+    *,
+    window_size: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+) -> np.ndarray:
+    """The structural similarity of each image to its reference (Wang, Bovik, Sheikh & Simoncelli 2004, IEEE Trans. Image Processing 13).
+
+        SSIM = (2 mu_x mu_y + C_1)(2 s_xy + C_2) / ((mu_x^2 + mu_y^2 + C_1)(s_x^2 + s_y^2 + C_2)),    C_i = (k_i R)^2     eq. 13
+
+    with means mu, variances s^2 and covariance s_xy under a Gaussian window that sums to 1 (eq. 14 to 16), and then the mean over all
+    places where the whole window lies within the image (eq. 17), and over channels. The defaults are the paper's.
+
+    Args:
+        images, references, data_range: as in :func:`psnr`.
+        window_size: height and width of the window, odd, at most H and W.
+        sigma: the Gaussian's standard deviation, in pixels, > 0.
+        k1, k2: > 0, against division by nearly nothing.
+
+    Returns:
+        (B,) float64, at most 1, which only equal images reach.
+
+    Raises:
+        ValueError: as :func:`psnr`; a window that is not odd or larger than the images; sigma, k1 or k2 not above 0.
+    """
+    x, y = _images_and_references("ssim", images, references, data_range)
+    if not is_int(window_size) or window_size < 1 or window_size % 2 == 0 or window_size > min(x.shape[-2:]):
+        raise ValueError(f"ssim: window_size must be odd and at most the height and width {x.shape[-2:]}, got {window_size!r}")
+    for name, value in (("sigma", sigma), ("k1", k1), ("k2", k2)):
+        if not 0 < value < np.inf:
+            raise ValueError(f"ssim: {name} must be a finite number > 0, got {value!r}")
+    window = np.exp(-0.5 * np.square((np.arange(window_size) - window_size // 2) / sigma))
+    window /= window.sum()
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        """Under the window, which is the product of one along the rows and one along the columns."""
+        rows = sliding_window_view(values, window_size, axis=-1) @ window
+        return sliding_window_view(rows, window_size, axis=-2) @ window
+
+    c1, c2 = (k1 * data_range) ** 2, (k2 * data_range) ** 2
+    mean_x, mean_y = mean(x), mean(y)
+    variance_x, variance_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+    covariance = mean(x * y) - mean_x * mean_y
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity /= (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    return similarity.reshape(len(x), -1).mean(axis=1)
+
+
+def _images_and_references(owner: str, images: np.ndarray, references: np.ndarray, data_range: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64, after a look at all three."""
+    x, y = np.asarray(images, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    if x.ndim not in (3, 4) or x.size == 0:
+        raise ValueError(f"{owner}: images must have the shape (B, C, H, W) or (B, H, W) and not be empty, got {x.shape}")
+    if x.shape != y.shape:
+        raise ValueError(f"{owner}: images {x.shape} and references {y.shape} must have the same shape")
+    for name, array in (("images", x), ("references", y)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{owner}: {name} has numbers that are not finite")
+    if not 0 < data_range < np.inf:
+        raise ValueError(f"{owner}: data_range must be a finite number > 0, got {data_range!r}")
+    return x, y
 
 
 def _gaussian(name: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ from hcrot.layers import (
     residual,
     rms_norm,
 )
-from hcrot.models import ddpm_unet, digit_classifier, lucidrains, lucidrains_parts, unet_2d, unet_2d_blocks
+from hcrot.models import ddpm_unet, digit_classifier, lucidrains, lucidrains_parts, sr3, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Sequential
 
 
@@ -362,6 +362,13 @@ CASES = [
         "DigitClassifier",
         lambda g: digit_classifier.DigitClassifier(9, 4, (3, 4, 5), 6, generator=g),
         lambda draw: (draw(3, 1, 9, 9),),
+    ),
+    Case(
+        "SR3UNet",
+        lambda g: sr3.SR3UNet(2, (4, 6), (1,), 1, norm_num_groups=2, dropout=0.2, noise_level_scale=50, generator=g),
+        lambda draw: (draw(3, 2, 5, 7), draw(3, 2, 5, 7)),
+        lambda module, x, condition: module(x, condition, np.array([0.9, 0.02, 0.5])),
+        random=True,
     ),
 ]
 
