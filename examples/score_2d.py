@@ -172,7 +172,7 @@ def train(data: Mixture, sde: hcrot.VPSDE, seconds: float, rng: np.random.Genera
         while elapsed < seconds:
             optimizer.lr = 1e-2 * 0.5 * (1 + math.cos(math.pi * elapsed / seconds))
             x0, noise = data.sample(BATCH, rng), rng.standard_normal((BATCH, 2), dtype=np.float32)
-            t = END ** ((np.arange(BATCH) + rng.random()) / BATCH)  # g^2/s^2 is about 1/t: so the loss bounds the negative log p
+            t = END + (1 - END) * ((np.arange(BATCH) + rng.random()) / BATCH) ** 3  # all times, more of those with little noise
             loss, dout = hcrot.denoising_score_matching_loss(model(sde.add_noise(x0, noise, t), t), noise, sde.std(t))
             model.backward(dout)
             optimizer.step()
@@ -217,7 +217,7 @@ def draw(rows: list[tuple[str, Mixture, ScoreOfPoints]], sde: hcrot.VPSDE, rng: 
         found, _ = log_likelihood(score, sde, grid, probes="exact", sampling_eps=END, rtol=1e-3, atol=1e-3)
         for axis, values in ((learned, found), (true, mixture.log_density(grid))):
             image = {"extent": (-VIEW, VIEW) * 2, "origin": "lower", "interpolation": "bilinear"}
-            axis.imshow(values.reshape(len(line), -1), cmap="magma", vmin=-8, vmax=0.5, **image)
+            axis.imshow(values.reshape(len(line), -1), cmap="magma", vmin=-6, vmax=0.5, **image)
 
         fresh = mixture.sample(400, rng)
         found, _ = log_likelihood(score, sde, fresh, probes="exact", sampling_eps=END, rtol=1e-4, atol=1e-4)
