@@ -42,11 +42,16 @@ from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
 from hcrot.schedulers.ddpm import DDPMScheduler
 from hcrot.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
+from hcrot.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
+from hcrot.schedulers.edm_euler import EDMEulerScheduler
 from hcrot.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 from hcrot.schedulers.euler_discrete import EulerDiscreteScheduler
 from hcrot.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
 from hcrot.schedulers.pndm import PNDMScheduler
+from hcrot.schedulers.score_sde_ve import ScoreSdeVeScheduler
+from hcrot.schedulers.score_sde_vp import ScoreSdeVpScheduler
+from hcrot.schedulers.sde import VESDE, VPSDE, SubVPSDE
 from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
 from hcrot.tools import metrics, plotting
 from hcrot.training.ema import EMA
@@ -63,6 +68,7 @@ from hcrot.training.losses import (
 )
 from hcrot.training.lr_schedules import LRSchedule, get_scheduler
 from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
+from hcrot.training.score_matching import denoising_score_matching_loss
 from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
 
 if TYPE_CHECKING:  # the rooms that are reached as hcrot.data and so on; `__getattr__` imports some of them when they are used
@@ -89,16 +95,17 @@ def __getattr__(name: str) -> ModuleType:
 
 
 __all__ = [
-    "EMA", "GELU", "SGD", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d", "ConvTranspose2d",
-    "CrossAttention", "DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "DigitClassifier",
-    "Downsample", "Dropout", "Embedding", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten",
-    "FlowMatchEulerDiscreteScheduler", "GaussianDiffusion", "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU",
-    "HeunDiscreteScheduler", "Identity", "InplaceError", "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module",
-    "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D",
-    "SR3Diffusion", "SR3UNet", "ScaleShift", "Sequential", "SiLU", "Sigmoid", "Softmax", "Tanh", "TimestepEmbedding", "Timesteps",
+    "EMA", "GELU", "SGD", "VESDE", "VPSDE", "Adam", "AdamW", "Attention", "AvgPool2d", "BatchNorm2d", "Conv1d", "Conv2d",
+    "ConvTranspose2d", "CrossAttention", "DDIMInverseScheduler", "DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler",
+    "DigitClassifier", "Downsample", "Dropout", "EDMDPMSolverMultistepScheduler", "EDMEulerScheduler", "Embedding",
+    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "Flatten", "FlowMatchEulerDiscreteScheduler", "GaussianDiffusion",
+    "GaussianFourierProjection", "GradientError", "GroupNorm", "GroupNormSiLU", "HeunDiscreteScheduler", "Identity", "InplaceError",
+    "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle",
+    "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D", "SR3Diffusion", "SR3UNet", "ScaleShift", "ScoreSdeVeScheduler",
+    "ScoreSdeVpScheduler", "Sequential", "SiLU", "Sigmoid", "Softmax", "SubVPSDE", "Tanh", "TimestepEmbedding", "Timesteps",
     "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im",
-    "cross_entropy", "detect_inplace", "drop_labels", "flow_matching_loss", "generate_cosine_schedule", "generate_linear_schedule",
-    "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint", "load_model",
-    "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads",
-    "smooth_l1_loss",
+    "cross_entropy", "denoising_score_matching_loss", "detect_inplace", "drop_labels", "flow_matching_loss", "generate_cosine_schedule",
+    "generate_linear_schedule", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint",
+    "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace",
+    "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

@@ -233,7 +233,7 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
         """
         index = self._step_index("step", timestep)
         channels = np.shape(sample)[1:2]
-        learned = self.config["variance_type"] in LEARNED_VARIANCE_TYPES
+        learned = self.config.get("variance_type") in LEARNED_VARIANCE_TYPES
         if learned and channels and np.shape(model_output)[1:2] == (2 * channels[0],):
             model_output = model_output[:, : channels[0]]
         kept = self._history[0][1] if self._history else None

@@ -14,10 +14,10 @@ CLASSES = [getattr(schedulers, name) for name in schedulers.__all__ if name.ends
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_argument_is_an_attribute_and_an_entry(cls):
     config = cls().config
-    assert config.num_train_timesteps == config["num_train_timesteps"] == 1000
+    assert config.num_train_timesteps == config["num_train_timesteps"] == (2000 if "ScoreSde" in cls.__name__ else 1000)
     for name, value in config.items():
         assert getattr(config, name) == value
-    with pytest.raises(AttributeError, match="config has no argument 'beta_stop', it has num_train_timesteps, "):
+    with pytest.raises(AttributeError, match="config has no argument 'beta_stop', it has (num_train_timesteps|sigma_min), "):
         config.beta_stop  # noqa: B018
     assert not hasattr(config, "beta_stop") and config.get("beta_stop") is None
 
@@ -67,8 +67,8 @@ def test_a_scheduler_and_its_config_can_be_copied(duplicate):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_overrides_take_the_place_of_what_the_configuration_says(cls):
     trained = schedulers.DDPMScheduler(num_train_timesteps=50, beta_schedule="scaled_linear", timestep_spacing="leading")
-    name = "timestep_spacing" if "timestep_spacing" in cls().config else "shift"
-    value = {"timestep_spacing": "trailing", "shift": 3.0}[name]
+    values = {"timestep_spacing": "trailing", "shift": 3.0, "rho": 5.0, "sampling_eps": 0.5}
+    name, value = next((name, value) for name, value in values.items() if name in cls().config)
     scheduler = cls.from_config(trained.config, **{name: value})
     assert scheduler.config[name] == value and name not in scheduler.config.not_chosen
     assert scheduler.config.num_train_timesteps == 50 and trained.config.timestep_spacing == "leading"
