@@ -1,7 +1,6 @@
 """A case of every module there is, for the laws of tests/test_contract.py."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,100 +24,22 @@ from hcrot.layers import (
     residual,
     rms_norm,
 )
-from hcrot.models import ddpm_unet, digit_classifier, lucidrains, lucidrains_parts, sr3, unet_2d, unet_2d_blocks
+from hcrot.models import digit_classifier, unet_2d, unet_2d_blocks
 from hcrot.module import Identity, Module, Sequential
-
-
-@dataclass
-class Case:
-    """One module and how to use it.
-
-    Attributes:
-        make: ``make(generator)`` -> the module, the same for the same generator.
-        inputs: ``inputs(draw)`` -> arguments of forward, with ``draw(*shape)`` a random float array. Avoid kinks: no ties, no zeros.
-        forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays, if it is not simply ``module(*inputs)``.
-        backward: ``backward(module, *douts)`` -> the gradients of the floating-point inputs, if not simply ``module.backward(*douts)``.
-        random: whether training computes something else than inference: with random numbers, or from the batch.
-    """
-
-    name: str
-    make: Callable[[np.random.Generator], Module]
-    inputs: Callable[[Callable], tuple]
-    forward: Callable = lambda module, *inputs: module(*inputs)
-    backward: Callable = lambda module, *douts: module.backward(*douts)
-    random: bool = False
-
-
-def images(draw):
-    return (draw(3, 4, 5, 6),)
-
-
-LABELS = np.array([3, 1, 3, 0])
-
-
-def block_inputs(draw):
-    """h and temb, for blocks of 4 channels and embeddings of 5."""
-    return draw(3, 4, 5, 6), draw(3, 5)
-
-
-def resnet_of(generator, **options):
-    """What makes residual blocks in the constructors of U-Net blocks, for two groups."""
-    return lambda channels_in, channels_out: unet_2d_blocks.ResnetBlock2D(channels_in, channels_out, 5, 2, generator=generator, **options)
-
-
-def attention_of(generator):
-    """What makes attention, in heads of two."""
-    return lambda channels: attention.Attention(channels, 2, 2, generator=generator)
-
-
-def block_backward(module, dh):
-    dtemb = np.zeros((3, 5), dh.dtype)
-    return module.backward(dh, dtemb), dtemb
-
-
-def down_forward(module, h, temb):
-    skips = []
-    return module(h, temb, skips), *skips
-
-
-def down_backward(module, dh, *dskips):
-    dtemb, stack = np.zeros((3, 5), dh.dtype), list(dskips)
-    dh = module.backward(dh, dtemb, stack)
-    assert not stack
-    return dh, dtemb
-
-
-def up_forward(module, h, temb, *skips):
-    """The skip that waits when the block is done tells the size to go to."""
-    return module(h, temb, [np.empty((3, 1, 9, 11)), *reversed(skips)])
-
-
-def level_up_forward(module, h, temb, *skips):
-    return module(h, temb, list(reversed(skips)))
-
-
-def up_backward(module, dh):
-    dtemb, dskips = np.zeros((3, 5), dh.dtype), []
-    return module.backward(dh, dtemb, dskips), dtemb, *reversed(dskips)
-
-
-def down_level(generator):
-    """A level of lucidrains' from 4 channels to 6, for embeddings of 5."""
-    blocks = [lucidrains.ResnetBlock(4, 4, time_emb_dim=5, groups=2, generator=generator) for _ in range(2)]
-    linear_attention = lucidrains_parts.LinearAttention(4, 2, 3, 2, generator=generator)
-    return lucidrains.DownLevel(*blocks, linear_attention, conv.Conv2d(4, 6, 3, 2, generator=generator))
-
-
-def up_level(generator):
-    blocks = [lucidrains.ResnetBlock(6, 4, time_emb_dim=5, groups=None, generator=generator) for _ in range(2)]
-    full_attention = lucidrains_parts.Attention(4, 1, 5, 3, generator=generator)
-    return lucidrains.UpLevel(*blocks, full_attention, conv.ConvTranspose2d(4, 3, 2, 2, generator=generator))
-
-
-def small_lucidrains_unet(generator, **options):
-    return lucidrains.Unet(
-        4, 6, dim_mults=(1, 2), channels=2, attn_dim_head=(3, 2), attn_heads=2, resnet_block_groups=2, generator=generator, **options
-    )
+from support.case import (
+    LABELS,
+    Case,
+    attention_of,
+    block_backward,
+    block_inputs,
+    down_backward,
+    down_forward,
+    images,
+    resnet_of,
+    up_backward,
+    up_forward,
+)
+from support.system_cases import SYSTEM_CASES
 
 
 def small_unet(generator, **options):
@@ -309,67 +230,12 @@ CASES = [
         lambda draw: (draw(4, 2, 5, 7), np.array([8, 0, 3, 1]), LABELS),
         random=True,
     ),
-    Case("RMSNorm of pixels", lambda g: lucidrains_parts.RMSNorm(4), images),
-    Case("SinusoidalPosEmb", lambda g: lucidrains_parts.SinusoidalPosEmb(6, 50), lambda draw: (LABELS.astype(draw(1).dtype),)),
-    Case(
-        "RandomOrLearnedSinusoidalPosEmb",
-        lambda g: lucidrains_parts.RandomOrLearnedSinusoidalPosEmb(6, generator=g),
-        lambda draw: (LABELS,),
-    ),
-    Case("Attention with memory", lambda g: lucidrains_parts.Attention(4, 2, 3, 2, generator=g), images),
-    Case("LinearAttention", lambda g: lucidrains_parts.LinearAttention(4, 2, 3, 2, generator=g), images),
-    Case("Block", lambda g: lucidrains.Block(4, 6, 3, generator=g), images, backward=lambda module, dy: module.backward(dy)[0]),
-    Case("Block that scales and shifts", lambda g: lucidrains.Block(4, 6, None, generator=g), lambda draw: (draw(3, 4, 5, 6), draw(3, 12))),
-    Case("ResnetBlock", lambda g: lucidrains.ResnetBlock(4, 6, time_emb_dim=5, groups=2, generator=g), block_inputs),
-    Case(
-        "ResnetBlock without time",
-        lambda g: lucidrains.ResnetBlock(4, 4, groups=None, dropout=0.2, generator=g),
-        images,
-        backward=lambda module, dy: module.backward(dy)[0],
-        random=True,
-    ),
-    Case("DownLevel", down_level, block_inputs, down_forward, down_backward),
-    Case("UpLevel", up_level, lambda draw: (*block_inputs(draw), draw(3, 2, 5, 6), draw(3, 2, 5, 6)), level_up_forward, up_backward),
-    Case("Unet of lucidrains", small_lucidrains_unet, lambda draw: (draw(4, 2, 4, 6), LABELS)),
-    Case(
-        "Unet of lucidrains that sees its last estimate and learns frequencies",
-        lambda g: small_lucidrains_unet(g, self_condition=True, learned_sinusoidal_cond=True, learned_sinusoidal_dim=6, full_attn=True),
-        lambda draw: (draw(4, 2, 4, 6), LABELS, draw(4, 2, 4, 6)),
-    ),
-    Case(
-        "Down",
-        lambda g: ddpm_unet.Down(
-            4, 6, resnet=resnet_of(g), attention=attention_of(g), downsample=lambda width: conv.Conv2d(width, width, 3, 2, generator=g)
-        ),
-        block_inputs,
-        down_forward,
-        down_backward,
-    ),
-    Case(
-        "Up",
-        lambda g: ddpm_unet.Up(4, 2, resnet=resnet_of(g), upsample=lambda width: conv.ConvTranspose2d(width, width, 4, 2, 1, generator=g)),
-        lambda draw: (*block_inputs(draw), draw(3, 4, 5, 6), draw(3, 4, 5, 6), draw(3, 2, 5, 6)),
-        level_up_forward,
-        up_backward,
-    ),
-    Case(
-        "UNet of the post",
-        lambda g: ddpm_unet.UNet(2, 4, (2,), (True,), (True,), 2, 2, 0.2, True, generator=g),
-        lambda draw: (draw(4, 2, 4, 6), LABELS),
-        random=True,
-    ),
     Case(
         "DigitClassifier",
         lambda g: digit_classifier.DigitClassifier(9, 4, (3, 4, 5), 6, generator=g),
         lambda draw: (draw(3, 1, 9, 9),),
     ),
-    Case(
-        "SR3UNet",
-        lambda g: sr3.SR3UNet(2, (4, 6), (1,), 1, norm_num_groups=2, dropout=0.2, noise_level_scale=50, generator=g),
-        lambda draw: (draw(3, 2, 5, 7), draw(3, 2, 5, 7)),
-        lambda module, x, condition: module(x, condition, np.array([0.9, 0.02, 0.5])),
-        random=True,
-    ),
+    *SYSTEM_CASES,
 ]
 
 # ---------------------------------------------------------------- what the tests share
