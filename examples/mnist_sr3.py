@@ -1,7 +1,7 @@
 """Make small pictures of digits large with SR3 (Saharia et al. 2021), a diffusion model that sees the small picture.
 
     python examples/mnist_sr3.py                                  the bundled digits, 4x4 to 8x8: two minutes on two cores
-    python examples/mnist_sr3.py --dataset mnist                  MNIST, 7x7 to 28x28: ten minutes, and two to measure
+    python examples/mnist_sr3.py --dataset mnist                  MNIST, 7x7 to 28x28: ten minutes, and a few to measure
     python examples/mnist_sr3.py --checkpoint runs/mnist_sr3/checkpoint     measure and draw again what was learned
 
 Into runs/mnist_sr3/ it writes the checkpoint, loss.png, metrics.jsonl, digits.png (small, enlarged by bicubic interpolation, by SR3,

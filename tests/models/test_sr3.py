@@ -216,6 +216,12 @@ def test_a_network_in_a_folder(tmp_path):
         np.testing.assert_allclose(model(x, condition, np.array([0.4, 0.9]))[0], model(x, condition, 0.4)[0], rtol=1e-4, atol=1e-6)
 
 
+def test_attention_is_at_the_levels_asked_for_on_both_ways():
+    config = small(attention_levels=(1,)).unet.config
+    assert config["down_block_types"] == ["DownBlock2D", "AttnDownBlock2D"]
+    assert config["up_block_types"] == ["AttnUpBlock2D", "UpBlock2D"]
+
+
 def test_the_default_network_is_that_of_the_repository():
     config = SR3UNet(block_out_channels=(32, 64), attention_levels=(), generator=0).config
     assert config["image_channels"] == 3
