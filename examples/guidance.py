@@ -1,7 +1,7 @@
 """More of a digit than the network gives: classifier-free guidance, and guidance by a classifier's gradient.
 
     python examples/mnist_ddpm.py --dataset digits --label-dropout 0.1          the network; it must have seen images without label
-    python examples/mnist_cnn.py --dataset digits --image-size 8                the classifier, which also judges
+    python examples/mnist_cnn.py --dataset digits                              the classifier, which also judges
     python examples/guidance.py
 
 With scale w the prediction is m(no label) + w (m(label) - m(no label)). The network is drawn from with several scales, and the classifier

@@ -12,7 +12,7 @@ import hcrot
 from support.ddpm_example import TINY, load_script, refusal
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = ["editing", "guidance", "interpolation", "inverse_problems"]
+NAMES = ["diffusion_clip", "editing", "guidance", "interpolation", "inverse_problems"]
 
 
 def make_checkpoint(folder, **options):
@@ -77,6 +77,14 @@ def test_inverse_problems(example, checkpoint, capsys):
     assert header.split() == ["PSNR", "in", "dB", "measured", "A+", "y", "DDNM", "DPS"]
     values = np.array([row.split()[1:] for row in rows], float)
     assert values.shape == (3, 4) and np.isfinite(values).all()
+
+
+def test_diffusion_clip(example, checkpoint, classifier, capsys):
+    arguments = ["--classifier", classifier, "--inference-steps", 3, "--chain", 2, "--images", 20, "--epochs", 2, "--identity", 0.1]
+    folder = example("diffusion_clip", "--checkpoint", checkpoint, *arguments)
+    picture(folder / "diffusion_clip.png")
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in rows[:3]] == ["real", "before", "after"] and "off by 0.000" in rows[0]
 
 
 def test_guidance(example, checkpoint, classifier, capsys):

@@ -5,6 +5,7 @@ step. Images are (B, C, H, W) in [-1, 1].
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,13 @@ def low_pass(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 def invert(
-    model: Module, scheduler: NoiseScheduler, images: np.ndarray, *, num_inference_steps: int, **options: Any
+    model: Module,
+    scheduler: NoiseScheduler,
+    images: np.ndarray,
+    *,
+    num_inference_steps: int | None = None,
+    timesteps: Sequence[int] | None = None,
+    **options: Any,
 ) -> np.ndarray:
     """The noise that DDIM would make these images of (Song et al. 2021, section 4.3), (B, C, H, W). :func:`regenerate` goes back.
 
@@ -145,17 +152,24 @@ def invert(
             clipped estimates lose what the way back needs, and the more steps there are the more is lost.
         images: to be inverted.
         num_inference_steps: how many steps; the more, the nearer do both ways come to each other.
+        timesteps: instead, a descending list of them, the first of which is the level to stop at.
         options: class_labels, guidance_scale, null_label, progress of :func:`hcrot.pipelines.sample`.
     """
     inverse = DDIMInverseScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
-    inverse.set_timesteps(num_inference_steps, follow_timesteps=True)
+    inverse.set_timesteps(num_inference_steps, timesteps=timesteps, follow_timesteps=True)
     for step in steps(model, inverse, sample=images, generator=0, **options):
         noise = step.prev_sample
     return noise
 
 
 def regenerate(
-    model: Module, scheduler: NoiseScheduler, noise: np.ndarray, *, num_inference_steps: int, **options: Any
+    model: Module,
+    scheduler: NoiseScheduler,
+    noise: np.ndarray,
+    *,
+    num_inference_steps: int | None = None,
+    timesteps: Sequence[int] | None = None,
+    **options: Any,
 ) -> np.ndarray:
     """The images that DDIM makes of this noise, with as many steps as :func:`invert` took: the same images, nearly; with another label
     images that are as alike as that label lets them be.
@@ -163,7 +177,7 @@ def regenerate(
     Arguments as there; the result is not clipped.
     """
     ddim = DDIMScheduler.from_config(scheduler.config, clip_sample=False, thresholding=False)
-    ddim.set_timesteps(num_inference_steps, follow_timesteps=True)
+    ddim.set_timesteps(num_inference_steps, timesteps=timesteps, follow_timesteps=True)
     for step in steps(model, ddim, sample=noise, generator=0, **options):
         images = step.prev_sample
     return images

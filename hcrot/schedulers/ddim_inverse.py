@@ -75,26 +75,34 @@ class DDIMInverseScheduler(NoiseScheduler):
         self.timesteps = np.arange(len(self))
         self.follow_timesteps = False
 
-    def set_timesteps(self, num_inference_steps: int, *, follow_timesteps: bool = False) -> None:
-        """Choose how many timesteps the inversion visits, spaced by timestep_spacing, and where each step comes from.
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, *, timesteps: Sequence[int] | None = None, follow_timesteps: bool = False
+    ) -> None:
+        """Choose the timesteps that the inversion visits, a number of them, spaced by timestep_spacing, or a list, and where each step
+        comes from.
 
         Args:
             num_inference_steps: N in 1 .. T.
+            timesteps: instead, those that DDIM would visit: strictly descending integers in 0 .. T-1. They are followed upwards, from the
+                image to the first of them, each step from one to the next.
             follow_timesteps: False as in diffusers: the step to t starts T // N lower. True: it starts at the entry of
                 `timesteps` before t, and the first one at the image; so it undoes DDIM with follow_timesteps=True.
 
         Raises:
-            TypeError, ValueError: N is no integer or out of range; prediction_type "sample" where the first step would come
-                from abar_s = 1.
+            TypeError, ValueError: both or neither given, N is no integer or out of range, or a list that is not as described;
+                prediction_type "sample" where the first step would come from abar_s = 1.
         """
-        timesteps = self._spaced_timesteps(num_inference_steps)[::-1].copy()
-        from_image = follow_timesteps or timesteps[0] < len(self) // len(timesteps)
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
+        follow_timesteps = follow_timesteps or timesteps is not None
+        visited = self._spaced_timesteps(num_inference_steps) if timesteps is None else self._chosen_timesteps(timesteps)
+        ascending = visited[::-1].copy()
+        from_image = follow_timesteps or ascending[0] < len(self) // len(ascending)
         if from_image and self.config["prediction_type"] == "sample" and self.initial_alpha_cumprod == 1:
             raise ValueError(
                 f"{self._name}.set_timesteps: x_0 says nothing of the noise where alphas_cumprod is 1, expected prediction_type "
                 "'epsilon' or 'v_prediction', or set_alpha_to_one=False"
             )
-        self.timesteps, self.num_inference_steps = timesteps, len(timesteps)
+        self.timesteps, self.num_inference_steps = ascending, len(ascending)
         self.follow_timesteps = follow_timesteps
 
     def previous_timestep(self, timestep: int) -> int:

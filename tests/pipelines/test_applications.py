@@ -324,3 +324,16 @@ def test_the_files_are_found_where_they_are_looked_for():
     assert found.editing.sdedit is editing.sdedit and found.inverse_problems.dps is inverse_problems.dps
     with pytest.raises(AttributeError, match="has no attribute 'edit'"):
         _ = found.edit
+
+
+def test_an_image_may_be_inverted_up_to_a_level():
+    scheduler = gaussian_scheduler()
+    model, truth, visited = Gaussian(scheduler), images(20, 1, 4, 4), list(range(120, -1, -4))
+    noise = editing.invert(model, scheduler, truth, timesteps=visited, progress=False)
+    signal, sigma = levels(scheduler, 120)
+    expected = np.sqrt(signal**2 * 0.2**2 + sigma**2)
+    assert noise.std() == pytest.approx(expected, rel=0.1) and noise.mean() == pytest.approx(signal * 0.5, abs=0.1)
+    again = editing.regenerate(model, scheduler, noise, timesteps=visited, progress=False)
+    assert np.abs(again - truth).max() < 0.1 < np.abs(noise - truth).max()
+    with pytest.raises(ValueError, match="expected one of num_inference_steps, timesteps"):
+        editing.invert(model, scheduler, truth, progress=False)
