@@ -15,8 +15,10 @@ X = np.random.default_rng(5).uniform(-1, 1, (3, 1, 5, 6))
 MODEL = small_unets.tiny_model(dropout=0.5)
 LAYERS = {
     "Attention": (4, 2),
+    "Conv1d": (2, 4, 3),
     "Conv2d": (2, 4, 3),
     "ConvTranspose2d": (2, 4, 3),
+    "CrossAttention": (4, 6),
     "DigitClassifier": (8, 3, (2, 3), 5),
     "Downsample": (4,),
     "Embedding": (5, 3),
@@ -26,6 +28,15 @@ LAYERS = {
     "TimestepEmbedding": (4, 4),
     "Upsample": (4,),
 }
+
+
+class Nothing(hcrot.Module):
+    """A network that sees its input and says nothing."""
+
+    def forward(self, x, *_):
+        return 0 * x
+
+
 USES = {
     **{name: lambda generator, name=name: weights(getattr(hcrot, name)(*LAYERS[name], generator=generator)) for name in LAYERS},
     "Downsample without convolution": lambda generator: weights(hcrot.Downsample(4, use_conv=False, generator=generator)),
@@ -41,6 +52,13 @@ USES = {
         )
         for name in ("sample", "ddpm", "ddim")
     },
+    "pipelines.steps": lambda generator: list(
+        pipelines.steps(MODEL, DDPMScheduler(40), generator=generator, class_labels=1, num_inference_steps=2, progress=False)
+    )[-1].prev_sample,
+    "drop_labels": lambda generator: hcrot.drop_labels(np.arange(50), 50, 0.5, generator),
+    "GaussianDiffusion": lambda generator: hcrot.GaussianDiffusion(Nothing(), np.linspace(0.1, 0.5, 4), generator=generator).q_sample(X, 3),
+    "SR3UNet": lambda generator: weights(hcrot.models.SR3UNet(1, (4, 8), (), 1, 0.0, 2, generator=generator)),
+    "SR3Diffusion": lambda generator: hcrot.models.SR3Diffusion(Nothing(), np.linspace(0.1, 0.5, 4), generator=generator).loss(X, X)[0],
 }
 """What each function and class of the public ones draws with a generator."""
 

@@ -34,6 +34,7 @@ class BatchNorm2d(Module):
         eps: added to the variance.
         momentum: m; None: the plain mean over all batches so far, ``m = 1 / num_batches_tracked``.
         affine: whether there are weight (1 at first) and bias (0 at first).
+        bias: whether there is a bias, if affine.
         track_running_stats: whether there are running values; without, inference normalises by its own batch, too.
 
     Shapes:
@@ -54,15 +55,17 @@ class BatchNorm2d(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        bias: bool = True,
     ):
         (num_features,) = init.check_positive("BatchNorm2d", num_features=num_features)
-        if not init.is_real(eps) or isinstance(eps, bool) or not 0 <= eps < np.inf:
-            raise ValueError(f"BatchNorm2d: eps must be a finite number of at least 0, got {eps!r}")
+        if not init.is_real(eps) or isinstance(eps, bool) or not 0 < eps < np.inf:
+            raise ValueError(f"BatchNorm2d: eps must be a positive number, got {eps!r}")
         if momentum is not None and (not init.is_real(momentum) or isinstance(momentum, bool) or not 0 <= momentum <= 1):
             raise ValueError(f"BatchNorm2d: momentum must be None or a number from 0 to 1, got {momentum!r}")
         self.num_features, self.eps, self.momentum = num_features, float(eps), None if momentum is None else float(momentum)
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine and bias else None
         self.running_mean = Parameter(np.zeros(num_features, np.float32), trainable=False) if track_running_stats else None
         self.running_var = Parameter(np.ones(num_features, np.float32), trainable=False) if track_running_stats else None
         self.num_batches_tracked = Parameter(np.zeros((), np.float32), trainable=False) if track_running_stats else None
@@ -99,21 +102,23 @@ class BatchNorm2d(Module):
         x, mean, rstd = self.saved()
         check_gradient("BatchNorm2d", dout, x.shape, x.dtype)
         dx, dweight, dbias = group_norm_backward(one_image(dout), one_image(x), mean, rstd, *self.scale_and_shift(x.dtype), False)
-        if self.weight and self.bias:
+        if self.weight:
             self.weight.grad += dweight
+        if self.bias:
             self.bias.grad += dbias
         return many_images(dx, x.shape)
 
     def scale_and_shift(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
         """Weight and bias, or, without, ones and zeros."""
-        if self.weight and self.bias:
-            return self.weight.data, self.bias.data
-        return np.ones(self.num_features, dtype), np.zeros(self.num_features, dtype)
+        return (
+            self.weight.data if self.weight else np.ones(self.num_features, dtype),
+            self.bias.data if self.bias else np.zeros(self.num_features, dtype),
+        )
 
     def describe(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
-            f"track_running_stats={self.running_mean is not None}"
+            f"bias={self.bias is not None}, track_running_stats={self.running_mean is not None}"
         )
 
 

@@ -119,6 +119,8 @@ def test_killed_at_random_moments(tmp_path):
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
         run.step = int(whole_step(folder))
+        if seen and run.step == seen[-1]:
+            duration *= 1.5  # the machine has become busier
         seen.append(run.step)
     assert seen == sorted(seen) and len(set(seen)) > 3
 

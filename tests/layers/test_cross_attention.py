@@ -6,8 +6,6 @@ import pytest
 import hcrot
 from hcrot.gradcheck import check_gradients
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture
 def rng():

@@ -7,8 +7,6 @@ from hcrot.models.ddpm_unet import UNet
 from hcrot.training.losses import mse_loss
 from hcrot.training.optim import Adam
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = {"img_channels": 2, "proj_channels": 4, "factors": (1, 2), "has_attention": (False, True), "is_down": (False, True), "n_groups": 2}
 
 

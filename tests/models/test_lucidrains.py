@@ -9,8 +9,6 @@ from hcrot.models.lucidrains_parts import LinearAttention, RandomOrLearnedSinuso
 from hcrot.training.losses import mse_loss
 from hcrot.training.optim import Adam
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SMALL = {"dim": 4, "dim_mults": (1, 2), "channels": 2, "attn_dim_head": 2, "attn_heads": 2}
 
 

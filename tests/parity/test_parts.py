@@ -73,7 +73,7 @@ def test_rms_norm(normalized, shape, options, dtype, rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    "options", [{}, {"eps": 1e-2, "momentum": 0.3}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}]
+    "options", [{}, {"eps": 1e-2, "momentum": 0.3}, {"momentum": None}, {"affine": False}, {"bias": False}, {"track_running_stats": False}]
 )
 def test_batch_norm(options, dtype, rng):
     ours, theirs = hcrot.BatchNorm2d(5, **options), torch.nn.BatchNorm2d(5, **options)

@@ -28,7 +28,8 @@ def generators(*seeds):
 
 
 LABELS = np.array([2, 0, 1])
-SCHEDULERS = [name for name in hcrot.schedulers.__all__ if name.endswith("Scheduler") and name != "NoiseScheduler"]
+NO_STEP = ("NoiseScheduler", "ScoreSdeVeScheduler", "ScoreSdeVpScheduler")  # the latter have predictor and corrector in its place
+SCHEDULERS = [name for name in hcrot.schedulers.__all__ if name.endswith("Scheduler") and name not in NO_STEP]
 
 
 # ---------------------------------------------------------------- sampling
