@@ -27,7 +27,7 @@ from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
 from hcrot.kernels.launch import launched, python_threads, recorder, run_shares, usable_cores
 from hcrot.kernels.machine import keep_freed_memory
-from hcrot.kernels.threads import wait_rounds
+from hcrot.kernels.threads import help_others
 
 __all__ = [
     "GRAIN", "aligned_empty", "aligned_zeros", "distinct_jit", "exact_jit", "get_num_threads", "jit", "launched", "parallel_jit",
@@ -201,7 +201,7 @@ def prepare() -> None:
     keep_freed_memory()
     if numba.config.DISABLE_JIT or has_compiled_kernels() or not before_compiling:
         return
-    folder = kept_in(compile_cached(wait_rounds))
+    folder = kept_in(compile_cached(help_others))
     if folder is None:
         say("compiling kernels (15 to 30 seconds, at every start: no folder can be written to keep them in; NUMBA_CACHE_DIR names one)")
         return
@@ -219,5 +219,5 @@ def say(message: str) -> None:
 
 def has_compiled_kernels() -> bool:
     """Whether compiled kernels are kept on disk, of this version of all sources."""
-    folder = kept_in(compile_cached(wait_rounds))
+    folder = kept_in(compile_cached(help_others))
     return folder is not None and drop_outdated(folder, Path(__file__).parent)

@@ -10,9 +10,9 @@ function and frame belong to it. The caller takes shares like all others. When n
 
 **Good manners.** Nobody's machine is idle. With fixed shares, a thread whose core was given to another program keeps all others waiting
 for a time slice, some milliseconds. Here it is late for the tickets of that time, and the others take its shares. Only a share that it has
-begun is waited for. Who waits does so for ``PATIENCE``, then sleeps. A core that sleeps is free: the operating system moves a thread there
-that waits for its core elsewhere, perhaps the very one that holds the share. Sleeping and waking take some 50 microseconds, so to sleep at
-once would slow down an idle machine.
+begun is waited for. Who waits does so for a while (``PATIENCE``), then sleeps. A core that sleeps is free: the operating system moves a
+thread there that waits for its core elsewhere, perhaps the very one that holds the share. Sleeping and waking take some 50 microseconds, so
+to sleep at once would slow down an idle machine.
 
 **One call at a time.** A second Python thread that calls a kernel meanwhile does all its shares by itself.
 
@@ -42,13 +42,17 @@ from hcrot.kernels.cache import compile_cached, compile_function
 
 __all__ = ["PATIENCE", "pool_for", "run_by_address"]
 
-PATIENCE = 200e-6
-"""Seconds for which a thread looks for work, or the caller for the end of a share, before it sleeps. Measured on Zen 3: with 100 an idle
-machine takes a tenth longer for a training step, with 400 a busy one a third."""
+PATIENCE = 200_000
+"""Nanoseconds for which a thread looks for work, or the caller for the end of a share, before it sleeps; after a longer share for as long
+as that took. On a virtual machine a core that sleeps is given to others, so sleeping between large kernels costs much: measured on Zen 3, a
+training step of rgb32 took 1.2 times as long. And a share of milliseconds that ends a little later than its neighbour is no sign of a busy
+machine."""
 
 # Places in the pool, in bytes. What different threads write lies 128 bytes apart: processors fetch cache lines in pairs.
 RUN, BUSY, TICKET, FUNCTION, FRAME, DONE, ASLEEP, WAITING = 0, 128, 256, 384, 392, 512, 640, 768
-ROUNDS, STOP, LOCK, WORK, END, SIZE = 896, 904, 1024, 1152, 1280, 1408
+STOP, LOCK, WORK, END, SIZE = 896, 1024, 1152, 1280, 1408
+
+CLOCK = getattr(time, "CLOCK_MONOTONIC", 0)
 
 WORD = ir.IntType(64)
 SEQUENTIAL = "seq_cst"
@@ -115,6 +119,21 @@ def pause(typing_context):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@intrinsic
+def nanoseconds(typing_context):
+    """A clock that only goes forward."""
+
+    def generate(context, builder, signature, arguments):
+        place = cgutils.alloca_once(builder, ir.ArrayType(WORD, 2))  # seconds, nanoseconds
+        kind = ir.FunctionType(ir.IntType(32), [ir.IntType(32), WORD])
+        function = cgutils.get_or_insert_function(builder.module, kind, "clock_gettime")
+        builder.call(function, [ir.IntType(32)(CLOCK), builder.ptrtoint(place, WORD)])
+        seconds, rest = (builder.load(builder.gep(place, [WORD(0), WORD(part)])) for part in (0, 1))
+        return builder.add(builder.mul(seconds, WORD(10**9)), rest)
+
+    return types.intp(), generate
 
 
 @intrinsic
@@ -189,12 +208,13 @@ def run_all(pool, function, frame, num_shares):
         for _ in range(wanted):
             cond_signal(pool + WORK)
         mutex_unlock(pool + LOCK)
+    begin = nanoseconds()
     do_shares(pool)
-    rounds = 0
+    end = nanoseconds()
+    patience = max(PATIENCE, end - begin)
     while read(pool + DONE) < num_shares:
         pause()
-        rounds += 1
-        if rounds >= read(pool + ROUNDS):
+        if nanoseconds() - end > patience:
             mutex_lock(pool + LOCK)
             write(pool + WAITING, 1)
             while read(pool + DONE) < num_shares:
@@ -206,42 +226,37 @@ def run_all(pool, function, frame, num_shares):
 
 def help_others(pool):
     """What a thread of the pool does until it is told to stop."""
-    rounds = 0
+    begin = end = nanoseconds()
+    patience = PATIENCE
     while not read(pool + STOP):
+        begin = nanoseconds()
         if do_shares(pool):
-            rounds = 0
+            end = nanoseconds()
+            patience = max(PATIENCE, end - begin)
             if read(pool + WAITING):
                 mutex_lock(pool + LOCK)
                 cond_signal(pool + END)
                 mutex_unlock(pool + LOCK)
         pause()
-        rounds += 1
-        if rounds >= read(pool + ROUNDS):
+        if begin - end > patience:
             mutex_lock(pool + LOCK)
             add(pool + ASLEEP, 1)
             while not is_offered(read(pool + TICKET)) and not read(pool + STOP):
                 cond_wait(pool + WORK, pool + LOCK)
             add(pool + ASLEEP, -1)
             mutex_unlock(pool + LOCK)
-            rounds = 0
-
-
-def wait_rounds(pool, rounds):
-    """Wait for so many rounds, as the loops above do."""
-    for _ in range(rounds):
-        pause()
-        read(pool + ROUNDS)
+            end = nanoseconds()
 
 
 # ---------------------------------------------------------------- the pool
 
 
 @functools.cache
-def compiled() -> tuple[Any, Any, Any, int]:
-    """:func:`run_all`, :func:`help_others` and :func:`wait_rounds`, compiled or read from the disk, and the address of the first, which
-    holds as long as that is kept."""
-    functions = [compile_cached(run_all, no_cfunc_wrapper=False), compile_cached(help_others), compile_cached(wait_rounds)]
-    for function, count in zip(functions, (4, 1, 2), strict=True):
+def compiled() -> tuple[Any, Any, int]:
+    """:func:`run_all` and :func:`help_others`, compiled or read from the disk, and the address of the first, which holds as long as that is
+    kept."""
+    functions = [compile_cached(run_all, no_cfunc_wrapper=False), compile_cached(help_others)]
+    for function, count in zip(functions, (4, 1), strict=True):
         function.compile(types.void(*[types.intp] * count))
     (result,) = functions[0].overloads.values()
     return *functions, result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
@@ -255,7 +270,7 @@ class Pool:
     """
 
     def __init__(self, posix: ctypes.CDLL):
-        run, help_others, wait_rounds, address = compiled()
+        run, help_others, address = compiled()
         self.memory = np.zeros(SIZE // 8, np.int64)
         self.address = self.memory.ctypes.data
         self._posix, self._help, self._kept = posix, help_others, run
@@ -264,9 +279,6 @@ class Pool:
         for place, make in ((LOCK, posix.pthread_mutex_init), (WORK, posix.pthread_cond_init), (END, posix.pthread_cond_init)):
             make(ctypes.c_void_p(self.address + place), None)
         self.memory[RUN // 8] = address
-        begin = time.perf_counter()
-        wait_rounds(self.address, 1000)
-        self.memory[ROUNDS // 8] = max(1, int(1000 * PATIENCE / (time.perf_counter() - begin)))
 
     def grow(self, threads: int) -> None:
         """See to it that there are so many, but none when the process ends."""

@@ -55,8 +55,8 @@ HELPERS = {
     },
     "machine": {"keep_freed_memory"},
     "threads": {
-        "add", "compiled", "exchange", "forget_pool", "help_others", "pause", "pool_for", "posix_threads", "read", "run_all",
-        "run_by_address", "run_share", "wait_rounds", "write", *(["do_shares", "is_offered"] if numba.config.DISABLE_JIT else []),
+        "add", "compiled", "exchange", "forget_pool", "help_others", "nanoseconds", "pause", "pool_for", "posix_threads", "read", "run_all",
+        "run_by_address", "run_share", "write", *(["do_shares", "is_offered"] if numba.config.DISABLE_JIT else []),
     },  # fmt: skip
     "norm": {"row_moments"},  # plain NumPy itself
     # norm_of is plain NumPy itself; the other two refuse arrays with gaps: tests/kernels/test_optim.py compares them
