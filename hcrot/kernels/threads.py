@@ -48,6 +48,9 @@ as that took. On a virtual machine a core that sleeps is given to others, so sle
 training step of rgb32 took 1.2 times as long. And a share of milliseconds that ends a little later than its neighbour is no sign of a busy
 machine."""
 
+LONGEST = 10_000_000
+"""Nanoseconds, the most of it."""
+
 # Places in the pool, in bytes. What different threads write lies 128 bytes apart: processors fetch cache lines in pairs.
 RUN, BUSY, TICKET, FUNCTION, FRAME, DONE, ASLEEP, WAITING = 0, 128, 256, 384, 392, 512, 640, 768
 STOP, LOCK, WORK, END, SIZE = 896, 1024, 1152, 1280, 1408
@@ -211,7 +214,7 @@ def run_all(pool, function, frame, num_shares):
     begin = nanoseconds()
     do_shares(pool)
     end = nanoseconds()
-    patience = max(PATIENCE, end - begin)
+    patience = min(max(PATIENCE, end - begin), LONGEST)
     while read(pool + DONE) < num_shares:
         pause()
         if nanoseconds() - end > patience:
@@ -232,7 +235,7 @@ def help_others(pool):
         begin = nanoseconds()
         if do_shares(pool):
             end = nanoseconds()
-            patience = max(PATIENCE, end - begin)
+            patience = min(max(PATIENCE, end - begin), LONGEST)
             if read(pool + WAITING):
                 mutex_lock(pool + LOCK)
                 cond_signal(pool + END)
