@@ -14,15 +14,15 @@ import numpy as np
 
 import hcrot
 from hcrot.pipelines.inverse_problems import MRI, Blur, LinearOperator, SuperResolution, ddnm, dps
+from hcrot.tools.metrics import psnr
 from hcrot.tools.plotting import image_grid
 from mnist_ddpm_options import number
 from trained import options_of, real_digits, run, trained
 
 
-def psnr(truth: np.ndarray, found: np.ndarray) -> float:
-    """10 log10(2^2 / mean squared error), of images in [-1, 1]: the mean over images, in dB."""
-    errors = np.mean((np.clip(found, -1, 1).astype(np.float64) - truth) ** 2, axis=(1, 2, 3))
-    return float(np.mean(10 * np.log10(4 / np.maximum(errors, 1e-10))))
+def decibels(truth: np.ndarray, found: np.ndarray) -> float:
+    """The mean PSNR of images in [-1, 1]."""
+    return float(np.mean(psnr(np.clip(found, -1, 1), truth, data_range=2)))
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
         projected = ddnm(model, ddim, operator, y, generator=options.seed, eta=0.85, **common)
         sampled = dps(model, scheduler, operator, y, zeta=options.zeta, generator=options.seed, **common)
         results = [shown, operator.pseudo_inverse(y), projected, sampled]
-        print(f"{name:18}" + "".join(f"{psnr(truth, result):10.1f}" for result in results), flush=True)
+        print(f"{name:18}" + "".join(f"{decibels(truth, result):10.1f}" for result in results), flush=True)
         rows = np.concatenate([np.clip(result[:8], -1, 1) for result in [*results, truth]])
         path = options.output / f"{name.lower()}.png"
         image_grid(rows, path, columns=8, row_labels=["measured", "A+ y", "DDNM", "DPS", "truth"])

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from hcrot.init import as_generator, is_int
 from hcrot.module import Module
-from hcrot.pipelines.sample import Step, sample, steps
+from hcrot.pipelines.inverse_problems import SuperResolution
+from hcrot.pipelines.sample import Step, sample, steps, visited_from
 from hcrot.schedulers.base import NoiseScheduler
 from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
@@ -40,10 +41,7 @@ def sdedit(
     generator = as_generator("sdedit", generator)
     if options.get("num_inference_steps") is not None:
         scheduler.set_timesteps(options.pop("num_inference_steps"))
-    first = next((t for t in scheduler.timesteps if t <= start_timestep), None)
-    if first is None:
-        lowest = min(scheduler.timesteps)
-        raise ValueError(f"sdedit: start_timestep {start_timestep} is below all timesteps, of which {lowest} is the lowest")
+    first = visited_from("sdedit: start_timestep", scheduler, start_timestep)[0]
     noise = generator.standard_normal(images.shape, dtype=images.dtype)
     noisy = scheduler.add_noise(images, noise, np.full(len(images), first))
     return sample(model, scheduler, sample=noisy, start_timestep=first, generator=generator, **options)
@@ -129,11 +127,11 @@ def low_pass(images: np.ndarray, factor: int) -> np.ndarray:
     Raises:
         ValueError: sizes that do not divide.
     """
-    batch, channels, height, width = images.shape
+    height, width = images.shape[2:]
     if not is_int(factor) or factor < 1 or height % factor or width % factor:
         raise ValueError(f"low_pass: factor {factor!r} does not divide images of {height}x{width}")
-    small = images.reshape(batch, channels, height // factor, factor, width // factor, factor).mean(axis=(3, 5))
-    return small.repeat(factor, axis=2).repeat(factor, axis=3)
+    squares = SuperResolution(factor)
+    return squares.pseudo_inverse(squares.forward(images))
 
 
 def invert(

@@ -16,7 +16,7 @@ from hcrot.module import Module
 from hcrot.schedulers.base import NoiseScheduler
 from hcrot.schedulers.predictions import levels, predicted_original_sample, prediction_of, slopes
 
-__all__ = ["CorrectedModel", "GuidedByClassifier", "differentiable", "gradient_through"]
+__all__ = ["CorrectedModel", "GuidedByClassifier", "differentiable", "gradient_through", "gradients_as_they_were"]
 
 Correction = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
 """``(x_0, x_t, t)`` -> another x_0, of the same shape."""
@@ -83,24 +83,33 @@ class GuidedByClassifier(Module):
 
 
 @contextmanager
+def gradients_as_they_were(model: Module) -> Iterator[None]:
+    """Backward adds to the gradients of parameters, which belong to whoever trains the model: afterwards they are what they were."""
+    kept = [(parameter, parameter.grad.copy()) for _, parameter in model.named_parameters()]
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad[...] = gradient
+
+
+@contextmanager
 def differentiable(model: Module) -> Iterator[None]:
     """Within the block the network keeps what its backward needs, in eval mode, too, and drops nothing. Afterwards its modes and the
     gradients of its parameters are what they were."""
     modes = [(module, module._training) for module in model.modules()]
     drops = [(module, module.p) for module in model.modules() if isinstance(module, Dropout)]
-    grads = [(parameter, parameter.grad.copy()) for parameter in model.parameters()]
     model.train()
     for dropout, _ in drops:
         dropout.p = 0.0
     try:
-        yield
+        with gradients_as_they_were(model):
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
         for dropout, p in drops:
             dropout.p = p
-        for parameter, grad in grads:
-            parameter.grad[...] = grad
 
 
 def gradient_through(

@@ -18,7 +18,7 @@ import numpy as np
 
 from hcrot.init import as_generator
 from hcrot.module import Module
-from hcrot.pipelines.sample import sample
+from hcrot.pipelines.sample import sample, visited_from
 from hcrot.schedulers.base import NoiseScheduler
 
 __all__ = ["interpolate", "slerp"]
@@ -63,10 +63,7 @@ def interpolate(
     rng = as_generator("interpolate", generator)
     if options.get("num_inference_steps") is not None:
         scheduler.set_timesteps(options.pop("num_inference_steps"))
-    start = next((t for t in scheduler.timesteps if t <= timestep), None)
-    if start is None:
-        lowest = min(scheduler.timesteps)
-        raise ValueError(f"interpolate: timestep {timestep} is below all timesteps, of which {lowest} is the lowest")
+    start = visited_from("interpolate: timestep", scheduler, timestep)[0]
     noise = rng.standard_normal((2, *first.shape), dtype=first.dtype)
     if shared_noise:
         noise[1] = noise[0]

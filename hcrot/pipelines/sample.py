@@ -167,15 +167,24 @@ def steps(
     if num_inference_steps is not None or timesteps is not None:
         given: dict[str, Any] = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
         scheduler.set_timesteps(**{name: value for name, value in given.items() if value is not None})
-    visited = [t for t in scheduler.timesteps if start_timestep is None or t <= start_timestep]
-    if not visited:
-        lowest = min(scheduler.timesteps)
-        raise ValueError(f"pipelines.sample: start_timestep {start_timestep} is below all timesteps, of which {lowest} is the lowest")
+    visited = visited_from("pipelines.sample: start_timestep", scheduler, start_timestep)
     if len(visited) < len(scheduler.timesteps) and visited[:1] == visited[1:2]:
         del visited[0]  # a timestep that comes twice ends one step and begins the next
     if sample is None:
         sample = noise.standard_normal(shape, dtype=model.parameters()[0].data.dtype) * scheduler.init_noise_sigma
     return _walk(predict, scheduler, visited, sample, noise, after_step, progress, step_options)
+
+
+def visited_from(what: str, scheduler: NoiseScheduler, start_timestep: float | None) -> list[Any]:
+    """Those of the scheduler's timesteps that are not above this one; None: all.
+
+    Raises:
+        ValueError: there are none; the message begins with ``what``.
+    """
+    visited = [t for t in scheduler.timesteps if start_timestep is None or t <= start_timestep]
+    if not visited:
+        raise ValueError(f"{what} {start_timestep} is below all timesteps, of which {min(scheduler.timesteps)} is the lowest")
+    return visited
 
 
 def _walk(

@@ -20,8 +20,8 @@ A network that predicts the noise, as most do, gives the score by `ScoreOfNoise`
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from hcrot.init import as_generator, check_positive, is_real
 from hcrot.module import Module
+from hcrot.pipelines.guidance import gradients_as_they_were
 from hcrot.schedulers.config import checked_choice, checked_positive
 from hcrot.schedulers.score_sde_ve import langevin_step_size
 from hcrot.schedulers.sde import SDE, VESDE
@@ -293,7 +294,7 @@ def log_likelihood(
         divergence = float(sde.drift_rate(t)) * size - 0.5 * float(sde.diffusion(t)) ** 2 * trace
         return np.concatenate([sde.flow_drift(point, t, score).ravel(), divergence])
 
-    with _gradients_as_they_were(model):
+    with gradients_as_they_were(model):
         end = _solved(owner, slope, np.array([start, 1.0]), np.append(x.ravel(), np.zeros(batch)), rtol, atol)[-1]
     latent = end[: x.size].reshape(x.shape).astype(x.dtype)
     return sde.prior_log_density(latent) + end[x.size :], latent
@@ -344,17 +345,6 @@ def _solved(
     if not solution.success:
         raise RuntimeError(f"{owner}: the solver gave up: {solution.message}")
     return solution.y.T
-
-
-@contextmanager
-def _gradients_as_they_were(model: Module) -> Iterator[None]:
-    """Backward adds to the gradients of parameters, which belong to whoever trains the model."""
-    kept = [(parameter, parameter.grad.copy()) for _, parameter in model.named_parameters()]
-    try:
-        yield
-    finally:
-        for parameter, gradient in kept:
-            parameter.grad[...] = gradient
 
 
 def _check_sde(owner: str, sde: SDE) -> None:
