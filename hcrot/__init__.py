@@ -35,6 +35,7 @@ from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.sr3 import SR3Diffusion, SR3UNet
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_blocks import ResnetBlock2D, ScaleShift
+from hcrot.models.unet_2d_condition import UNet2DConditionModel
 from hcrot.module import Identity, Module, Parameter, Sequential
 from hcrot.passes import InplaceError, detect_inplace, one_pass, set_detect_inplace
 from hcrot.pipelines.folder import load_model, save_model
@@ -103,9 +104,9 @@ __all__ = [
     "LRSchedule", "LayerNorm", "Linear", "MaxPool2d", "Mish", "Module", "PNDMScheduler", "Pad2d", "Parameter", "PixelShuffle",
     "PixelUnshuffle", "RMSNorm", "ReLU", "Residual", "ResnetBlock2D", "SR3Diffusion", "SR3UNet", "ScaleShift", "ScoreSdeVeScheduler",
     "ScoreSdeVpScheduler", "Sequential", "SiLU", "Sigmoid", "Softmax", "SubVPSDE", "Tanh", "TimestepEmbedding", "Timesteps",
-    "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients", "clip_grad_norm", "col2im",
-    "cross_entropy", "denoising_score_matching_loss", "detect_inplace", "drop_labels", "flow_matching_loss", "generate_cosine_schedule",
-    "generate_linear_schedule", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col", "l1_loss", "load_checkpoint",
-    "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint", "save_model", "set_detect_inplace",
-    "set_num_threads", "smooth_l1_loss",
+    "UNet2DConditionModel", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
+    "clip_grad_norm", "col2im", "cross_entropy", "denoising_score_matching_loss", "detect_inplace", "drop_labels", "flow_matching_loss",
+    "generate_cosine_schedule", "generate_linear_schedule", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col",
+    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "save_checkpoint",
+    "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss",
 ]  # fmt: skip

@@ -43,6 +43,7 @@ USES = {
     "Dropout": lambda generator: hcrot.Dropout(generator=generator)(X),
     "UNet2dModel": lambda generator: drawn(hcrot.UNet2dModel(**small_unets.TINY, dropout=0.5, generator=generator)),
     "UNet2dModel.from_config": lambda generator: drawn(hcrot.UNet2dModel.from_config(MODEL.config, generator=generator)),
+    "UNet2DConditionModel": lambda generator: weights(conditioned(generator)),
     "Batches": lambda generator: np.concatenate([rows for (rows,) in Batches(np.arange(20), batch_size=7, generator=generator)]),
     "check_gradients": lambda generator: hcrot.check_gradients(hcrot.Linear(3, 2, generator=0), X[:, 0, 0, :3], generator=generator).lines,
     "bits_per_dimension": lambda generator: hcrot.bits_per_dimension(lambda x, t: x, X, np.linspace(0.9, 0.1, 4), generator).total,
@@ -61,6 +62,12 @@ USES = {
     "SR3Diffusion": lambda generator: hcrot.models.SR3Diffusion(Nothing(), np.linspace(0.1, 0.5, 4), generator=generator).loss(X, X)[0],
 }
 """What each function and class of the public ones draws with a generator."""
+
+
+def conditioned(generator):
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",), "block_out_channels": (4,)}
+    return hcrot.UNet2DConditionModel(**blocks, norm_num_groups=2, attention_head_dim=2, cross_attention_dim=3, generator=generator)
+
 
 EACH = pytest.mark.parametrize("use", USES.values(), ids=USES)
 

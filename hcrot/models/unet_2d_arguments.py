@@ -1,17 +1,18 @@
 """What the arguments of ``UNet2dModel`` may be: everything that diffusers' ``UNet2DModel`` knows but the blocks in ``LEFT_OUT``."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
 from hcrot import init
 from hcrot.models.unet_2d_blocks import ACTIVATIONS
+from hcrot.module import Module
 
 __all__ = [
-    "BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "parts_of",
-    "plain",
+    "BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "check_blocks",
+    "check_freq_shift", "check_numbers", "complain", "parts_of", "plain",
 ]  # fmt: skip
 
 BLOCK_TYPES = {
@@ -20,7 +21,7 @@ BLOCK_TYPES = {
 }
 LEFT_OUT = {
     "Skip": "it hands FIR-filtered images on beside the features, as score SDE's networks do",
-    "CrossAttn": "it attends to a text",
+    "CrossAttn": "it attends to a text, as UNet2DConditionModel does",
     "KDown": "it belongs to k-diffusion's networks",
     "KUp": "it belongs to k-diffusion's networks",
     "coder": "it belongs to an autoencoder",
@@ -46,7 +47,9 @@ RANGES = {
     "mid_block_scale_factor": (-math.inf, math.inf),
 }
 SIZES = ("in_channels", "out_channels", "layers_per_block", "norm_num_groups")
-OPTIONAL_SIZES = ("num_class_embeds", "time_embedding_dim", "attention_head_dim", "attn_norm_num_groups", "num_train_timesteps")
+OPTIONAL_SIZES = (
+    "num_class_embeds", "time_embedding_dim", "attention_head_dim", "attn_norm_num_groups", "num_train_timesteps", "attention_heads",
+)  # fmt: skip
 """Arguments that may be None, where SIZES may not."""
 
 
@@ -54,11 +57,15 @@ LARGEST = 2**24
 """No size is larger. A damaged configuration is then one clear error, not a request for more memory than there is."""
 
 
-def parts_of(kind: str, resample_type: str) -> tuple[bool, str]:
+def parts_of(kind: str | type[Module], resample_type: str) -> tuple[bool, str]:
     """Whether a block of this type has attention, and how it resamples, "conv" or "resnet".
 
     As in diffusers, only blocks with attention ask the argument ``resample_type``, and a type may have the prefix of the first releases.
+    A class of one's own has attention if its attribute ``attends`` says so.
     """
+    if not isinstance(kind, str):
+        attends = bool(getattr(kind, "attends", False))
+        return attends, resample_type if attends else "conv"
     kind = kind.removeprefix("UNetRes")
     if kind.startswith("Attn"):
         return True, resample_type
@@ -69,78 +76,100 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     """Raise before any work if the constructor's arguments are out of range or do not fit together.
 
     Args:
-        arguments: every argument of diffusers', by name.
+        arguments: every argument by name.
 
     Raises:
-        ValueError: names the argument, what came and what was expected. NotImplementedError: a block in ``LEFT_OUT``.
+        ValueError: names the argument, what came and what was expected. NotImplementedError: a block in ``LEFT_OUT``, or a configuration
+            with the name of somebody's own class.
     """
+    owner = "UNet2dModel"
     for name, choices in CHOICES.items():
         if arguments[name] not in choices:
-            _complain(name, " or ".join(map(repr, choices)), arguments[name])
+            complain(owner, name, " or ".join(map(repr, choices)), arguments[name])
     if not isinstance(arguments["act_fn"], str) or arguments["act_fn"].lower() not in ACTIVATIONS:
-        _complain("act_fn", " or ".join(map(repr, ACTIVATIONS)), arguments["act_fn"])
-    for name, (low, high) in RANGES.items():
+        complain(owner, "act_fn", " or ".join(map(repr, ACTIVATIONS)), arguments["act_fn"])
+    check_numbers(owner, arguments, RANGES, SIZES, OPTIONAL_SIZES)
+    for name, known in BLOCK_TYPES.items():
+        check_blocks(owner, name, arguments[name], len(arguments["block_out_channels"]), known, LEFT_OUT)
+
+    # NumPy's small integers overflow when they meet larger ones
+    arguments = {name: value if name in BLOCK_TYPES else plain(value) for name, value in arguments.items()}
+    _check_groups_and_heads(owner, arguments)
+    kind, half = arguments["time_embedding_type"], arguments["block_out_channels"][0] // 2
+    if kind == "learned" and arguments["num_train_timesteps"] is None:
+        complain(owner, "num_train_timesteps", "the number of times to learn for time_embedding_type 'learned'", None)
+    if kind == "positional":
+        check_freq_shift(owner, arguments["freq_shift"], half)
+
+
+def check_numbers(
+    owner: str, arguments: dict[str, Any], ranges: Mapping[str, tuple[float, float]], sizes: Sequence[str], optional_sizes: Sequence[str]
+) -> None:
+    """Raise a ValueError unless numbers are within their ranges, and sizes, those of the levels and of the images included, are sizes."""
+    for name, (low, high) in ranges.items():
         value = arguments[name]
         if not init.is_real(value) or isinstance(value, bool) or not math.isfinite(value) or not low <= value <= high:
-            _complain(name, f"a finite number from {low} to {high}", value)
+            complain(owner, name, f"a finite number from {low} to {high}", value)
     if arguments["mid_block_scale_factor"] == 0:
-        _complain("mid_block_scale_factor", "a number other than 0", 0)
-
-    sizes = {name: arguments[name] for name in SIZES}
-    sizes |= {name: arguments[name] for name in OPTIONAL_SIZES if arguments[name] is not None}
+        complain(owner, "mid_block_scale_factor", "a number other than 0", 0)
+    found = {name: arguments[name] for name in sizes}
+    found |= {name: arguments[name] for name in optional_sizes if arguments[name] is not None}
     widths, sample_size = arguments["block_out_channels"], arguments["sample_size"]
     if not isinstance(widths, Sequence) or not widths:
-        _complain("block_out_channels", "a sequence of widths, one for each level", widths)
-    sizes |= {f"block_out_channels[{level}]": width for level, width in enumerate(widths)}
+        complain(owner, "block_out_channels", "a sequence of widths, one for each level", widths)
+    found |= {f"block_out_channels[{level}]": width for level, width in enumerate(widths)}
     if isinstance(sample_size, Sequence) and len(sample_size) == 2:
-        sizes |= {"sample_size[0]": sample_size[0], "sample_size[1]": sample_size[1]}
+        found |= {"sample_size[0]": sample_size[0], "sample_size[1]": sample_size[1]}
     elif sample_size is not None:
-        sizes["sample_size"] = sample_size
-    init.check_positive("UNet2dModel", **sizes)
-    for name, size in sizes.items():
+        found["sample_size"] = sample_size
+    init.check_positive(owner, **found)
+    for name, size in found.items():
         if size > LARGEST:
-            _complain(name, f"at most {LARGEST}", size)
+            complain(owner, name, f"at most {LARGEST}", size)
 
-    arguments = {name: plain(value) for name, value in arguments.items()}  # NumPy's small integers overflow when they meet larger ones
-    widths = arguments["block_out_channels"]
-    _check_blocks(arguments)
-    _check_groups_and_heads(arguments)
-    kind = arguments["time_embedding_type"]
-    if kind == "learned" and arguments["num_train_timesteps"] is None:
-        _complain("num_train_timesteps", "the number of times to learn for time_embedding_type 'learned'", None)
-    if kind == "positional" and arguments["freq_shift"] >= widths[0] // 2:
-        _complain("freq_shift", f"less than {widths[0] // 2}, half of block_out_channels[0]", arguments["freq_shift"])
+
+def check_blocks(owner: str, name: str, kinds: Any, num_levels: int, known: Sequence[str], left_out: Mapping[str, str]) -> None:
+    """Raise unless the argument ``name`` has a block of a known type, or a class of one's own, for each level."""
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+        complain(owner, name, "a sequence of names, one for each level", kinds)
+    if len(kinds) != num_levels:
+        raise ValueError(f"{owner}: {name} has {len(kinds)} entries, block_out_channels has {num_levels}")
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, Module):
+            continue
+        if not isinstance(kind, str) or kind.removeprefix("UNetRes") not in known:
+            if isinstance(kind, str) and "." in kind:
+                raise NotImplementedError(
+                    f"{owner}: {name}: {kind} is the name of a block class of somebody's own, expected the class itself, "
+                    f"as in {owner}({name}=({kind.rpartition('.')[2]}, ...)): a configuration cannot make it; load_state_dict loads weights"
+                )
+            for part, reason in left_out.items():
+                if part in str(kind):
+                    raise NotImplementedError(f"{owner}: {name}: there is no {kind}: {reason}; known: {', '.join(known)}")
+            raise ValueError(f"{owner}: {name}: {kind!r} is not known; known: {', '.join(known)}")
+
+
+def check_freq_shift(owner: str, freq_shift: float, half: int) -> None:
+    """Raise a ValueError unless the frequencies of :class:`Timesteps` fall."""
+    if freq_shift >= half:
+        complain(owner, "freq_shift", f"less than {half}, half of block_out_channels[0]", freq_shift)
 
 
 def plain(value: Any) -> Any:
-    """A constructor argument as config.json holds it: lists for tuples, Python's numbers for NumPy's."""
+    """A constructor argument as config.json holds it: lists for tuples, Python's numbers for NumPy's, names for classes."""
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _complain(name: str, expected: str, value: Any) -> None:
-    raise ValueError(f"UNet2dModel: {name} must be {expected}, got {value!r}")
+def complain(owner: str, name: str, expected: str, value: Any) -> NoReturn:
+    """Raise a ValueError that says what an argument must be."""
+    raise ValueError(f"{owner}: {name} must be {expected}, got {value!r}")
 
 
-def _check_blocks(arguments: dict[str, Any]) -> None:
-    """Raise unless there is a block of a known type for each level."""
-    num_levels = len(arguments["block_out_channels"])
-    for name, known in BLOCK_TYPES.items():
-        kinds = arguments[name]
-        if isinstance(kinds, str) or not isinstance(kinds, Sequence):
-            _complain(name, "a sequence of names, one for each level", kinds)
-        if len(kinds) != num_levels:
-            raise ValueError(f"UNet2dModel: {name} has {len(kinds)} entries, block_out_channels has {num_levels}")
-        for kind in kinds:
-            if not isinstance(kind, str) or kind.removeprefix("UNetRes") not in known:
-                for part, reason in LEFT_OUT.items():
-                    if part in str(kind):
-                        raise NotImplementedError(f"UNet2dModel: {name}: there is no {kind}: {reason}; known: {', '.join(known)}")
-                raise ValueError(f"UNet2dModel: {name}: {kind!r} is not known; known: {', '.join(known)}")
-
-
-def _check_groups_and_heads(arguments: dict[str, Any]) -> None:
+def _check_groups_and_heads(owner: str, arguments: dict[str, Any]) -> None:
     """Raise unless groups divide, and heads fit into, the widths that they are meant for."""
     widths, head_dim = arguments["block_out_channels"], arguments["attention_head_dim"]
     mid_attention = arguments["mid_block_type"] is not None and arguments["add_attention"]
@@ -149,9 +178,9 @@ def _check_groups_and_heads(arguments: dict[str, Any]) -> None:
         divided.append(("attn_norm_num_groups", len(widths) - 1))
     for name, level in divided:
         if widths[level] % arguments[name]:
-            raise ValueError(f"UNet2dModel: block_out_channels[{level}] {widths[level]} is not divisible by {name} {arguments[name]}")
+            raise ValueError(f"{owner}: block_out_channels[{level}] {widths[level]} is not divisible by {name} {arguments[name]}")
     kinds = zip(arguments["down_block_types"], reversed(arguments["up_block_types"]), strict=True)
     attending = [level for level, pair in enumerate(kinds) if any(parts_of(kind, "conv")[0] for kind in pair)]
     for level in attending + [len(widths) - 1] * bool(mid_attention):
-        if head_dim is not None and head_dim > widths[level]:
-            _complain("attention_head_dim", f"at most block_out_channels[{level}] {widths[level]}, the width that attends", head_dim)
+        if arguments["attention_heads"] is None and head_dim is not None and head_dim > widths[level]:
+            complain(owner, "attention_head_dim", f"at most block_out_channels[{level}] {widths[level]}, the width that attends", head_dim)

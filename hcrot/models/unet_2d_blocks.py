@@ -8,11 +8,13 @@ Read from top to bottom. Each ``backward`` is its ``forward`` read upwards. Two 
 So ``forward(h, temb, skips) -> h`` becomes ``backward(dh, dtemb, dskips) -> dh``. ``temb``, the embedding of time and class, goes to all
 residual blocks: each adds its gradient to ``dtemb``. ``skips`` is a stack. In forward, the down blocks push onto it and the up blocks pop
 from it. Backward runs in the opposite order: the up blocks push onto ``dskips`` and the down blocks pop. Constructors push and pop the
-channel widths in the same way.
+channel widths in the same way. The blocks of a network with a text have one more input, ``context``, that goes to many modules:
+``forward(h, temb, skips, context)`` becomes ``backward(dh, dtemb, dskips, dcontext)``.
 
 diffusers has a class for each kind of block (``AttnDownBlock2D``, ``ResnetDownsampleBlock2D``, ...). Here one block is all of them: it is
 handed functions that make its parts, ``resnet(in_channels, out_channels)``, and ``attention(channels)``, ``downsample(channels)`` and
-``upsample(channels)``, which may be None.
+``upsample(channels)``, which may be None. If ``attention`` makes :class:`Transformer2DModel`, which takes the context, the block is
+diffusers' ``CrossAttnDownBlock2D``, ``CrossAttnUpBlock2D`` or ``UNetMidBlock2DCrossAttn``.
 
 Notation: B images, C channels, H x W pixels, E width of ``temb``. Sources: Ho et al. 2020 (appendix B) for the network, Ronneberger et al.
 2015 for the U, Dhariwal & Nichol 2021 for scale and shift from the time and for resampling inside a residual block.
@@ -25,7 +27,6 @@ import numpy as np
 from hcrot import init
 from hcrot.kernels.channels import concatenate, pixel_sums, plus, split
 from hcrot.layers.activation import GELU, Mish, ReLU, SiLU
-from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.dropout import Dropout
 from hcrot.layers.linear import Linear
@@ -190,16 +191,16 @@ def resampler(kind: str | None, channels: int) -> Module:
 class Level(Module):
     """What down and up blocks share: residual blocks, each followed by attention where the block has any, and a resampler at most."""
 
-    attentions: list[Attention]
+    attentions: list[Module]
     resnets: list[ResnetBlock2D]
 
-    def layer(self, index: int, h: np.ndarray, temb: np.ndarray) -> np.ndarray:
+    def layer(self, index: int, h: np.ndarray, temb: np.ndarray, *context: np.ndarray) -> np.ndarray:
         h = self.resnets[index](h, temb)
-        return self.attentions[index](h) if self.attentions else h
+        return self.attentions[index](h, *context) if self.attentions else h
 
-    def layer_backward(self, index: int, dh: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
+    def layer_backward(self, index: int, dh: np.ndarray, dtemb: np.ndarray, *dcontext: np.ndarray) -> np.ndarray:
         if self.attentions:
-            dh = self.attentions[index].backward(dh)
+            dh = self.attentions[index].backward(dh, *dcontext)
         return self.resnets[index].backward(dh, dtemb)
 
     def resized(self, resampler: Module, h: np.ndarray, temb: np.ndarray, **size: tuple[int, int]) -> np.ndarray:
@@ -230,7 +231,7 @@ class DownBlock2D(Level):
         num_layers: int,
         *,
         resnet: Callable[[int, int], ResnetBlock2D],
-        attention: Callable[[int], Attention] | None = None,
+        attention: Callable[[int], Module] | None = None,
         downsample: Callable[[int], Module] | None = None,
     ):
         self.attentions, self.resnets = [], []
@@ -241,20 +242,20 @@ class DownBlock2D(Level):
             in_channels = out_channels
         self.downsamplers = [downsample(out_channels)] if downsample else []
 
-    def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray]) -> np.ndarray:
+    def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray], *context: np.ndarray) -> np.ndarray:
         for index in range(len(self.resnets)):
-            h = self.layer(index, h, temb)
+            h = self.layer(index, h, temb, *context)
             skips.append(h)
         for downsample in self.downsamplers:
             h = self.resized(downsample, h, temb)
             skips.append(h)
         return h
 
-    def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
+    def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray], *dcontext: np.ndarray) -> np.ndarray:
         for downsample in self.downsamplers:
             dh = self.resized_backward(downsample, plus(dh, dskips.pop()), dtemb)
         for index in reversed(range(len(self.resnets))):
-            dh = self.layer_backward(index, plus(dh, dskips.pop()), dtemb)
+            dh = self.layer_backward(index, plus(dh, dskips.pop()), dtemb, *dcontext)
         return dh
 
 
@@ -274,16 +275,16 @@ class UNetMidBlock2D(Level):
         channels: int,
         *,
         resnet: Callable[[int, int], ResnetBlock2D],
-        attention: Callable[[int], Attention] | None = None,
+        attention: Callable[[int], Module] | None = None,
     ):
         self.attentions = [attention(channels)] if attention else []
         self.resnets = [resnet(channels, channels), resnet(channels, channels)]
 
-    def forward(self, h: np.ndarray, temb: np.ndarray) -> np.ndarray:
-        return self.resnets[1](self.layer(0, h, temb), temb)
+    def forward(self, h: np.ndarray, temb: np.ndarray, *context: np.ndarray) -> np.ndarray:
+        return self.resnets[1](self.layer(0, h, temb, *context), temb)
 
-    def backward(self, dh: np.ndarray, dtemb: np.ndarray) -> np.ndarray:
-        return self.layer_backward(0, self.resnets[1].backward(dh, dtemb), dtemb)
+    def backward(self, dh: np.ndarray, dtemb: np.ndarray, *dcontext: np.ndarray) -> np.ndarray:
+        return self.layer_backward(0, self.resnets[1].backward(dh, dtemb), dtemb, *dcontext)
 
 
 class UpBlock2D(Level):
@@ -306,7 +307,7 @@ class UpBlock2D(Level):
         skip_channels: list[int],
         *,
         resnet: Callable[[int, int], ResnetBlock2D],
-        attention: Callable[[int], Attention] | None = None,
+        attention: Callable[[int], Module] | None = None,
         upsample: Callable[[int], Module] | None = None,
     ):
         self.attentions, self.resnets, self.widths = [], [], []
@@ -318,18 +319,18 @@ class UpBlock2D(Level):
             in_channels = out_channels
         self.upsamplers = [upsample(out_channels)] if upsample else []
 
-    def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray]) -> np.ndarray:
+    def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray], *context: np.ndarray) -> np.ndarray:
         for index in range(len(self.resnets)):
-            h = self.layer(index, concatenate(h, skips.pop()), temb)
+            h = self.layer(index, concatenate(h, skips.pop()), temb, *context)
         for upsample in self.upsamplers:
             height, width = skips[-1].shape[2:]
             h = self.resized(upsample, h, temb, size=(height, width))
         return h
 
-    def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
+    def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray], *dcontext: np.ndarray) -> np.ndarray:
         for upsample in self.upsamplers:
             dh = self.resized_backward(upsample, dh, dtemb)
         for index in reversed(range(len(self.resnets))):
-            dh, dskip = split(self.layer_backward(index, dh, dtemb), self.widths[index])
+            dh, dskip = split(self.layer_backward(index, dh, dtemb, *dcontext), self.widths[index])
             dskips.append(dskip)
         return dh

@@ -110,3 +110,14 @@ def test_integers_of_numpy_are_as_pythons(tmp_path, kind, shift):
 def test_small_integers_of_numpy_that_do_not_fit_together():
     with pytest.raises(ValueError, match=r"block_out_channels\[0\] 8 is not divisible by norm_num_groups 300"):
         UNet2dModel(**SMALL | {"block_out_channels": (np.uint8(8), np.uint8(16)), "norm_num_groups": 300})
+
+
+def test_heads_of_any_width_are_written_only_where_they_are_used(tmp_path):
+    model = UNet2dModel(**SMALL, attention_heads=3, generator=0)
+    assert model.down_blocks[1].attentions[0].to_q.weight.shape == (3 * SMALL["attention_head_dim"], 16)
+    model.save_pretrained(tmp_path)
+    again = UNet2dModel.from_pretrained(tmp_path)
+    assert again.config == model.config and again.config["attention_heads"] == 3
+    assert "attention_heads" not in UNet2dModel(**SMALL, generator=0).config
+    with pytest.raises(ValueError, match="attention_heads must be an int of at least 1, got 0"):
+        UNet2dModel(**SMALL, attention_heads=0)

@@ -81,3 +81,9 @@ def level_up_forward(module, h, temb, *skips):
 def up_backward(module, dh):
     dtemb, dskips = np.zeros((3, 5), dh.dtype), []
     return module.backward(dh, dtemb, dskips), dtemb, *reversed(dskips)
+
+
+def context_backward(module, dy):
+    """Of a module that attends to a context of 3 images, 2 tokens and 3 numbers."""
+    dcontext = np.zeros((3, 2, 3), dy.dtype)
+    return module.backward(dy, dcontext), dcontext

@@ -221,7 +221,7 @@ CASES = [
     Case("UNet2dModel", lambda g: small_unet(g, num_class_embeds=5), lambda draw: (draw(4, 2, 5, 7), np.array([0, 999, 3, 500]), LABELS)),
     Case(
         "UNet2dModel of random frequencies, given embeddings",
-        lambda g: small_unet(g, time_embedding_type="fourier", class_embed_type="identity", center_input_sample=True),
+        lambda g: small_unet(g, time_embedding_type="fourier", class_embed_type="identity", center_input_sample=True, attention_heads=3),
         lambda draw: (draw(4, 2, 5, 7), np.array([1, 2, 3, 4]), draw(4, 16)),
     ),
     Case(

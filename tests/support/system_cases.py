@@ -1,14 +1,16 @@
-"""A case of every module of the systems that hcrot grew out of: lucidrains' network, that of the paper-with-code post, and SR3's."""
+"""A case of every module of the systems that hcrot grew out of: lucidrains' network, that of the paper-with-code post, SR3's and
+Stable Diffusion's."""
 
 import numpy as np
 
 from hcrot.layers import conv
-from hcrot.models import ddpm_unet, lucidrains, lucidrains_parts, sr3
+from hcrot.models import ddpm_unet, lucidrains, lucidrains_parts, sr3, transformer_2d, unet_2d_condition
 from support.case import (
     LABELS,
     Case,
     attention_of,
     block_inputs,
+    context_backward,
     down_backward,
     down_forward,
     images,
@@ -93,5 +95,34 @@ SYSTEM_CASES = [
         lambda draw: (draw(3, 2, 5, 7), draw(3, 2, 5, 7)),
         lambda module, x, condition: module(x, condition, np.array([0.9, 0.02, 0.5])),
         random=True,
+    ),
+    Case("GEGLU", lambda g: transformer_2d.GEGLU(4, 3, generator=g), lambda draw: (draw(3, 5, 4),)),
+    Case("FeedForward", lambda g: transformer_2d.FeedForward(4, generator=g), lambda draw: (draw(3, 5, 4),)),
+    Case(
+        "BasicTransformerBlock",
+        lambda g: transformer_2d.BasicTransformerBlock(4, 2, 3, 3, generator=g),
+        lambda draw: (draw(3, 5, 4), draw(3, 2, 3)),
+        backward=context_backward,
+    ),
+    Case(
+        "Transformer2DModel",
+        lambda g: transformer_2d.Transformer2DModel(4, 2, 3, 3, 2, 2, only_cross_attention=True, generator=g),
+        lambda draw: (draw(3, 4, 5, 2), draw(3, 2, 3)),
+        backward=context_backward,
+    ),
+    Case(
+        "Transformer2DModel with linear layers",
+        lambda g: transformer_2d.Transformer2DModel(4, 1, 3, 3, 1, 2, True, generator=g),
+        lambda draw: (draw(3, 4, 5, 2), draw(3, 2, 3)),
+        backward=context_backward,
+    ),
+    Case(
+        "UNet2DConditionModel",
+        lambda g: unet_2d_condition.UNet2DConditionModel(
+            **{"in_channels": 2, "out_channels": 3, "block_out_channels": (4, 6), "norm_num_groups": 2, "layers_per_block": 1},
+            **{"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")},
+            **{"cross_attention_dim": 3, "attention_head_dim": 2, "class_embed_type": "identity", "generator": g},
+        ),
+        lambda draw: (draw(3, 2, 5, 7), np.array([0, 999, 3]), draw(3, 2, 3), draw(3, 16)),
     ),
 ]
