@@ -1,14 +1,15 @@
-"""A case of every module of the systems that hcrot grew out of: lucidrains' network, that of the paper-with-code post, SR3's and
-Stable Diffusion's."""
+"""A case of every module of the systems that hcrot grew out of: lucidrains' network, that of the paper-with-code post, abarankab's,
+SR3's and Stable Diffusion's."""
 
 import numpy as np
 
 from hcrot.layers import conv
-from hcrot.models import ddpm_unet, lucidrains, lucidrains_parts, sr3, transformer_2d, unet_2d_condition
+from hcrot.models import abarankab, ddpm_unet, lucidrains, lucidrains_parts, sr3, transformer_2d, unet_2d_condition
 from support.case import (
     LABELS,
     Case,
     attention_of,
+    block_backward,
     block_inputs,
     context_backward,
     down_backward,
@@ -124,5 +125,26 @@ SYSTEM_CASES = [
             **{"cross_attention_dim": 3, "attention_head_dim": 2, "class_embed_type": "identity", "generator": g},
         ),
         lambda draw: (draw(3, 2, 5, 7), np.array([0, 999, 3]), draw(3, 2, 3), draw(3, 16)),
+    ),
+    Case("AttentionBlock", lambda g: abarankab.AttentionBlock(4, "in", generator=g), images),
+    Case(
+        "ResidualBlock",
+        lambda g: abarankab.ResidualBlock(4, 6, 0.2, 5, 4, "mish", "gn", 2, generator=g),
+        lambda draw: (*block_inputs(draw), LABELS[:3]),
+        backward=block_backward,
+        random=True,
+    ),
+    Case("Downsample of abarankab's", lambda g: abarankab.Downsample(4, generator=g), images),
+    Case("Upsample of abarankab's", lambda g: abarankab.Upsample(4, generator=g), images),
+    Case(
+        "UNet of abarankab's",
+        lambda g: abarankab.UNet(2, 4, (1, 2), 1, 6, 1, 4, "silu", 0, (1,), "gn", 2, 1, generator=g),
+        lambda draw: (draw(4, 2, 4, 6), LABELS, LABELS),
+    ),
+    Case(
+        "UNet of abarankab's without time and class",
+        lambda g: abarankab.UNet(2, 4, (1, 2), 1, activation="mish", norm="bn", generator=g),
+        lambda draw: (draw(4, 2, 4, 6),),
+        random=True,
     ),
 ]
