@@ -1,4 +1,4 @@
-"""What constructors share: where random numbers come from, PyTorch's initial values of parameters, and the checks of sizes."""
+"""What constructors share: where random numbers come from, initial values of parameters as PyTorch has them, and the checks of sizes."""
 
 import math
 from numbers import Integral, Real
@@ -7,7 +7,8 @@ from typing import TypeGuard
 import numpy as np
 
 __all__ = [
-    "as_generator", "check_divisible", "check_positive", "default_generator", "is_int", "is_real", "linear_weight_and_bias", "uniform",
+    "as_generator", "check_divisible", "check_positive", "default_generator", "is_int", "is_real", "linear_weight_and_bias", "orthogonal_",
+    "uniform",
 ]  # fmt: skip
 
 
@@ -63,6 +64,44 @@ def linear_weight_and_bias(
     """
     bound = 1 / math.sqrt(fan_in)
     return uniform(weight_shape, bound, generator), uniform((num_outputs,), bound, generator)
+
+
+def orthogonal_(array: np.ndarray, gain: float = 1.0, *, generator: np.random.Generator | int | None = None) -> np.ndarray:
+    """Fill ``array`` in place with rows, or, if there are more rows than columns, columns, of length ``gain`` that are orthogonal to each
+    other (Saxe et al. 2014), as ``torch.nn.init.orthogonal_``. SR3 begins with such weights, and biases of 0:
+
+        for name, parameter in model.named_parameters():
+            if parameter.data.ndim > 1:
+                hcrot.init.orthogonal_(parameter.data, generator=generator)
+
+    A matrix of independent normal numbers has a decomposition Q R. With the sign of each diagonal entry of R moved into Q, Q is uniform
+    among all such matrices (Mezzadri 2007).
+
+    Args:
+        array: (n, ...) of two axes at least, of floats: n rows, all other axes together its columns. A convolution's weight is one.
+        gain: what all is multiplied by.
+        generator: source of randomness, or its seed.
+
+    Returns:
+        ``array``.
+
+    Raises:
+        TypeError: array is no array of floats. ValueError: it has fewer than two axes; a gain that is no finite number.
+    """
+    owner = "orthogonal_"
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise TypeError(f"{owner}: array must be an array of floats, got {getattr(array, 'dtype', type(array).__name__)}")
+    if array.ndim < 2:
+        raise ValueError(f"{owner}: array must have at least two axes, got shape {array.shape}")
+    if not is_real(gain) or not math.isfinite(gain):
+        raise ValueError(f"{owner}: gain must be a finite number, got {gain!r}")
+    generator = default_generator(owner, generator)
+    if array.size:
+        rows, columns = len(array), array.size // len(array)
+        q, r = np.linalg.qr(generator.standard_normal((max(rows, columns), min(rows, columns))))
+        q *= np.sign(np.diag(r))
+        array[...] = gain * (q if rows >= columns else q.T).reshape(array.shape)
+    return array
 
 
 def check_positive(name: str, **sizes: int) -> list[int]:

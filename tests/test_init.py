@@ -44,6 +44,7 @@ USES = {
     "UNet2dModel": lambda generator: drawn(hcrot.UNet2dModel(**small_unets.TINY, dropout=0.5, generator=generator)),
     "UNet2dModel.from_config": lambda generator: drawn(hcrot.UNet2dModel.from_config(MODEL.config, generator=generator)),
     "UNet2DConditionModel": lambda generator: weights(conditioned(generator)),
+    "orthogonal_": lambda generator: init.orthogonal_(np.zeros((3, 4)), generator=generator),
     "Batches": lambda generator: np.concatenate([rows for (rows,) in Batches(np.arange(20), batch_size=7, generator=generator)]),
     "check_gradients": lambda generator: hcrot.check_gradients(hcrot.Linear(3, 2, generator=0), X[:, 0, 0, :3], generator=generator).lines,
     "bits_per_dimension": lambda generator: hcrot.bits_per_dimension(lambda x, t: x, X, np.linspace(0.9, 0.1, 4), generator).total,
@@ -125,3 +126,33 @@ def test_a_generator_is_handed_on_and_none_is_always_another():
 ])  # fmt: skip
 def test_what_an_int_is(value, expected):
     assert init.is_int(value) is expected
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2, 2), (6, 2, 1, 2), (4, 4)])
+def test_orthogonal_rows_or_columns(shape):
+    array = np.zeros(shape, np.float32)
+    assert init.orthogonal_(array, 1.5, generator=0) is array
+    matrix = array.reshape(shape[0], -1).astype(np.float64)
+    product = matrix @ matrix.T if shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(product, 1.5**2 * np.eye(len(product)), atol=1e-6)
+
+
+def test_orthogonal_matrices_are_uniform():
+    """The trace of a uniform orthogonal n x n matrix has mean 0 and variance 1 (Diaconis & Shahshahani 1994); QR's own has not."""
+    rng = np.random.default_rng(0)
+    traces = [np.trace(init.orthogonal_(np.zeros((3, 3)), generator=rng)) for _ in range(4000)]
+    assert abs(np.mean(traces)) < 4 / np.sqrt(4000) and abs(np.var(traces) - 1) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("array", "gain", "error", "message"),
+    [
+        ([[1.0]], 1.0, TypeError, "array must be an array of floats, got list"),
+        (np.zeros((2, 2), int), 1.0, TypeError, "array must be an array of floats, got int64"),
+        (np.zeros(3), 1.0, ValueError, r"array must have at least two axes, got shape \(3,\)"),
+        (np.zeros((2, 2)), np.inf, ValueError, "gain must be a finite number, got inf"),
+    ],
+)
+def test_bad_arguments_of_orthogonal(array, gain, error, message):
+    with pytest.raises(error, match=f"^orthogonal_: {message}"):
+        init.orthogonal_(array, gain)
