@@ -91,7 +91,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             num_class_embeds=11 if options.label_dropout else 10,  # the last one means "any digit"
             generator=rng,
         )
-        scheduler = hcrot.DDPMScheduler(num_train_timesteps=1000, beta_schedule=options.schedule)
+        scheduler = hcrot.DDPMScheduler(1000, beta_schedule=options.schedule, timestep_spacing=options.timestep_spacing)
         if options.guidance_scale != 1 and not options.label_dropout:
             raise ValueError(f"--guidance-scale {options.guidance_scale} needs --label-dropout, such as 0.1")
         scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training

@@ -9,15 +9,14 @@ works: the way up goes to the size of the skip that waits, where diffusers alway
 Notation: B images, H x W pixels, E width of ``temb``. Sources: Ho et al. 2020 (appendix B) for the network.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from hcrot import init
-from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
+from hcrot.files.configs import plain_argument
 from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.channels import plus
 from hcrot.layers.attention import Attention
@@ -25,14 +24,13 @@ from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
-from hcrot.models.unet_2d_arguments import check_arguments, parts_of, plain
+from hcrot.models.unet_2d_arguments import check_arguments, parts_of
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.module import Identity, Module, check_gradient
 from hcrot.plan import planned
 
 __all__ = ["UNet2dModel"]
 
-Model = TypeVar("Model", bound="UNet2dModel")
 
 
 class UNet2dModel(Pretrained):
@@ -95,8 +93,8 @@ class UNet2dModel(Pretrained):
         *,
         generator: np.random.Generator | int | None = None,
     ):
-        arguments = {name: value for name, value in locals().items() if name in self.argument_names()}
-        self.config = {name: plain(value) for name, value in arguments.items()}
+        arguments = {name: value for name, value in locals().items() if name in UNet2dModel.argument_names()}
+        self.config = {name: plain_argument(value) for name, value in arguments.items()}
         check_arguments(arguments)
         generator = init.default_generator("UNet2dModel", generator)
         act_fn, widths, layers_per_block = act_fn.lower(), self.config["block_out_channels"], int(layers_per_block)
@@ -170,36 +168,6 @@ class UNet2dModel(Pretrained):
             )
         self.conv_norm_out = GroupNormSiLU(norm_num_groups, widths[0], norm_eps)
         self.conv_out = Conv2d(widths[0], out_channels, 3, padding=1, generator=generator)
-
-    @classmethod
-    def from_config(
-        cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None
-    ) -> Model:
-        """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
-
-        Args:
-            config: the constructor's arguments by name. Missing ones take their defaults, and so do those that ``_use_default_values``
-                lists. Names that begin with an underscore, such as ``_class_name`` and ``_diffusers_version``, are no arguments and
-                are ignored. Other keys that are no arguments have no effect on the network, as in diffusers: one warning names them
-                all, and they are kept in ``config``, so that saving writes them again.
-            generator: source of the initial weights, or its seed.
-
-        Raises:
-            TypeError: config is no mapping. ValueError: ``_use_default_values`` is no list of names. Further what the constructor raises.
-        """
-        owner = f"{cls.__name__}.from_config"
-        arguments = chosen_arguments(owner, config)
-        others = {name: arguments.pop(name) for name in list(arguments) if name not in cls.argument_names()}
-        warn_of_unknown_keys(owner, others)
-        model = cls(**arguments, generator=generator)
-        model.config.update({name: plain(value) for name, value in others.items()})
-        return model
-
-    @classmethod
-    def argument_names(cls) -> list[str]:
-        """diffusers' constructor arguments: the keys of ``config`` and of config.json."""
-        names = inspect.signature(cls).parameters
-        return [name for name in names if name != "generator"]
 
     def forward(self, sample: np.ndarray, timestep: float | np.ndarray, class_labels: float | np.ndarray | None = None) -> np.ndarray:
         dtype = self.conv_in.weight.data.dtype

@@ -4,14 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from hcrot import init
+from hcrot.files.configs import plain_argument
 from hcrot.models.unet_2d_blocks import ACTIVATIONS
 
 __all__ = [
     "BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "parts_of",
-    "plain",
 ]  # fmt: skip
 
 BLOCK_TYPES = {
@@ -101,7 +99,8 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         if size > LARGEST:
             _complain(name, f"at most {LARGEST}", size)
 
-    arguments = {name: plain(value) for name, value in arguments.items()}  # NumPy's small integers overflow when they meet larger ones
+    # NumPy's small integers overflow when they meet larger ones
+    arguments = {name: plain_argument(value) for name, value in arguments.items()}
     widths = arguments["block_out_channels"]
     _check_blocks(arguments)
     _check_groups_and_heads(arguments)
@@ -110,13 +109,6 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         _complain("num_train_timesteps", "the number of times to learn for time_embedding_type 'learned'", None)
     if kind == "positional" and arguments["freq_shift"] >= widths[0] // 2:
         _complain("freq_shift", f"less than {widths[0] // 2}, half of block_out_channels[0]", arguments["freq_shift"])
-
-
-def plain(value: Any) -> Any:
-    """A constructor argument as config.json holds it: lists for tuples, Python's numbers for NumPy's."""
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _complain(name: str, expected: str, value: Any) -> None:
