@@ -1,0 +1,5 @@
+"""``python -m hcrot``."""
+
+from hcrot.commands import main
+
+main()
