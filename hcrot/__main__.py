@@ -2,4 +2,6 @@
 
 from hcrot.commands import main
 
+__all__: list[str] = []
+
 main()

@@ -16,6 +16,8 @@ from typing import Any
 
 from hcrot.tools.arguments import number
 
+__all__ = ["add_arguments", "run"]
+
 NETWORKS = {"14x14": (14, 1, [32, 64, 32]), "28x28": (28, 1, [32, 64, 32]), "32x32 colour": (32, 3, [32, 64, 64])}
 BATCH = 32
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
+__all__ = ["add_arguments", "run"]
+
 if TYPE_CHECKING:
     import numpy as np
 

@@ -13,15 +13,20 @@ of pictures that look real; recall, the share of what is real that is drawn. Dis
 import argparse
 import json
 from argparse import Namespace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
+__all__ = ["add_arguments", "run"]
+
 if TYPE_CHECKING:
     import numpy as np
 
     from hcrot.models.digit_classifier import DigitClassifier
+
+LEAST_STEPS = 200  # of the classifier, where the pictures are few
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,8 +94,8 @@ def judged(options: Namespace) -> dict[str, Any]:
     wanted = {"resolution": size, "grey": grey, "center_crop": True, "strict": False, "data_dir": options.data_dir}
     real, kinds, classes = load_data(options.data, Namespace(**wanted))
     rng = np.random.default_rng([options.seed, 7])
-    order = rng.permutation(len(real))
-    real, kinds = prepare_images(real[np.sort(order[:20_000])]), kinds[np.sort(order[:20_000])]
+    rows = rng.permutation(len(real))[:20_000]
+    real, kinds = prepare_images(real[rows]), kinds[rows]
     half = len(real) // 2
     classifier = trained_judge(real[:half], kinds[:half], len(classes), options.epochs, rng)
     labels = None if count is None else np.resize(np.arange(len(classes) or count), options.number)
@@ -120,9 +125,10 @@ def trained_judge(
     classifier = hcrot.DigitClassifier(images.shape[2], classes, in_channels=images.shape[1], generator=rng)
     optimizer = hcrot.AdamW(classifier.parameters(), lr=1e-3)
     batches = Batches(images, labels, batch_size=32, generator=rng)
-    for _ in tqdm(range(epochs), desc="a judge learns", unit="epoch", leave=False):
-        for x, kinds in batches:
-            _, dlogits = hcrot.cross_entropy(classifier(x), kinds)
-            classifier.backward(dlogits)
-            optimizer.step(zero_grad=True)
+    stream = chain.from_iterable(repeat(batches))
+    for _ in tqdm(range(max(epochs * len(batches), LEAST_STEPS)), desc="a judge learns", unit="step", leave=False):
+        x, kinds = next(stream)
+        _, dlogits = hcrot.cross_entropy(classifier(x), kinds)
+        classifier.backward(dlogits)
+        optimizer.step(zero_grad=True)
     return classifier.eval()

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
+__all__ = ["SAMPLERS", "add_arguments", "draw", "load", "run", "sampler_of"]
+
 if TYPE_CHECKING:
     import numpy as np
 

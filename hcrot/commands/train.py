@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
+__all__ = ["OPTIONS", "add_arguments", "load_data", "run"]
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -94,7 +96,8 @@ def run(arguments: Namespace) -> int:
             choose_network(options, images.shape[2])
         if classes and not options.classes:
             labels, classes = labels * 0, []
-        result = train(images, labels, classes, options, folder, arguments.resume)
+        again = f"hcrot train {arguments.data} --output {folder} --resume"
+        result = train(images, labels, classes, options, folder, arguments.resume, again)
     if arguments.json:
         print(json.dumps(result))
     return 0
@@ -156,13 +159,13 @@ def choose_network(options: Namespace, size: int) -> None:
 def saved_options(folder: Path, given: dict[str, Any]) -> Namespace:
     """Those of the run, and what was given anew."""
     path = folder / "config.json"
-    fixed = sorted(given.keys() - CHANGEABLE)
-    if fixed:
-        raise ValueError(f"--resume goes on with the options of the run: {', '.join(fixed)} cannot be given anew")
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         saved = None
     if not isinstance(saved, dict) or saved.keys() != OPTIONS.keys():
         raise ValueError(f"{path} is not the configuration of a run of hcrot train")
+    changed = [name for name, value in given.items() if name not in CHANGEABLE and value != saved[name]]
+    if changed:
+        raise ValueError(f"--resume goes on with the options of the run: {', '.join(changed)} cannot be given anew")
     return Namespace(**saved | given | ({"num_epochs": None} if "minutes" in given else {}))

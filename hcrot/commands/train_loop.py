@@ -22,15 +22,21 @@ from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
 from hcrot.training.progress import ErrorByTime, error_by_time, target_of
 
+__all__ = ["train"]
+
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
 TRAINING = 0.75  # share of the time that forward and backward take; the rest is for the optimizer, noise and pictures
 
 
 def train(
-    images: np.ndarray, labels: np.ndarray, classes: list[str], options: Namespace, folder: Path, resume: bool
+    images: np.ndarray, labels: np.ndarray, classes: list[str], options: Namespace, folder: Path, resume: bool, again: str
 ) -> dict[str, Any]:
     """Train on pictures uint8 (N, C, H, W) and labels (N,); leave the checkpoint and the pictures in the folder.
+
+    Args:
+        resume: whether to go on from the checkpoint that is there.
+        again: the command that goes on with this run, for who stops it.
 
     Returns:
         What is known at the end, for ``--json``.
@@ -91,7 +97,7 @@ def train(
                 loss += part / parts
             lr = optimizer.lr
             norm = optimizer.step(max_grad_norm=options.max_grad_norm or math.inf, ema=ema, zero_grad=True)
-            if not math.isfinite(loss + norm):
+            if norm is None or not math.isfinite(loss + norm):
                 raise ValueError(f"diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --learning-rate")
             schedule.step()
 
@@ -109,7 +115,7 @@ def train(
         save(folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
     if stop:
         with suppress(OSError):  # the terminal may be gone
-            print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: the same command with --resume", flush=True)
+            print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
         sys.exit(stop.exit_code)
 
     # what was learned -------------------------------------------------------------------------------------------------
