@@ -23,8 +23,8 @@ from tqdm import tqdm
 import hcrot
 from hcrot.pipelines.chain import DDIMChain
 from hcrot.pipelines.editing import invert
+from hcrot.tools.arguments import number
 from hcrot.tools.plotting import image_grid
-from mnist_ddpm_options import number
 from trained import add_classifier, judge, options_of, real_digits, run, trained
 
 

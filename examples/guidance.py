@@ -16,9 +16,9 @@ import numpy as np
 import hcrot
 from hcrot import pipelines
 from hcrot.pipelines.guidance import GuidedByClassifier
+from hcrot.tools.arguments import number
 from hcrot.tools.metrics import accuracy, frechet_distance
 from hcrot.tools.plotting import image_grid
-from mnist_ddpm_options import number
 from trained import add_classifier, judge, null_label, options_of, real_digits, run, trained
 
 

@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from hcrot.files.json_and_arrays import replacing
 from hcrot.pipelines.likelihood import bits_per_dimension_by_flow
+from hcrot.tools.arguments import number
 from hcrot.training.variational_bound import VariationalBound, bits_per_dimension
-from mnist_ddpm_options import number
 from trained import options_of, real_digits, run, trained
 
 

@@ -1,27 +1,10 @@
 """The options of mnist_ddpm.py: their defaults, presets and how the command line is read."""
 
 import argparse
-import math
 from argparse import Namespace
-from collections.abc import Callable
 
 from hcrot.schedulers.schedules import BETA_SCHEDULES, TIMESTEP_SPACINGS
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")  # one sentence, without the usage before it
-
-
-def number(kind: type, least: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse says "invalid int value"
-    return parse
+from hcrot.tools.arguments import Parser, number
 
 
 def image_size(text: str) -> int | str:

@@ -28,8 +28,8 @@ import hcrot
 from hcrot import pipelines
 from hcrot.files.json_and_arrays import replacing
 from hcrot.schedulers import NoiseScheduler
+from hcrot.tools.arguments import number
 from hcrot.tools.metrics import accuracy, frechet_distance
-from mnist_ddpm_options import number
 from trained import add_classifier, judge, null_label, options_of, real_digits, run, trained
 
 SAMPLERS: dict[str, tuple[type[NoiseScheduler], dict[str, Any], str]] = {  # name: (class, its own options, colour)

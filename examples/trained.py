@@ -2,8 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import numpy as np
 import hcrot
 from hcrot.data import DIGITS_MAX, load_digits, load_mnist, prepare_images
 from hcrot.schedulers import NoiseScheduler
+from hcrot.tools.arguments import Parser, number, refusing_bad_input
 from hcrot.tools.plotting import rehearse
-from mnist_ddpm_options import Parser, number
 
 
 def options_of(description: str, name: str, steps: int | None = None) -> argparse.ArgumentParser:
@@ -77,20 +76,10 @@ def first_of_each(labels: np.ndarray, digits: list[int]) -> list[int]:
     return [int(np.argmax(labels == digit)) for digit in digits]
 
 
-@contextmanager
-def refusing_bad_input() -> Iterator[None]:
-    """What cannot be done ends in one sentence and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 def run(main: Callable[[], None]) -> None:
     """An example from its first line to its last."""
     try:
-        with refusing_bad_input():
+        with refusing_bad_input(Path(sys.argv[0]).name):
             main()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -101,11 +101,12 @@ def judged(options: Namespace) -> dict[str, Any]:
     labels = None if count is None else np.resize(np.arange(len(classes) or count), options.number)
     pictures, _ = draw(model, sampler_of(options.sampler, scheduler), labels, options)
     logits, features = classifier.read(pictures)
-    seen, (some, others) = classifier.read(real[half:])[1], np.array_split(classifier.read(real[half:])[1], 2)
+    real_logits, seen = classifier.read(real[half:])
+    some, others = np.array_split(seen, 2)
     figures: dict[str, Any] = {"frechet_distance_of_real_from_real": frechet_distance(others, some)} | compare(seen, features)
     if classes and labels is not None:
         figures["label_agreement"] = accuracy(logits, labels)
-        figures["agreement_of_real_pictures"] = accuracy(classifier.read(real[half:])[0], kinds[half:])
+        figures["agreement_of_real_pictures"] = accuracy(real_logits, kinds[half:])
     return figures
 
 

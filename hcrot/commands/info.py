@@ -32,11 +32,12 @@ def run(options: Namespace) -> int:
 def facts_of(checkpoint: Path) -> dict[str, Any]:
     """What is known of a checkpoint, by name, in the order in which it is worth telling."""
     import hcrot
-    from hcrot.commands.sample import load
+    from hcrot.commands.sample import load, place_of
+    from hcrot.files.checkpoint import STATE_NAME
     from hcrot.files.json_and_arrays import read_json
     from hcrot.schedulers.base import NoiseScheduler
 
-    place = checkpoint / "checkpoint" if (checkpoint / "checkpoint").is_dir() else checkpoint
+    place = place_of(checkpoint)
     model = hcrot.load_model(place)
     scheduler: NoiseScheduler | None = None
     names: list[str] = []
@@ -57,7 +58,7 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
         kept = scheduler.config
         facts["scheduler"] = type(scheduler).__name__
         facts["noise"] = f"{kept['num_train_timesteps']} times, {kept.get('beta_schedule', 'own')}; predicts {kept['prediction_type']}"
-    state = place / "state.json"
+    state = place / STATE_NAME
     if state.is_file():
         facts["training"] = f"can go on; progress {read_json(state).get('progress')}"
     facts["files"] = [f"{path.name} ({path.stat().st_size:,} bytes)" for path in sorted(place.iterdir()) if path.is_file()]

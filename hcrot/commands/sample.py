@@ -9,7 +9,6 @@ Picture k depends on the seed and on k alone, however many are drawn at a time.
 """
 
 import argparse
-import inspect
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
-__all__ = ["SAMPLERS", "add_arguments", "draw", "load", "run", "sampler_of"]
+__all__ = ["SAMPLERS", "add_arguments", "draw", "load", "place_of", "run", "sampler_of"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,11 +85,17 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
     import hcrot
     from hcrot.files.json_and_arrays import read_json
 
-    run = checkpoint if (checkpoint / "checkpoint").is_dir() else checkpoint.parent
-    place = checkpoint / "checkpoint" if (checkpoint / "checkpoint").is_dir() else checkpoint
+    place = place_of(checkpoint)
+    names_file = place.parent / "classes.json"
     model, scheduler = hcrot.pipelines.load(place)
-    names = read_json(run / "classes.json")["classes"] if (run / "classes.json").is_file() else []
+    names = read_json(names_file)["classes"] if names_file.is_file() else []
     return model.eval(), scheduler, names
+
+
+def place_of(checkpoint: Path) -> Path:
+    """The checkpoint itself, where the folder of a run was named."""
+    inner = checkpoint / "checkpoint"
+    return inner if inner.is_dir() else checkpoint
 
 
 def chosen_classes(asked: list[str] | None, names: list[str], count: int | None, checkpoint: Path) -> list[int] | None:
@@ -130,31 +135,27 @@ def draw(
     import hcrot
 
     count, total = model.config["num_class_embeds"], options.number if labels is None else len(labels)
-    guided: dict[str, Any] = {}
+    guided: dict[str, Any] = {"trajectory": keep}
     if options.guidance_scale != 1:
         if labels is None:
             raise ValueError("--guidance-scale: the network has no classes to be guided to")
         if labels.max() >= count - 1:
             raise ValueError(f"--guidance-scale: class {count - 1} has to be the one that means \"of any class\" (--label-dropout)")
-        guided = {"guidance_scale": options.guidance_scale, "null_label": count - 1}
-    if "eta" in inspect.signature(scheduler.step).parameters:
-        guided["eta"] = 0.0
+        guided |= {"guidance_scale": options.guidance_scale, "null_label": count - 1}
     parts, histories = [], []
     for start in tqdm(range(0, total, options.batch_size), desc="drawing", unit="batch", leave=False):
         stop = min(start + options.batch_size, total)
-        images, history = hcrot.pipelines.sample(
+        drawn = hcrot.pipelines.sample(
             model,
             scheduler,
             generator=[np.random.default_rng([options.seed, k]) for k in range(start, stop)],
             class_labels=None if labels is None else labels[start:stop],
             num_inference_steps=options.steps,
             progress=total <= options.batch_size,
-            trajectory=True,
             **guided,
         )
-        parts.append(images)
-        if keep:
-            histories.append(history)
+        parts.append(drawn[0] if keep else drawn)
+        histories.append(drawn[1] if keep else drawn[:0])
     return np.concatenate(parts), list(np.concatenate(histories, axis=1)) if keep else []
 
 
@@ -164,9 +165,9 @@ def write(
     import numpy as np
 
     from hcrot.files.json_and_arrays import replacing
-    from hcrot.tools.plotting import image_grid, save_gif
+    from hcrot.tools.plotting import as_bytes, image_grid, save_gif
 
-    pixels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+    pixels = as_bytes(images)
     if path.suffix == ".png":
         image_grid(images, path, columns=min(columns, 16), row_labels=names if columns <= 16 else None)
     elif path.suffix == ".gif":

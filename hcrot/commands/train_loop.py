@@ -20,7 +20,7 @@ from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import open_metrics, read_metrics
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
-from hcrot.training.progress import ErrorByTime, error_by_time, target_of
+from hcrot.training.progress import ErrorByTime, error_by_time, seconds_of_a_batch, target_of
 
 __all__ = ["train"]
 
@@ -55,7 +55,7 @@ def train(
     optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
     ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
     first = rows[: batches.batch_size]
-    duration = seconds_of_a_batch(model, images[first], labels[first] if classes else None)
+    duration = seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None)
     state: dict[str, Any] = {"optimizer": optimizer, "batches": batches, "rng": rng}
     step, seconds = 0, 0.0
     if resume and (folder / "checkpoint").is_dir():
@@ -163,17 +163,6 @@ def held_back(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     """Which pictures to train on, and which to judge by: one in HELD_BACK, at most 256. Of too few, all are for both."""
     order, judged = rng.permutation(count), min(count // HELD_BACK, 256)
     return (np.sort(order[judged:]), order[:judged]) if judged else (order, order)
-
-
-def seconds_of_a_batch(model: hcrot.UNet2dModel, pixels: np.ndarray, labels: np.ndarray | None) -> float:
-    """Forward and backward, by the median of five; the first call, which compiles kernels, does not count."""
-    x, durations = prepare_images(np.asarray(pixels)), []
-    for _ in range(6):
-        start = time.perf_counter()
-        model.backward(model(x, 0, labels))
-        durations.append(time.perf_counter() - start)
-    model.zero_grad()
-    return float(np.median(durations[1:]))
 
 
 def save(

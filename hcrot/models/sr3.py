@@ -32,7 +32,6 @@ from hcrot.module import Module, check_gradient, describe_shape
 __all__ = ["BETA_SCHEDULES", "SR3Diffusion", "SR3UNet", "make_beta_schedule"]
 
 
-
 # ---------------------------------------------------------------- schedules
 
 

@@ -32,7 +32,6 @@ from hcrot.plan import planned
 __all__ = ["UNet2dModel"]
 
 
-
 class UNet2dModel(Pretrained):
     """diffusers' ``UNet2DModel``: same arguments, same parameter keys, same numbers; ``forward`` returns the array itself.
 

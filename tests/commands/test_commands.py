@@ -193,6 +193,7 @@ def test_info_tells_what_a_checkpoint_is(run, capsys):
     assert call("info", run[0], "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["classes"] == ["blue", "red"] and "label 2" in facts["guidance"] and facts["scheduler"] == "DDPMScheduler"
+    assert facts["training"].startswith("can go on; progress {'step': ")
     assert call("info", run[0]) == 0
     assert "UNet2dModel" in capsys.readouterr().out
 
