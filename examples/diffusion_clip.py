@@ -23,14 +23,14 @@ from tqdm import tqdm
 import hcrot
 from hcrot.pipelines.chain import DDIMChain
 from hcrot.pipelines.editing import invert
+from hcrot.tools.arguments import number
 from hcrot.tools.plotting import image_grid
-from mnist_ddpm_options import number
-from trained import options_of, real_digits, run, trained
+from trained import add_classifier, judge, options_of, real_digits, run, trained
 
 
 def main() -> None:
     parser = options_of(__doc__, "diffusion_clip", steps=40)
-    parser.add_argument("--classifier", metavar="FOLDER", default="runs/mnist_cnn/checkpoint", help="of examples/mnist_cnn.py")
+    add_classifier(parser)
     parser.add_argument("--from", dest="source", type=int, choices=range(10), default=3, metavar="N", help="(default: 3)")
     parser.add_argument("--to", type=int, choices=range(10), default=8, metavar="N", help="(default: 8)")
     parser.add_argument("--level", type=float, default=0.6, help="share of T up to which digits become noise (default: %(default)s)")
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--lr", type=number(float, 0), default=2e-4, help="AdamW's learning rate (default: %(default)s)")
     options = parser.parse_args()
     model, scheduler = trained(options)
-    classifier = hcrot.DigitClassifier.from_pretrained(options.classifier)
+    classifier = judge(options)
     images, labels = real_digits(model, options)
     images = images[labels == options.source][: options.images]
     count = max(1, len(images) // 5)

@@ -16,30 +16,27 @@ import numpy as np
 import hcrot
 from hcrot import pipelines
 from hcrot.pipelines.guidance import GuidedByClassifier
+from hcrot.tools.arguments import number
 from hcrot.tools.metrics import accuracy, frechet_distance
 from hcrot.tools.plotting import image_grid
-from mnist_ddpm_options import number
-from trained import options_of, real_digits, run, trained
+from trained import add_classifier, judge, null_label, options_of, real_digits, run, trained
 
 
 def main() -> None:
     parser = options_of(__doc__, "guidance", steps=20)
-    advice = "what examples/mnist_cnn.py has left (default: %(default)s)"
-    parser.add_argument("--classifier", metavar="FOLDER", default="runs/mnist_cnn/checkpoint", help=advice)
+    add_classifier(parser)
     scales = [0.0, 1.0, 1.5, 2.0, 3.0, 5.0]
     parser.add_argument("--scales", type=number(float, 0), nargs="+", default=scales, help="values of w (default: 0 1 1.5 2 3 5)")
     parser.add_argument("--images", type=number(int, 20), default=500, help="pictures for each line of the table (default: %(default)s)")
     options = parser.parse_args()
     model, scheduler = trained(options)
-    if model.config["num_class_embeds"] != 11:
-        raise ValueError(f"{options.checkpoint} was trained without --label-dropout: it knows no digit without a label")
-    classifier = hcrot.DigitClassifier.from_pretrained(options.classifier)
+    any_digit, classifier = null_label(model, options), judge(options)
     real = classifier.read(real_digits(model, options)[0][: options.images])[1]
     labels = np.arange(options.images) % 10
     solver = hcrot.DPMSolverMultistepScheduler.from_config(scheduler.config)
     rows, names = [], []
 
-    def judge(name: str, images: np.ndarray) -> None:
+    def show(name: str, images: np.ndarray) -> None:
         logits, features = classifier.read(images)
         print(f"{name:24}{accuracy(logits, labels):10.1%}{frechet_distance(features, real):12.1f}", flush=True)
         rows.append(images[:20])
@@ -48,9 +45,9 @@ def main() -> None:
     print(f"{'guidance':24}{'agreement':>10}{'distance':>12}")
     common = {"generator": options.seed, "class_labels": labels, "num_inference_steps": options.inference_steps}
     for scale in options.scales:
-        judge(f"w = {scale:g}", pipelines.sample(model, solver, guidance_scale=scale, null_label=10, **common))
+        show(f"w = {scale:g}", pipelines.sample(model, solver, guidance_scale=scale, null_label=any_digit, **common))
     pulled = GuidedByClassifier(model, solver, classifier, labels, scale=1.0)
-    judge("by the classifier", pipelines.sample(pulled, solver, **common | {"class_labels": np.full(options.images, 10)}))
+    show("by the classifier", pipelines.sample(pulled, solver, **common | {"class_labels": np.full(options.images, any_digit)}))
     path = options.output / "guidance.png"
     image_grid(np.concatenate(rows), path, columns=20, row_labels=names)
     print(f"Pictures: {path}")

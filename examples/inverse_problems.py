@@ -14,9 +14,9 @@ import numpy as np
 
 import hcrot
 from hcrot.pipelines.inverse_problems import MRI, Blur, LinearOperator, SuperResolution, ddnm, dps
+from hcrot.tools.arguments import number
 from hcrot.tools.metrics import psnr
 from hcrot.tools.plotting import image_grid
-from mnist_ddpm_options import number
 from trained import options_of, real_digits, run, trained
 
 

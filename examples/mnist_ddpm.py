@@ -17,10 +17,9 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from itertools import chain, repeat
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -29,10 +28,13 @@ import hcrot
 from hcrot.data import DIGITS_MAX, Batches, DataUnavailable, load_digits, load_mnist, prepare_images
 from hcrot.files.json_and_arrays import replacing
 from hcrot.files.lock import run_lock
+from hcrot.files.runs import lock_run, open_metrics, read_metrics
+from hcrot.tools.arguments import refusing_bad_input
 from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
 from hcrot.tools.plotting import image_grid, image_strip, plot_loss, rehearse, save_gif
 from hcrot.tools.stopping import end_on_signals, stop_request
 from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
+from hcrot.training.progress import seconds_of_a_batch
 from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, NEW, SEED, parse_arguments
 
 
@@ -40,7 +42,7 @@ def main() -> None:
     start = time.perf_counter()
     arguments, given = parse_arguments(__doc__)
     with ExitStack() as held:
-        with refusing_bad_input():
+        with refusing_bad_input(Path(sys.argv[0]).name):
             if arguments.sample_only:
                 folder, checkpoint = Path(arguments.output or "runs/mnist_ddpm_samples"), Path(arguments.sample_only)
                 options = Namespace(**MNIST | given)
@@ -75,7 +77,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
 
     # the network, the noise, and what makes the network learn ---------------------------------------------------------
 
-    with refusing_bad_input():
+    with refusing_bad_input(Path(sys.argv[0]).name):
         rng = np.random.default_rng(options.seed)
         attends = [level in options.attention for level in range(len(options.channels))]
         if sum(attends) < len(set(options.attention)):
@@ -91,7 +93,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             num_class_embeds=11 if options.label_dropout else 10,  # the last one means "any digit"
             generator=rng,
         )
-        scheduler = hcrot.DDPMScheduler(num_train_timesteps=1000, beta_schedule=options.schedule)
+        scheduler = hcrot.DDPMScheduler(1000, beta_schedule=options.schedule, timestep_spacing=options.timestep_spacing)
         if options.guidance_scale != 1 and not options.label_dropout:
             raise ValueError(f"--guidance-scale {options.guidance_scale} needs --label-dropout, such as 0.1")
         scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training
@@ -257,16 +259,6 @@ def evaluate(
 # files ----------------------------------------------------------------------------------------------------------------
 
 
-def lock_run(folder: Path, resume: bool) -> AbstractContextManager[None]:
-    """Let no other process write this run, whose folder is made if it is a new one."""
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--output: {folder} is a file, expected a folder")
-    if resume and not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no run to resume: there is no {folder / 'config.json'}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return run_lock(folder)
-
-
 def options_and_data(arguments: Namespace, given: dict, folder: Path) -> tuple[Namespace, np.ndarray, np.ndarray]:
     """The options of the run, images (N, 1, H, W) in [-1, 1] and labels (N,)."""
     if arguments.resume:
@@ -329,30 +321,6 @@ def load_for_sampling(checkpoint: Path, options: Namespace) -> tuple[hcrot.UNet2
     return model, scheduler
 
 
-def read_metrics(folder: Path) -> list[dict]:
-    """The lines of metrics.jsonl; one that a crash has cut short is left out. None, if somebody has removed the file."""
-    path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        metrics = [json.loads(line) for line in lines if line.endswith("}")]
-        if not all(isinstance(numbers, dict) and {"step", "loss"} <= numbers.keys() for numbers in metrics):
-            raise ValueError("expected a step and a loss in each line")
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return metrics
-
-
-def open_metrics(folder: Path, step: int) -> TextIO:
-    """metrics.jsonl, to be added to; what it says about steps after this one, which will be done again, is taken out."""
-    path = folder / "metrics.jsonl"
-    kept = [numbers for numbers in read_metrics(folder) if numbers["step"] <= step]
-    with replacing(path) as unfinished:
-        unfinished.write_text("".join(json.dumps(numbers) + "\n" for numbers in kept), encoding="utf-8")
-    return open(path, "a", encoding="utf-8", buffering=1)  # line by line
-
-
 # what the training loop needs besides ---------------------------------------------------------------------------------
 
 
@@ -365,24 +333,8 @@ def learning_rate(optimizer: hcrot.AdamW, options: Namespace, steps: int, steps_
 
 def epochs_that_fit(minutes: float, model: hcrot.UNet2dModel, images: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
     """For how many epochs there is time, judging by a few forward and backward passes, which take nearly all of it."""
-    batch, classes, durations = images[:batch_size], labels[:batch_size], []
-    for _ in range(6):
-        start = time.perf_counter()
-        model.backward(model(batch, 0, classes))
-        durations.append(time.perf_counter() - start)
-    model.zero_grad()
-    seconds_per_image = 1.1 * np.median(durations[1:]) / len(batch)  # the first has compiled kernels
+    seconds_per_image = 1.1 * seconds_of_a_batch(model, images[:batch_size], 0, labels[:batch_size]) / min(batch_size, len(images))
     return float(60 * minutes / seconds_per_image / len(images))
-
-
-@contextmanager
-def refusing_bad_input() -> Iterator[None]:
-    """What cannot be done ends in one sentence and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,10 @@
 """The options of mnist_ddpm.py: their defaults, presets and how the command line is read."""
 
 import argparse
-import math
 from argparse import Namespace
-from collections.abc import Callable
 
-from hcrot.schedulers.schedules import BETA_SCHEDULES
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")  # one sentence, without the usage before it
-
-
-def number(kind: type, least: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
-        return value
-
-    parse.__name__ = kind.__name__  # argparse says "invalid int value"
-    return parse
+from hcrot.schedulers.schedules import BETA_SCHEDULES, TIMESTEP_SPACINGS
+from hcrot.tools.arguments import Parser, number
 
 
 def image_size(text: str) -> int | str:
@@ -49,19 +32,21 @@ OPTIONS = {  # name: (default, how to read it, what it is)
     "ema_decay": (0.999, float, "of the moving average of the weights, which draws the pictures; 0: the weights themselves draw"),
     "save_every": (200, number(int, 1), "steps from checkpoint to checkpoint"),
     "inference_steps": (50, number(int, 1), "steps from noise to a picture"),
+    "timestep_spacing": ("leading", str, "where those steps lie; the checkpoint keeps it"),
     "guidance_scale": (1.0, number(float, 0), "how much more of its digit a picture is to have; needs --label-dropout; 1: no more"),
     "seed": (0, number(int, 0), "the same seed, the same run"),
     "threads": (None, number(int, 1), "of hcrot's kernels (default: every core)"),
 }
 CHOICES = {"dataset": ("mnist", "digits"), "schedule": tuple(BETA_SCHEDULES), "lr_schedule": ("constant", "linear", "cosine")}
+CHOICES["timestep_spacing"] = tuple(TIMESTEP_SPACINGS)
 CHANGEABLE = {"data_dir", "epochs", "save_every", "inference_steps", "guidance_scale"}  # with --resume
 
-NEW = {"label_dropout": 0.0, "guidance_scale": 1.0}  # what runs of earlier versions do not have
+NEW = {"label_dropout": 0.0, "guidance_scale": 1.0, "timestep_spacing": "leading"}  # what runs of earlier versions do not have
 
 MNIST = {name: default for name, (default, _, _) in OPTIONS.items()}
 DIGITS = MNIST | {"dataset": "digits", "image_size": "native", "channels": [32, 64], "epochs": 60.0, "batch_size": 64}
 SEED = MNIST | {"images": 5120, "epochs": 41.0, "batch_size": 512, "lr_schedule": "constant", "warmup": 0, "lr_drop": 25.0}
-SEED |= {"groups": 32, "clip": 0.0, "ema_decay": 0.0, "inference_steps": 800}
+SEED |= {"groups": 32, "clip": 0.0, "ema_decay": 0.0, "inference_steps": 800, "timestep_spacing": "linspace"}
 
 
 def parse_arguments(description: str) -> tuple[Namespace, dict]:

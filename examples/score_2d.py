@@ -93,17 +93,20 @@ DATA = {"two moons": moons, "two spirals": spirals, "seven normal": seven}
 
 
 class Waves(hcrot.Module):
-    """``y = [x, sin(F x), cos(F x)]`` with fixed random frequencies F (D, 2): what is fine in x is then easy to learn (Tancik et al. 2020).
+    """``y = [x, a sin(F x), a cos(F x)]``, ``a = exp(-s^2 |F|^2/2)``, with fixed random frequencies F (D, 2): what is fine in x is then
+    easy to learn (Tancik et al. 2020), but only where noise of standard deviation s (B,) leaves anything so fine: a sin(F x) is the mean of
+    sin(F x') over x' ~ N(x, s^2 I). Without a, the score is rough where it should be smooth, and the divergence of the flow is wrong.
 
-    Backward: ``dx = dy_x + (cos(F x) dy_sin - sin(F x) dy_cos) F``.
+    Backward: ``dx = dy_x + a (cos(F x) dy_sin - sin(F x) dy_cos) F``.
     """
 
     def __init__(self, count: int, generator: np.random.Generator):
         self.frequencies = hcrot.Parameter(3 * generator.standard_normal((count, 2), dtype=np.float32), trainable=False)
 
-    def forward(self, x: np.ndarray) -> np.ndarray:
-        angles = x @ self.frequencies.data.T
-        sines, cosines = np.sin(angles), np.cos(angles)
+    def forward(self, x: np.ndarray, std: np.ndarray) -> np.ndarray:
+        frequencies = self.frequencies.data
+        angles, left = x @ frequencies.T, np.exp(-0.5 * std[:, None] ** 2 * np.square(frequencies).sum(axis=1)).astype(x.dtype)
+        sines, cosines = left * np.sin(angles), left * np.cos(angles)
         self.save(sines, cosines)
         return np.concatenate([x, sines, cosines], axis=1)
 
@@ -145,10 +148,11 @@ class ScoreOfPoints(hcrot.Module):
         self.last = hcrot.Linear(width, 2, generator=generator)
 
     def forward(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        e, h = self.embed(self.waves_of_time(1000 * t, dtype=x.dtype)), self.first(self.waves(x))
+        std = self.sde.std(t)
+        e, h = self.embed(self.waves_of_time(1000 * t, dtype=x.dtype)), self.first(self.waves(x, std))
         for block in self.blocks:
             h = block(h, e)
-        steepness = (1 / np.hypot(self.sde.std(t), 0.1)).astype(x.dtype)[:, None]
+        steepness = (1 / np.hypot(std, 0.1)).astype(x.dtype)[:, None]
         self.save(steepness)
         return self.last(self.act(h)) * steepness
 
@@ -159,6 +163,21 @@ class ScoreOfPoints(hcrot.Module):
             de = de + of_block
         self.embed.backward(de)
         return self.waves.backward(self.first.backward(dh))
+
+
+def mean_noise(x: np.ndarray, x0: np.ndarray, signal: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """z of x = m x_0 + s z, averaged over all the points x_0 that may lie behind x, as probable as they are: (B, 2) like x.
+
+        E[z | x] = (x - m sum_j w_j x_0j)/s,  w_j ~ exp(-|x - m x_0j|^2/(2 s^2)),  sum_j w_j = 1
+
+    It has nearly the same mean as the one z that x was made with, which is all that denoising score matching needs, and far less variance
+    (Xu, Tong & Jaakkola 2023, arXiv:2302.00670, eq. 8). The x_0 (N, 2) are those of the batch; m and s are (B,).
+    """
+    m, s = signal.astype(x.dtype)[:, None], std.astype(x.dtype)[:, None]
+    logs = (m * (x @ x0.T) - 0.5 * m**2 * np.square(x0).sum(axis=1)) / s**2
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return (x - m * (weights @ x0)) / s
 
 
 def train(data: Mixture, sde: hcrot.VPSDE, seconds: float, rng: np.random.Generator, name: str) -> ScoreOfPoints:
@@ -172,8 +191,9 @@ def train(data: Mixture, sde: hcrot.VPSDE, seconds: float, rng: np.random.Genera
         while elapsed < seconds:
             optimizer.lr = 1e-2 * 0.5 * (1 + math.cos(math.pi * elapsed / seconds))
             x0, noise = data.sample(BATCH, rng), rng.standard_normal((BATCH, 2), dtype=np.float32)
-            t = END + (1 - END) * ((np.arange(BATCH) + rng.random()) / BATCH) ** 3  # all times, more of those with little noise
-            loss, dout = hcrot.denoising_score_matching_loss(model(sde.add_noise(x0, noise, t), t), noise, sde.std(t))
+            t = END ** ((np.arange(BATCH) + rng.random()) / BATCH)  # log t evenly: by log s(t) the loss is near the likelihood's
+            x, std = sde.add_noise(x0, noise, t), sde.std(t)
+            loss, dout = hcrot.denoising_score_matching_loss(model(x, t), mean_noise(x, x0, sde.signal(t), std), std)
             model.backward(dout)
             optimizer.step()
             model.zero_grad()

@@ -2,8 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,19 @@ import numpy as np
 import hcrot
 from hcrot.data import DIGITS_MAX, load_digits, load_mnist, prepare_images
 from hcrot.schedulers import NoiseScheduler
+from hcrot.tools.arguments import Parser, number, refusing_bad_input
 from hcrot.tools.plotting import rehearse
-from mnist_ddpm_options import Parser, number
 
 
-def options_of(description: str, name: str, steps: int) -> argparse.ArgumentParser:
-    """The options that each example has; its pictures go to runs/``name``."""
+def options_of(description: str, name: str, steps: int | None = None) -> argparse.ArgumentParser:
+    """The options that each example has; its pictures go to runs/``name``. Without ``steps`` it has no --inference-steps."""
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     advice = "what examples/mnist_ddpm.py has left (default: runs/mnist_ddpm/checkpoint)"
     parser.add_argument("--checkpoint", metavar="FOLDER", type=Path, default=Path("runs/mnist_ddpm/checkpoint"), help=advice)
     parser.add_argument("--data-dir", metavar="FOLDER", help="folder with MNIST's four files (default: a cache folder, downloaded once)")
     parser.add_argument("--output", metavar="FOLDER", type=Path, default=Path("runs") / name, help="default: %(default)s")
-    parser.add_argument("--inference-steps", type=number(int, 1), default=steps, help="steps to a picture (default: %(default)s)")
+    if steps is not None:
+        parser.add_argument("--inference-steps", type=number(int, 1), default=steps, help="steps to a picture (default: %(default)s)")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="the same seed, the same pictures (default: %(default)s)")
     return parser
 
@@ -37,6 +37,27 @@ def trained(options: argparse.Namespace) -> tuple[hcrot.UNet2dModel, NoiseSchedu
     options.output.mkdir(parents=True, exist_ok=True)
     rehearse(options.output)
     return model.eval(), scheduler
+
+
+def add_classifier(parser: argparse.ArgumentParser) -> None:
+    """The option that says where :func:`judge` finds a classifier."""
+    advice = "what examples/mnist_cnn.py has left (default: %(default)s)"
+    parser.add_argument("--classifier", metavar="FOLDER", default="runs/mnist_cnn/checkpoint", help=advice)
+
+
+def judge(options: argparse.Namespace) -> hcrot.DigitClassifier:
+    """The classifier of :func:`add_classifier`."""
+    try:
+        return hcrot.DigitClassifier.from_pretrained(options.classifier)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; to train a classifier: {sys.executable} examples/mnist_cnn.py --dataset digits") from error
+
+
+def null_label(model: hcrot.UNet2dModel, options: argparse.Namespace) -> int:
+    """The label that means "any digit", which guidance needs."""
+    if model.config["num_class_embeds"] != 11:
+        raise ValueError(f"{options.checkpoint} was trained without --label-dropout: it knows no digit without a label")
+    return 10
 
 
 def real_digits(model: hcrot.UNet2dModel, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -55,20 +76,10 @@ def first_of_each(labels: np.ndarray, digits: list[int]) -> list[int]:
     return [int(np.argmax(labels == digit)) for digit in digits]
 
 
-@contextmanager
-def refusing_bad_input() -> Iterator[None]:
-    """What cannot be done ends in one sentence and exit status 2."""
-    try:
-        yield
-    except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
 def run(main: Callable[[], None]) -> None:
     """An example from its first line to its last."""
     try:
-        with refusing_bad_input():
+        with refusing_bad_input(Path(sys.argv[0]).name):
             main()
     except KeyboardInterrupt:
         sys.exit(130)

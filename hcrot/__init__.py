@@ -1,98 +1,42 @@
 """hcrot: deep learning without autograd. Every layer has an explicit forward and backward, and the CPU is used well.
 
-The names below are the library; ``hcrot.data`` has MNIST and the bundled digits, ``hcrot.functional`` parts for blocks of
+The names below are the library; ``hcrot.data`` has data sets and one's own pictures, ``hcrot.functional`` parts for blocks of
 one's own, ``hcrot.pipelines`` whole sampling loops, ``hcrot.plotting`` the pictures.
 """
 
 import importlib
 import sys
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hcrot.diffusion import GaussianDiffusion, generate_cosine_schedule, generate_linear_schedule
-from hcrot.files.checkpoint import load_checkpoint, save_checkpoint
-from hcrot.gradcheck import GradientError, check_gradients
-from hcrot.kernels.im2col import col2im, im2col
-from hcrot.kernels.jit import get_num_threads, set_num_threads
-from hcrot.layers.activation import GELU, Mish, ReLU, Sigmoid, SiLU, Softmax, Tanh
-from hcrot.layers.attention import Attention
-from hcrot.layers.batch_norm import BatchNorm2d
-from hcrot.layers.conv import Conv2d, ConvTranspose2d
-from hcrot.layers.conv1d import Conv1d
-from hcrot.layers.cross_attention import CrossAttention
-from hcrot.layers.dropout import Dropout
-from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
-from hcrot.layers.linear import Linear
-from hcrot.layers.norm import GroupNorm, GroupNormSiLU, LayerNorm
-from hcrot.layers.padding import Pad2d
-from hcrot.layers.pixel_shuffle import PixelShuffle, PixelUnshuffle
-from hcrot.layers.pooling import AvgPool2d, MaxPool2d
-from hcrot.layers.resample import Downsample, Upsample
-from hcrot.layers.reshape import Flatten
-from hcrot.layers.residual import Residual
-from hcrot.layers.rms_norm import RMSNorm
-from hcrot.models.digit_classifier import DigitClassifier
-from hcrot.models.sr3 import SR3Diffusion, SR3UNet
-from hcrot.models.unet_2d import UNet2dModel
-from hcrot.models.unet_2d_blocks import ResnetBlock2D, ScaleShift
-from hcrot.models.unet_2d_condition import UNet2DConditionModel
-from hcrot.module import Identity, Module, Parameter, Sequential
-from hcrot.passes import InplaceError, detect_inplace, one_pass, set_detect_inplace
-from hcrot.pipelines.folder import load_model, save_model
-from hcrot.schedulers.ddim import DDIMScheduler
-from hcrot.schedulers.ddim_inverse import DDIMInverseScheduler
-from hcrot.schedulers.ddpm import DDPMScheduler
-from hcrot.schedulers.dpmsolver_multistep import DPMSolverMultistepScheduler
-from hcrot.schedulers.edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
-from hcrot.schedulers.edm_euler import EDMEulerScheduler
-from hcrot.schedulers.euler_ancestral_discrete import EulerAncestralDiscreteScheduler
-from hcrot.schedulers.euler_discrete import EulerDiscreteScheduler
-from hcrot.schedulers.flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
-from hcrot.schedulers.heun_discrete import HeunDiscreteScheduler
-from hcrot.schedulers.pndm import PNDMScheduler
-from hcrot.schedulers.score_sde_ve import ScoreSdeVeScheduler
-from hcrot.schedulers.score_sde_vp import ScoreSdeVpScheduler
-from hcrot.schedulers.sde import VESDE, VPSDE, SubVPSDE
-from hcrot.schedulers.unipc_multistep import UniPCMultistepScheduler
 from hcrot.tools import metrics, plotting
-from hcrot.training.ema import EMA
-from hcrot.training.label_dropout import drop_labels
-from hcrot.training.losses import (
-    cross_entropy,
-    flow_matching_loss,
-    huber_loss,
-    l1_loss,
-    min_snr_weights,
-    mse_loss,
-    p2_weights,
-    smooth_l1_loss,
-)
-from hcrot.training.lr_schedules import LRSchedule, get_scheduler
-from hcrot.training.optim import SGD, Adam, AdamW, clip_grad_norm
-from hcrot.training.score_matching import denoising_score_matching_loss
-from hcrot.training.variational_bound import bits_per_dimension, hybrid_loss
 
-if TYPE_CHECKING:  # the rooms that are reached as hcrot.data and so on; `__getattr__` imports some of them when they are used
+if TYPE_CHECKING:  # `__getattr__` imports these when they are used
     from hcrot import data as data
     from hcrot import functional as functional
     from hcrot import pipelines as pipelines
+    from hcrot.names import *
 
 __version__ = "0.1.0"
 
-ROOMS = {
-    "data": "hcrot.data",
-    "functional": "hcrot.functional",
-}
-"""Where to find what is spelled ``hcrot.data`` and ``hcrot.functional``."""
+ROOMS = ("data", "functional", "pipelines")
+"""What is spelled ``hcrot.data`` and so on."""
 
 sys.modules |= {"hcrot.metrics": metrics, "hcrot.plotting": plotting}  # for `import hcrot.plotting`, where it was before there were rooms
 
 
-def __getattr__(name: str) -> ModuleType:
-    """The rooms of ``ROOMS``, imported when first used so that ``import hcrot`` stays fast."""
+def __getattr__(name: str) -> Any:
+    """The rooms of ``ROOMS`` and the public names, imported when the first of them is used: ``import hcrot`` itself is fast."""
     if name in ROOMS:
-        return importlib.import_module(ROOMS[name])
+        return importlib.import_module(f"hcrot.{name}")
+    if name in __all__:
+        module = importlib.import_module("hcrot.names")
+        globals().update({public: getattr(module, public) for public in __all__})
+        return globals()[name]
     raise AttributeError(f"module 'hcrot' has no attribute {name!r}", name=name, obj=sys.modules[__name__])  # Python suggests a name
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ROOMS, *__all__})
 
 
 __all__ = [

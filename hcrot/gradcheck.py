@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.accumulators import BlockCall, as_tuple, is_floating
 from hcrot.module import Module
 from hcrot.passes import InplaceError, detect_inplace, one_pass
 
@@ -116,13 +117,16 @@ def check_gradients(
     Args:
         module: what to check.
         inputs: arguments of forward. Floating-point arrays are differentiated; all others (labels, timesteps, numbers, None) are passed on.
+            Where backward takes accumulators, as blocks of a U-Net do, a list of arrays is a stack of skip connections, which forward pops
+            and pushes; what it pops is differentiated, too (:mod:`hcrot.accumulators`).
         rtol: largest relative error allowed.
         generator: source of directions, cotangent and perturbation, or the seed of a new one; by default always the same.
         randomize: first perturb every parameter by half its size, since an error may hide at a special point (B05: at weight 1, bias 0).
         exhaustive: compare entry by entry instead of along one direction: slow, but tells which entry is wrong.
         forward: ``forward(module, *inputs)`` -> an array or a tuple of arrays; by default ``module(*inputs)``.
         backward: ``backward(module, *douts)`` -> the gradient of the floating-point input, or a tuple of one for each, in order; by default
-            ``module.backward(*douts)``. For a block whose backward adds to an accumulator, make the accumulator here and return it too.
+            ``module.backward(*douts)``, and accumulators after the douts if it takes more. With ``forward`` or ``backward`` given, make
+            accumulators here and return them too.
 
     Returns:
         the report, when everything agrees.
@@ -132,8 +136,8 @@ def check_gradients(
             dout or an array that a layer keeps for backward was written to; the output depends on an array that is an attribute of a
             module but no Parameter (a constant may be a read-only array, or a Parameter with ``trainable=False``); the point is a kink; or
             forward gives another output each time.
-        TypeError: ``module`` is no Module, or ``generator`` neither a Generator nor an int. ValueError: there is nothing to
-            differentiate, or a seed below 0.
+        TypeError: ``module`` is no Module, ``generator`` neither a Generator nor an int, or backward takes arguments that belong to no
+            input. ValueError: there is nothing to differentiate, or a seed below 0.
 
     Example:
         >>> print(check_gradients(hcrot.Linear(3, 2), np.ones((4, 3))))     # doctest: +SKIP
@@ -146,8 +150,8 @@ def check_gradients(
     generator = init.as_generator("check_gradients", 0 if generator is None else generator)
     subject = copy.deepcopy(module).astype(np.float64).train()
     subject.zero_grad()
-    inputs = tuple(value.astype(np.float64) if _is_floating(value) else value for value in inputs)
-    if not subject.parameters() and not any(map(_is_floating, inputs)):
+    inputs = tuple(_in_float64(value) for value in inputs)
+    if not subject.parameters() and not any(map(is_floating, inputs)):
         raise ValueError(f"check_gradients: {type(module).__name__} has no parameters and was given no floating-point array")
     if randomize:
         for parameter in subject.parameters():
@@ -156,7 +160,7 @@ def check_gradients(
     trial = _Trial(subject, inputs, forward, backward, generator)
     dinputs, dparameters = trial.backpropagate()
     kinds = {name: type(part).__name__ for name, part in subject.named_modules()}
-    names = [f"input {index}" for index, _ in trial.differentiated]
+    names = [name for name, _ in trial.differentiated]
     names += [f"{name} ({kinds[name.rpartition('.')[0]]})" for name in trial.parameter_names]
     arrays = [array for _, array in trial.differentiated] + [parameter.data for parameter in subject.parameters()]
     lines = [
@@ -165,6 +169,8 @@ def check_gradients(
     ]
     if all(line.verdict == "ok" for line in lines):
         trial.check_accumulation(dparameters)
+    else:
+        trial.check_accumulators({line.name for line in lines if line.verdict != "ok"})
     trial.check_plain_arrays(_writeable_arrays(module))
     report = GradientReport(type(module).__name__, rtol, tuple(lines), tuple(trial.problems))
     if not report.passed:
@@ -172,15 +178,17 @@ def check_gradients(
     return report
 
 
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+def _in_float64(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_float64(item) for item in value]
+    return value.astype(np.float64) if is_floating(value) else value
 
 
 def _plain_arrays(module: Module) -> Iterator[tuple[str, np.ndarray]]:
     """The name and value of every floating-point array that is an attribute at or below ``module`` but no Parameter."""
     for prefix, part in module.named_modules():
         for name, value in vars(part).items():
-            if _is_floating(value):
+            if is_floating(value):
                 yield f"{prefix + '.' if prefix else ''}{name} ({type(part).__name__})", value
 
 
@@ -194,28 +202,28 @@ def _size(array: np.ndarray) -> float:
     return float(np.sqrt(np.square(array).sum() / max(1, array.size)))
 
 
-def _as_tuple(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
 class _Trial:
     """A module of which everything is held fixed but the entries of its arrays, so that its output is a function of those alone.
 
     Attributes:
-        differentiated: ``(index, array)`` of each floating-point input.
+        differentiated: ``(name, array)`` of each floating-point input, and of what forward pops from a stack.
         problems: sentences about what is wrong so far.
         parameter_names: a name for each of ``module.parameters()``, which lists tied ones once.
     """
 
     def __init__(self, module: Module, inputs: tuple, forward: Callable | None, backward: Callable | None, generator: np.random.Generator):
         self.module, self.inputs, self.generator = module, inputs, generator
-        self.call_forward = forward or (lambda module, *inputs: module(*inputs))
-        self.call_backward = backward or (lambda module, *douts: module.backward(*douts))
-        self.differentiated = [(index, value) for index, value in enumerate(inputs) if _is_floating(value)]
         self.problems: list[str] = []
         names = {id(parameter): name for name, parameter in module.named_parameters() if not parameter.constant}
         self.parameter_names = list(names.values())
         self.rewinds = [(source.bit_generator, source.bit_generator.state) for _, source in module.named_generators()]
+        self.block = None if forward or backward else BlockCall(module, inputs, generator, self.complain_if)
+        if self.block:
+            self.differentiated, self.call_forward, self.call_backward = self.block.differentiated, self.block.forward, self.block.backward
+        else:
+            self.differentiated = [(f"input {index}", value) for index, value in enumerate(inputs) if is_floating(value)]
+            self.call_forward = forward or (lambda module, *inputs: module(*inputs))
+            self.call_backward = backward or (lambda module, *douts: module.backward(*douts))
         self.outputs = self.value()
         self.cotangents = [generator.standard_normal(y.shape) for y in self.outputs]
         self.scale = float(np.sqrt(sum(np.square(c * y).sum() for c, y in zip(self.cotangents, self.outputs, strict=True))))
@@ -230,14 +238,14 @@ class _Trial:
         for bits, state in self.rewinds:
             bits.state = state
         with one_pass():
-            return [y.copy() for y in _as_tuple(self.call_forward(self.module, *self.inputs))]
+            return [y.copy() for y in as_tuple(self.call_forward(self.module, *self.inputs))]
 
     def value(self) -> list[np.ndarray]:
         """The outputs of a forward that no backward follows; whatever it wrote into its inputs is undone."""
         before = [value.copy() for _, value in self.differentiated]
         outputs = self.forward()
         self.module.forget()
-        self.restore([(f"input {index}", value) for index, value in self.differentiated], before)
+        self.restore(self.differentiated, before)
         return outputs
 
     def restore(self, arrays: list[tuple[str, np.ndarray]], before: list[np.ndarray]) -> None:
@@ -249,20 +257,19 @@ class _Trial:
     def backpropagate(self) -> tuple[list[Any], list[np.ndarray]]:
         """One forward and one backward: what backward returned for each floating-point input, and a copy of each parameter's gradient."""
         douts = [c.copy() for c in self.cotangents]
-        inputs = [(f"input {index}", value) for index, value in self.differentiated]
-        watched = inputs + [(f"dout {index}", dout) for index, dout in enumerate(douts)]
+        watched = self.differentiated + [(f"dout {index}", dout) for index, dout in enumerate(douts)]
         before = [value.copy() for _, value in watched]
         parameters = self.module.parameters()
         grads, earlier = [p.grad for p in parameters], [p.grad.copy() for p in parameters]
 
         try:
             with detect_inplace():
-                outputs, dinputs = self.forward(), list(_as_tuple(self.call_backward(self.module, *douts)))
+                outputs, dinputs = self.forward(), list(as_tuple(self.call_backward(self.module, *douts)))
         except InplaceError as error:  # once more without the guard: then the report says, too, which gradients it makes wrong
             self.complain_if(True, str(error))
             for array, old in zip([array for _, array in watched] + grads, before + earlier, strict=True):
                 array[...] = old
-            outputs, dinputs = self.forward(), list(_as_tuple(self.call_backward(self.module, *douts)))
+            outputs, dinputs = self.forward(), list(as_tuple(self.call_backward(self.module, *douts)))
 
         for y, reference in zip(outputs, self.outputs, strict=True):
             self.complain_if(y.dtype != np.float64, f"the output for float64 inputs is {y.dtype}")
@@ -287,6 +294,16 @@ class _Trial:
         for name, first, second in zip(self.parameter_names, once, twice, strict=True):
             doubled = np.abs(second - 2 * first).max(initial=0) <= 1e-9 * np.abs(first).max(initial=0)
             self.complain_if(not doubled, f"{name}: backward assigns to .grad instead of adding to it: a second pass did not double it")
+
+    def check_accumulators(self, suspects: set[str]) -> None:
+        """What an accumulator holds in the end depends on what it held before, unless backward has written over it."""
+        ends = self.block.ends if self.block else {}
+        self.backpropagate()
+        for name in suspects & ends.keys():
+            self.complain_if(
+                self.block is not None and np.array_equal(self.block.ends[name], ends[name]),
+                f"{name}: backward writes over the array that it is to add the gradient to: += instead of =",
+            )
 
     def check_plain_arrays(self, suspects: set[str]) -> None:
         """An array that changes the output but is no Parameter is learned by nobody, and no comparison above has looked at it.

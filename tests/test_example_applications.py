@@ -1,6 +1,7 @@
 """The examples of applications run on a small checkpoint, draw their pictures, and refuse in one sentence what they cannot do."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import hcrot
 from support.ddpm_example import TINY, load_script, refusal
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = ["diffusion_clip", "editing", "guidance", "interpolation", "inverse_problems"]
+NAMES = ["diffusion_clip", "editing", "guidance", "interpolation", "inverse_problems", "likelihood", "samplers"]
 
 
 def make_checkpoint(folder, **options):
@@ -94,6 +95,30 @@ def test_guidance(example, checkpoint, classifier, capsys):
     assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["w = 1", "w = 3", "by the classifier"]
 
 
+def test_samplers_count_the_calls_of_the_network(example, checkpoint, classifier, capsys):
+    common = ["--checkpoint", checkpoint, "--classifier", classifier, "--images", 20, "--calls", 4, 7]
+    folder = example("samplers", *common)
+    picture(folder / "samplers.png")
+    rows = json.loads((folder / "samplers.json").read_text())["rows"]
+    module = importlib.import_module("samplers")
+    assert [(row["sampler"], row["calls"]) for row in rows] == [  # Heun makes 2 N - 1 calls, and so never an even number of them
+        (name, 3 if (name, calls) == ("Heun", 4) else calls) for name in module.SAMPLERS for calls in (4, 7)
+    ]  # fmt: skip
+    assert "Euler ancestral" in capsys.readouterr().out
+    example("samplers", *common, "--guidance-scale", 2, "--samplers", "DDIM")
+    guided = json.loads((folder / "samplers.json").read_text())["rows"]
+    assert [(row["steps"], row["calls"]) for row in guided] == [(4, 8), (7, 14)]
+
+
+def test_likelihood(example, checkpoint, capsys):
+    folder = example("likelihood", "--checkpoint", checkpoint, "--images", 10, "--tolerance", 0.1)
+    picture(folder / "likelihood.png")
+    table = json.loads((folder / "likelihood.json").read_text())
+    figures = [table[name]["bits_per_dimension"] for name in ("bound", "flow", "bound minus flow")]
+    assert np.isfinite(figures).all() and figures[0] - figures[1] == pytest.approx(figures[2])
+    assert "+-" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_checkpoint_they_say_how_to_get_one(example, name, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -103,10 +128,11 @@ def test_without_a_checkpoint_they_say_how_to_get_one(example, name, capsys):
     assert message.startswith(f"{name}.py: ") and "examples/mnist_ddpm.py --dataset digits" in message
 
 
-def test_guidance_needs_a_network_that_knows_no_label(example, tmp_path, classifier, capsys):
+@pytest.mark.parametrize("arguments", [["guidance"], ["samplers", "--guidance-scale", 2]])
+def test_guidance_needs_a_network_that_knows_no_label(example, arguments, tmp_path, classifier, capsys):
     plain = make_checkpoint(tmp_path / "plain", num_class_embeds=10)
     with pytest.raises(SystemExit):
-        example("guidance", "--checkpoint", plain, "--classifier", classifier)
+        example(*arguments, "--checkpoint", plain, "--classifier", classifier)
     assert "was trained without --label-dropout" in capsys.readouterr().err
 
 

@@ -18,6 +18,7 @@ from hcrot.data import DataUnavailable
 from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.pipelines.folder import load_model
+from hcrot.schedulers import DDPMScheduler
 from support.ddpm_example import FILES, PICTURES, SCRIPT, SMALL, STEPS, TINY, lines, load_script, refusal, result
 
 if os.name != "nt":
@@ -35,7 +36,7 @@ def script(monkeypatch, tmp_path):
 
 
 def test_end_to_end(script, capsys, tmp_path):
-    script.run("--dataset", "digits", *TINY)
+    script.run("--dataset", "digits", *TINY, "--timestep-spacing", "linspace")
     folder = tmp_path / "runs" / "mnist_ddpm"
     assert sorted(os.listdir(folder)) == FILES
     assert os.listdir(tmp_path) == ["runs"]
@@ -49,6 +50,9 @@ def test_end_to_end(script, capsys, tmp_path):
 
     model = load_model(folder / "checkpoint")
     assert model.config["sample_size"] == 8 and model.config["block_out_channels"] == [4, 8]
+    scheduler = DDPMScheduler.from_pretrained(folder / "checkpoint")
+    scheduler.set_timesteps(800)
+    assert scheduler.timesteps[0] == 999  # where there is nothing but noise: as in the experiment, see SEED
     before = result(folder)
     assert "already holds a run" in refusal(script, capsys, "--dataset", "digits", *TINY)
     assert result(folder) == before
@@ -123,7 +127,7 @@ def test_the_experiment_it_started_from(script):
     expected = {
         "dataset": "mnist", "image_size": 14, "images": 5120, "batch_size": 512, "channels": [32, 64, 32], "groups": 32,
         "schedule": "squaredcos_cap_v2", "epochs": 41.0, "lr": 1e-3, "lr_schedule": "constant", "lr_drop": 25.0, "warmup": 0,
-        "clip": 0.0, "ema_decay": 0.0, "inference_steps": 800,
+        "clip": 0.0, "ema_decay": 0.0, "inference_steps": 800, "timestep_spacing": "linspace",
     }  # fmt: skip
     assert script.SEED.items() >= expected.items()
 
@@ -287,6 +291,10 @@ def test_two_that_resume_at_once(script, tmp_path):
 
 def test_resumed_for_longer(script, capsys):
     script.run("--dataset", "digits", *TINY)
+    config = Path("runs/mnist_ddpm/config.json")
+    earlier = {name: value for name, value in json.loads(config.read_text()).items() if name not in script.NEW}
+    config.write_text(json.dumps(earlier))  # as earlier versions left it
     script.run("--resume", "--epochs", 3)
+    assert json.loads(config.read_text()) == earlier | script.NEW | {"epochs": 3.0}
     assert [line["step"] for line in lines("runs/mnist_ddpm")] == list(range(1, 10))
     assert "batch_size, lr cannot be given anew" in refusal(script, capsys, "--resume", "--lr", 1, "--batch-size", 2)

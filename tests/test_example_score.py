@@ -12,6 +12,7 @@ from PIL import Image
 
 import hcrot
 from hcrot.pipelines.sde import log_likelihood
+from support.gaussian_mixture import MixtureScore
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "score_2d.py"
 
@@ -47,6 +48,21 @@ def test_the_densities_are_those_of_the_samples(script):
         assert density.sum() * cell == pytest.approx(1, abs=1e-3)
         samples = mixture.sample(5000, np.random.default_rng(1))
         np.testing.assert_allclose(samples.mean(axis=0), density @ grid * cell, atol=0.08)
+
+
+def test_the_mean_noise_is_that_of_the_true_score(script):
+    """Over many points -s score(x), and over the only point the noise itself."""
+    rng, sde, mixture = np.random.default_rng(3), hcrot.VPSDE(), script.seven()
+    t = np.linspace(0.1, 1, 200)
+    points, x = mixture.sample(20_000, rng), sde.add_noise(mixture.sample(200, rng), rng.standard_normal((200, 2), dtype=np.float32), t)
+    exact = MixtureScore(sde, *mixture)
+    with exact.inference():
+        true = -sde.std(t)[:, None] * exact(x, t)
+    found = script.mean_noise(x, points, sde.signal(t), sde.std(t))
+    assert np.sqrt(np.mean((found - true) ** 2)) < 0.03
+    one, t, noise = points[:1], t[:1], np.array([[0.5, -2.0]], np.float32)
+    alone = script.mean_noise(sde.add_noise(one, noise, t), one, sde.signal(t), sde.std(t))
+    np.testing.assert_allclose(alone, noise, rtol=1e-5)
 
 
 def test_training_brings_the_likelihood_near_the_truth(script):

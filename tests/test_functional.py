@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import hcrot
-from hcrot.functional import concatenate, pixel_sums, plus, split
+from hcrot.functional import attention, attention_backward, concatenate, pixel_sums, plus, split
 
 
 @pytest.fixture
@@ -55,6 +55,30 @@ def test_a_block_of_them_has_the_right_gradients(rng):
     hcrot.check_gradients(Skip(3), rng.standard_normal((2, 3, 5, 4)))
 
 
+class Attend(hcrot.Module):
+    """Attention as a module, so that its gradients can be checked."""
+
+    def forward(self, q, k, v):
+        o, logsum = attention(q, k, v)
+        self.save(q, k, v, logsum)
+        return o
+
+    def backward(self, do):
+        return attention_backward(do, *self.saved())
+
+
+@pytest.mark.parametrize("order", [np.ascontiguousarray, np.asfortranarray])
+def test_attention(rng, order):
+    q, k, v = (order(rng.standard_normal((2, 3, tokens, 5))) for tokens in (4, 7, 7))
+    scores = np.exp(np.einsum("bhid,bhjd->bhij", q, k) / np.sqrt(5))
+    expected = np.einsum("bhij,bhjd->bhid", scores / scores.sum(axis=3, keepdims=True), v)
+    o, logsum = attention(q, k, v)
+    np.testing.assert_allclose(o, expected, rtol=1e-12)
+    np.testing.assert_allclose(logsum, np.log(scores.sum(axis=3)), rtol=1e-12)
+    assert attention(*(array.astype(np.float32) for array in (q, k, v)))[0].dtype == np.float32
+    hcrot.check_gradients(Attend(), q, k, v)
+
+
 IMAGES = np.ones((2, 3, 4, 5))
 
 
@@ -73,9 +97,15 @@ IMAGES = np.ones((2, 3, 4, 5))
         (lambda: split(IMAGES, 1.0), r"split: width must be an int from 1 to 2.* got 1\.0"),
         (lambda: plus(IMAGES, IMAGES[:, :1]), "plus: a and b must have the same shape and dtype, got float64"),
         (lambda: plus(IMAGES[:0], IMAGES[:0]), r"plus: a must be images .* got shape \(0, 3, 4, 5\), which is empty"),
+        (lambda: attention(IMAGES, IMAGES[0], IMAGES), r"attention: k must have .* tokens, d\), got shape \(3, 4, 5\)"),
+        (lambda: attention(IMAGES.astype(int), IMAGES, IMAGES), "attention: q must be float32 or float64, got int64"),
+        (lambda: attention(IMAGES, IMAGES, IMAGES[:, :, :2]), r"k and v as many tokens, got .* float64 \(2, 3, 2, 5\)"),
+        (lambda: attention(IMAGES, IMAGES[:, :2], IMAGES[:, :2]), "q, k and v must have the same dtype, batch, heads and d"),
+        (lambda: attention_backward(IMAGES[:1], *[IMAGES] * 4), r"do must be float64 of shape \(2, 3, 4, 5\), got float64 of shape \(1,"),
+        (lambda: attention_backward(*[IMAGES] * 4, 0), r"logsum must be float64 of shape \(2, 3, 4\), got int"),
         (lambda: pixel_sums(np.ones((2, 3))), r"pixel_sums: x must be images of shape .* got shape \(2, 3\)"),
     ],
 )
-def test_what_is_no_image_array_is_refused(call, message):
+def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -7,11 +7,13 @@ import sys
 import pytest
 
 import hcrot
+from hcrot import names
 
 
 def test_every_public_name_is_there():
     assert all(hasattr(hcrot, name) for name in hcrot.__all__)
     assert len(hcrot.__all__) == len(set(hcrot.__all__))
+    assert hcrot.__all__ == names.__all__
 
 
 def test_submodules_are_imported_when_first_used():

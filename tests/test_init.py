@@ -7,7 +7,7 @@ import pytest
 
 import hcrot
 from hcrot import init, pipelines
-from hcrot.data import Batches
+from hcrot.data import Batches, random_flip, random_shift
 from hcrot.schedulers import DDPMScheduler
 from support import small_unets
 
@@ -46,6 +46,8 @@ USES = {
     "UNet2DConditionModel": lambda generator: weights(conditioned(generator)),
     "orthogonal_": lambda generator: init.orthogonal_(np.zeros((3, 4)), generator=generator),
     "Batches": lambda generator: np.concatenate([rows for (rows,) in Batches(np.arange(20), batch_size=7, generator=generator)]),
+    "random_flip": lambda generator: random_flip(X, generator),
+    "random_shift": lambda generator: random_shift(X, 1, generator),
     "check_gradients": lambda generator: hcrot.check_gradients(hcrot.Linear(3, 2, generator=0), X[:, 0, 0, :3], generator=generator).lines,
     "bits_per_dimension": lambda generator: hcrot.bits_per_dimension(lambda x, t: x, X, np.linspace(0.9, 0.1, 4), generator).total,
     **{

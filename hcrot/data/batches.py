@@ -1,7 +1,7 @@
 """Mini-batches: every item once per epoch, in an order that a resumed run finds again."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,39 +10,51 @@ from hcrot.init import as_generator, is_int
 __all__ = ["Batches"]
 
 
+class Items(Protocol):
+    """Anything with a length whose items an int finds."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
 class Batches:
-    """Arrays of the same length n, cut into batches: entry i of each batch array comes from the same item.
+    """Arrays, or other collections, of the same length n, cut into batches: entry i of each batch array comes from the same item.
 
         for epoch in range(batches.epoch, epochs):
             for images, labels in batches:
                 ...
 
-    One pass of `for` is one epoch: each item exactly once, the last batch as small as what is left. The order of epoch
-    e is a fresh permutation of 0..n-1, a function of (seed, e) alone; the seed is drawn from `generator` once, here.
+    One pass of `for` is one epoch: each item exactly once, the last batch as small as what is left, or with `drop_last` left out. The
+    order of epoch e is a fresh permutation of 0..n-1, a function of (seed, e) alone; the seed is drawn from `generator` once, here.
     Three integers therefore say where a run is, whatever else the generator has been used for since.
 
     A pass that was left in the middle (by `break`, by a checkpoint) is continued by the next one, which takes exactly
     the batches that remain of that epoch.
 
     Args:
-        arrays: each (n, ...), n >= 1.
+        arrays: each (n, ...), n >= 1; one that is mapped from a file is read batch by batch. Or anything with `len` whose items an int
+            finds, such as a list, or a Dataset of PyTorch's: its items become one array, or where they are tuples one array per entry.
         batch_size: items per batch, at least 1.
         generator: the order is drawn from it, or from a new one with this seed. None: no shuffling, items come as they are stored.
+        drop_last: whether to leave out the last batch of an epoch where it is smaller than the others.
 
     Attributes:
         epoch: how many epochs have been handed out whole, the batch in hand included.
         position: how many items of the current epoch have been handed out.
 
     Raises:
-        TypeError: one of `arrays` is no array, `batch_size` no int, or `generator` neither a Generator, an int nor
-            None.
-        ValueError: no arrays, an empty array, arrays of different lengths, `batch_size` < 1, or a seed below 0.
+        TypeError: one of `arrays` has no length or no items, `batch_size` is no int, or `generator` neither a Generator, an int nor None.
+        ValueError: no arrays, an empty one, or different lengths, `batch_size` < 1, or with `drop_last` more than n, or a seed below 0.
     """
 
-    def __init__(self, *arrays: np.ndarray, batch_size: int, generator: np.random.Generator | int | None):
-        if not all(isinstance(array, np.ndarray) and array.ndim > 0 for array in arrays):
-            came = ", ".join(type(array).__name__ for array in arrays)
-            raise TypeError(f"Batches: expected arrays of shape (n, ...), got {came}")
+    def __init__(
+        self, *arrays: np.ndarray | Items, batch_size: int, generator: np.random.Generator | int | None, drop_last: bool = False
+    ):
+        for array in arrays:
+            if np.ndim(array) == 0 if isinstance(array, np.ndarray) else not (hasattr(array, "__len__") and hasattr(array, "__getitem__")):
+                came = f"an array of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+                raise TypeError(f"Batches: expected arrays of shape (n, ...) or collections with len and indexing, got {came}")
         lengths = [len(array) for array in arrays]
         if not lengths or min(lengths) == 0 or min(lengths) != max(lengths):
             raise ValueError(f"Batches: expected arrays of one length, at least 1, got lengths {lengths}")
@@ -50,27 +62,32 @@ class Batches:
             raise TypeError(f"Batches: batch_size must be an int, got {batch_size!r}")
         if batch_size < 1:
             raise ValueError(f"Batches: batch_size must be at least 1, got {batch_size}")
+        if drop_last and batch_size > lengths[0]:
+            raise ValueError(f"Batches: with drop_last, batch_size must be at most the number of items {lengths[0]}, got {batch_size}")
         source = None if generator is None else as_generator("Batches", generator)
         self.arrays = arrays
         self.count = lengths[0]
         self.batch_size = int(batch_size)
+        self.drop_last = bool(drop_last)
         self.seed = None if source is None else int(source.integers(2**63))
         self.epoch = 0
         self.position = 0
 
     def __len__(self) -> int:
-        """Batches in a whole epoch, ceil(n / batch_size)."""
-        return -(-self.count // self.batch_size)
+        """Batches in a whole epoch: n / batch_size, rounded up, or with drop_last down."""
+        return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, ...]]:
         """The batches that remain of the current epoch, each a tuple with one new array (batch, ...) per array."""
         epoch, order = self.epoch, self._order(self.epoch)
+        least = self.batch_size if self.drop_last else 1
         for start in range(self.position, self.count, self.batch_size):
             stop = start + self.batch_size
             # Moved on before the batch is handed over: a state taken while it is worked on says that it has been given.
-            self.epoch, self.position = (epoch, stop) if stop < self.count else (epoch + 1, 0)
+            self.epoch, self.position = (epoch, stop) if stop + least <= self.count else (epoch + 1, 0)
             rows = order[start:stop]
-            yield tuple(array[rows] for array in self.arrays)
+            if len(rows) >= least:  # a run resumed with another batch size may begin at a smaller one
+                yield tuple(batch for array in self.arrays for batch in _take(array, rows))
 
     def _order(self, epoch: int) -> np.ndarray:
         if self.seed is None:
@@ -104,3 +121,11 @@ class Batches:
             raise ValueError(f"Batches.load_state_dict: expected integers >= 0 and a position below {self.count}, "
                              f"got {state}")
         self.seed, self.epoch, self.position = seed if seed is None else int(seed), int(epoch), int(position)
+
+
+def _take(array: Any, rows: np.ndarray) -> list[np.ndarray]:
+    """The items in these rows, as one array, or where they are tuples as one array per entry."""
+    if isinstance(array, np.ndarray):
+        return [np.asarray(array[rows])]
+    items = [array[int(row)] for row in rows]
+    return [np.stack(entries) for entries in zip(*items, strict=True)] if isinstance(items[0], tuple) else [np.stack(items)]

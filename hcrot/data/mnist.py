@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from hcrot.data.cache import cache_folder
 from hcrot.files.json_and_arrays import replacing
 
 __all__ = ["FILES", "LARGEST", "MIRRORS", "DataUnavailable", "load_mnist", "read_idx"]
@@ -57,9 +58,9 @@ def load_mnist(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of one split of MNIST.
 
-    With `data_dir`, the two files of the split are taken from that folder and nothing is ever downloaded. Without, they
-    are taken from the cache folder and, if it lacks them, downloaded into it from the first mirror that has them. The
-    cache folder is `$HCROT_DATA/mnist`, else `$XDG_CACHE_HOME/hcrot/mnist`, else `~/.cache/hcrot/mnist`.
+    With `data_dir`, the two files of the split are taken from that folder, or from torchvision's `MNIST/raw` in it, and nothing is ever
+    downloaded. Without, they are taken from the cache folder and, if it lacks them, downloaded into it from the first mirror that has
+    them. The cache folder is `$HCROT_DATA/mnist`, else `$XDG_CACHE_HOME/hcrot/mnist`, else `~/.cache/hcrot/mnist`.
 
     A file may be gzipped or not, and be called `train-images-idx3-ubyte` or `train-images.idx3-ubyte`, with or without
     `.gz`. What was downloaded must have MNIST's MD5, or it is not used. The files in `data_dir` may be others of the same form, such as
@@ -84,7 +85,7 @@ def load_mnist(
         raise ValueError(f"load_mnist: split must be 'train' or 'test', got {split!r}")
     if data_dir is not None:
         return _load_own(Path(data_dir).expanduser(), split)
-    images, labels = (_load(_cache_folder(), name, md5, download) for name, md5 in FILES[split])
+    images, labels = (_load(cache_folder("mnist"), name, md5, download) for name, md5 in FILES[split])
     return images, labels
 
 
@@ -105,6 +106,8 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
 
 def _load_own(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """The split in a folder of the user's. What is wrong with the form shows in the headers, before the numbers are read."""
+    inner = (folder / place for place in ("MNIST/raw", "raw"))  # torchvision's
+    folder = next((place for place in inner if place.is_dir()), folder)
     paths = [_find(folder, name) for name, _ in FILES[split]]
     for path, name in zip(paths, FILES[split], strict=True):
         if path is None:
@@ -151,12 +154,6 @@ def _spellings(name: str) -> list[str]:
 
 def _find(folder: Path, name: str) -> Path | None:
     return next((folder / spelling for spelling in _spellings(name) if os.path.isfile(folder / spelling)), None)
-
-
-def _cache_folder() -> Path:
-    if root := os.environ.get("HCROT_DATA"):
-        return Path(root).expanduser() / "mnist"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "hcrot" / "mnist"
 
 
 # ---------------------------------------------------------------- idx files

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hcrot.files.json_and_arrays import plain, read_arrays_and_metadata, read_folder, read_json, replacing_folder, write_arrays
-from hcrot.files.pretrained import MODEL_FILES, SCHEDULER_NAME, Pretrained, check_network, write_model
+from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, check_network, write_model
 from hcrot.module import Module
 
 STATE_NAME = "training_state.json"
@@ -54,7 +54,7 @@ class Average(Protocol):
 
 def save_checkpoint(
     folder: str | os.PathLike,
-    model: Pretrained,
+    model: Module,
     scheduler: Scheduler | None = None,
     *,
     ema: Average | None = None,
@@ -65,7 +65,8 @@ def save_checkpoint(
 
     Args:
         folder: made with its parents if need be. An earlier checkpoint in it is replaced.
-        model: the network.
+        model: the network, any Module. Of a class that is no `Pretrained`, config.json has the ``config``, if there is one, and says
+            how the weights are loaded.
         scheduler: written for whoever samples from the checkpoint.
         ema: the run's moving average of the model's parameters: the weights to sample from.
         state: what else the run consists of, by name: numpy Generators, and objects with ``state_dict`` and
@@ -75,7 +76,8 @@ def save_checkpoint(
 
     Raises:
         FileExistsError: the folder holds a file that this checkpoint does not have and that would be lost.
-        TypeError, ValueError: another model or scheduler than these, something that is no state, or a name with a dot.
+        TypeError, ValueError: another model or scheduler than these, something that is no state, or a name with a dot; a `Pretrained`
+            that is not what its config describes, because a part was replaced, for one.
         RuntimeError: within ``swapped_in()`` of ``ema`` or of an average in ``state``, where the model holds the averages.
         OSError: the folder cannot be written; the earlier checkpoint is as it was.
     """
@@ -102,7 +104,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: str | os.PathLike, model: Pretrained, *, ema: Average | None = None, state: Mapping[str, Any]
+    folder: str | os.PathLike, model: Module, *, ema: Average | None = None, state: Mapping[str, Any]
 ) -> Any:
     """Put a run where it was when the checkpoint was written. All or nothing: after an error everything is as it was.
 
@@ -115,7 +117,7 @@ def load_checkpoint(
         what :func:`save_checkpoint` got as ``progress``.
 
     Raises:
-        FileNotFoundError: no such folder, or one of its files is missing.
+        FileNotFoundError: no such folder, or one of its files is missing; of a checkpoint for sampling, the message says how it is loaded.
         ValueError: a damaged file, files of two different saves, or a state of other objects than these; the message names it.
 
     Warns:
@@ -146,6 +148,9 @@ def load_checkpoint(
 
 
 def _read_state(folder: Path) -> tuple[Path, dict[str, Any], dict[str, np.ndarray]]:
+    if (folder / CONFIG_NAME).is_file() and not (folder / STATE_NAME).is_file():
+        hint = "for sampling, load the network by load_model(folder) or load_model(folder, model)"
+        raise FileNotFoundError(f"load_checkpoint: there is no file {folder / STATE_NAME}; {hint}")
     content, (arrays, metadata) = read_json(folder / STATE_NAME), read_arrays_and_metadata(folder / ARRAYS_NAME)
     ids = content.get("save_id"), metadata.get("save_id")  # earlier versions wrote none
     if ids[0] != ids[1]:

@@ -5,7 +5,9 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
-__all__ = ["chosen_arguments", "warn_of_unknown_keys"]
+import numpy as np
+
+__all__ = ["chosen_arguments", "plain_argument", "warn_of_unknown_keys"]
 
 USE_DEFAULTS = "_use_default_values"
 PACKAGE = __name__.partition(".")[0]
@@ -49,3 +51,12 @@ def _level_of_the_caller() -> int:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
         level, frame = level + 1, frame.f_back
     return level
+
+
+def plain_argument(value: Any) -> Any:
+    """A constructor argument as config.json holds it: lists for tuples, Python's numbers for NumPy's, names for classes."""
+    if isinstance(value, (tuple, list)):
+        return [plain_argument(item) for item in value]
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value.item() if isinstance(value, np.generic) else value

@@ -9,18 +9,23 @@ Loading is stricter than diffusers', which only warns: exactly the arrays that c
 network. It takes a small multiple of the file's size in memory, whatever config.json and headers claim.
 """
 
+import inspect
+import json
 import math
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hcrot import init
+from hcrot.files.blank import Blank, Part, TooLarge, first_difference, parts_of
+from hcrot.files.configs import chosen_arguments, plain_argument, warn_of_unknown_keys
 from hcrot.files.finding import describe_contents, find_file, read_local_folder
-from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_arrays, read_json, replacing_folder, write_arrays, write_json
+from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, plain, read_arrays, read_json, replacing_folder, write_arrays, write_json
 from hcrot.module import Module
 
 __all__ = [
@@ -44,17 +49,28 @@ VARIANT = r"[A-Za-z0-9_]+"
 MODEL_FILES = rf"{re.escape(CONFIG_NAME)}|{re.escape(WEIGHTS_NAME)}|{re.escape(INDEX_NAME)}|diffusion_pytorch_model-\d+-of-\d+\.safetensors"
 
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention's keys before diffusers 0.15
+HOW_TO_LOAD = "_how_to_load"
+HOW = "make the network as the program that saved it did, and give it to load_model(folder, model) or pipelines.load(folder, model=model)"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 Model = TypeVar("Model", bound="Pretrained")
 
 
 class Pretrained(Module):
-    """A network that folders hold: a Module with a ``config`` that JSON can hold and with ``from_config``.
+    """A network that folders hold, and that is made again from what they hold: a Module with a ``config``.
+
+    It is saved only if it is what the class makes of ``config``. A network with other parts is a class of its own::
+
+        class MyUNet(hcrot.UNet2dModel):
+            class_name = "MyUNet"
+
+            def __init__(self, **options):
+                super().__init__(**options)
+                self.conv_out = MyLastLayers(self.config["block_out_channels"][0])
 
     Attributes:
-        class_name: what config.json calls it, as diffusers does.
-        config: the constructor's arguments by name.
+        class_name: what config.json calls it, as diffusers does; each class has its own.
+        config: the constructor's arguments by name, as JSON can hold them.
     """
 
     class_name: str
@@ -70,17 +86,50 @@ class Pretrained(Module):
 
         Raises:
             FileExistsError: the folder holds a file that is no part of a network and that would be lost.
-            ValueError: a max_shard_size that is no size.
+            ValueError: a max_shard_size that is no size; a network that is not what its class makes of its config, because a part was
+                replaced, for one: the message names the first part that differs.
             OSError: the folder cannot be written; what was there is as it was.
         """
+        check_network(f"{type(self).__name__}.save_pretrained", self)
         limit = size_in_bytes(max_shard_size)
         with replacing_folder(f"{type(self).__name__}.save_pretrained", folder, MODEL_FILES) as new:
             write_model(new, self, limit)
 
     @classmethod
-    def from_config(cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | None = None) -> Model:
-        """The network, with new weights, that ``config`` describes; each subclass has its own."""
-        raise NotImplementedError(f"{cls.__name__} has no from_config")
+    def from_config(
+        cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None
+    ) -> Model:
+        """The network, with new weights, that a config.json (of diffusers, too) or ``config`` of another network describes.
+
+        Args:
+            config: the constructor's arguments by name. Missing ones take their defaults, and so do those that ``_use_default_values``
+                lists. Names that begin with an underscore, such as ``_class_name`` and ``_diffusers_version``, are no arguments and
+                are ignored. Other keys that are no arguments have no effect on the network, as in diffusers: one warning names them
+                all, and they are kept in ``config``, so that saving writes them again.
+            generator: source of the initial weights, or its seed.
+
+        Raises:
+            TypeError: config is no mapping. ValueError: ``_use_default_values`` is no list of names. Further what the constructor raises.
+        """
+        owner = f"{cls.__name__}.from_config"
+        arguments = chosen_arguments(owner, config)
+        others = {name: arguments.pop(name) for name in list(arguments) if name not in cls.argument_names()}
+        warn_of_unknown_keys(owner, others)
+        model = cls(**arguments, generator=generator)  # type: ignore[call-arg]  # each subclass takes its own
+        model.config.update({name: plain_argument(value) for name, value in others.items()})
+        return model
+
+    @classmethod
+    def argument_names(cls) -> list[str]:
+        """The constructor's arguments, those that it hands on as ``**options`` included: the keys of ``config`` and of config.json."""
+        names: dict[str, None] = {}
+        for kind in cls.__mro__:
+            if "__init__" in vars(kind):
+                parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+                names |= {p.name: None for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name != "generator"}
+                if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                    break
+        return list(names)
 
     @classmethod
     def from_pretrained(
@@ -153,49 +202,64 @@ class Pretrained(Module):
         super().load_state_dict(state)
 
 
-class TooLarge(Exception):
-    """A network has asked for more initial values than it may have; the argument is how many it may."""
-
-
-class Blank(np.random.Generator):
-    """Zeros for the initial values of a network whose weights will be loaded, and not more of them than ``limit``.
-
-    It is quicker than drawing numbers that nobody will see, and the network's arrays cannot outgrow the file they are loaded from.
-    """
-
-    def __init__(self, limit: int):
-        super().__init__(np.random.PCG64(0))
-        self.limit = self.left = limit
-
-    # NumPy's methods have more arguments, which no layer's initial values need.
-    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> np.ndarray:  # type: ignore[override]
-        return self._zeros(size, np.float64)
-
-    def standard_normal(self, size: int | tuple[int, ...], dtype: type = np.float64) -> np.ndarray:  # type: ignore[override]
-        return self._zeros(size, dtype)
-
-    def _zeros(self, size: int | tuple[int, ...], dtype: type) -> np.ndarray:
-        self.left -= size if isinstance(size, int) else math.prod(size)
-        if self.left < 0:
-            raise TooLarge(self.limit)
-        return np.zeros(size, dtype)
-
-
 # ---------------------------------------------------------------- the files
 
 
 def check_network(owner: str, model: Any) -> None:
-    """Raise a TypeError unless the model is one that folders hold."""
-    if not isinstance(model, Pretrained):
-        raise TypeError(
-            f"{owner}: model is a {type(model).__name__}, expected a UNet2dModel. "
-            "Of any Module, state_dict() has the arrays by name; safetensors.numpy.save_file and numpy.savez write them"
+    """Raise an error that begins with ``owner`` unless a folder can hold what the model is.
+
+    Raises:
+        TypeError: it is no Module, or has a ``config`` that JSON cannot hold.
+        ValueError: it is not what its class makes of its config; the first part that differs is named.
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"{owner}: model is a {type(model).__name__}, expected a Module")
+    try:
+        json.dumps(described(model), default=plain)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{owner}: the config of the {type(model).__name__} must be what JSON can hold: {error}") from error
+    if isinstance(model, Pretrained):
+        check_as_described(owner, model)
+
+
+def check_as_described(owner: str, model: Pretrained) -> None:
+    """Raise a ValueError, which names the first part that differs, unless the model is what its class makes of its config."""
+    kind = next(kind for kind in type(model).__mro__ if "class_name" in vars(kind))
+    if kind is not type(model):
+        raise ValueError(
+            f"{owner}: a {type(model).__name__} would be saved as the {kind.__name__} that it is derived from, and loaded as one: "
+            f"give the class its own name, class_name = {type(model).__name__!r}"
+        )
+    arguments = {name: value for name, value in model.config.items() if name in type(model).argument_names()}
+    try:
+        text = json.dumps(arguments, default=plain)
+        difference = first_difference(parts_of(model), _parts_described(kind, text))  # type: ignore[arg-type]  # mypy: no class is hashable
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(f"{owner}: {type(model).__name__} makes no network of the model's config: {error}") from error
+    if difference:
+        raise ValueError(
+            f"{owner}: the {type(model).__name__} is not what its config describes, and could not be loaded: {difference}. Save its "
+            "weights alone (safetensors.numpy.save_file(model.state_dict(), file)), or make it a class, see help(UNet2dModel.__base__)"
         )
 
 
-def write_model(folder: Path, model: Pretrained, max_shard_size: int = 10 * UNITS["GB"]) -> None:
+@lru_cache(maxsize=16)  # so that a run that saves often makes the network once
+def _parts_described(kind: type[Any], arguments: str) -> dict[str, Part]:
+    """The parts of the network that a class makes of its config, as JSON."""
+    return parts_of(kind(**json.loads(arguments), generator=Blank(math.inf)))
+
+
+def described(model: Module) -> dict[str, Any]:
+    """What config.json says of a network."""
+    if isinstance(model, Pretrained):
+        return {"_class_name": model.class_name, "_diffusers_version": DIFFUSERS_VERSION, **model.config}
+    config = getattr(model, "config", None)
+    return {**(config if isinstance(config, Mapping) else {}), "_class_name": type(model).__name__, HOW_TO_LOAD: HOW}
+
+
+def write_model(folder: Path, model: Module, max_shard_size: int = 10 * UNITS["GB"]) -> None:
     """Write config.json and the weights, in shards of at most so many bytes, into a new folder."""
-    write_json(folder / CONFIG_NAME, {"_class_name": model.class_name, "_diffusers_version": DIFFUSERS_VERSION, **model.config})
+    write_json(folder / CONFIG_NAME, described(model))
     weights = model.state_dict()
     shards: list[dict[str, np.ndarray]] = [{}]
     size = 0

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.files.configs import plain_argument
+from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.attention import attention, attention_backward
 from hcrot.kernels.channels import concatenate, pixel_sums, plus, split
 from hcrot.layers import resample
@@ -217,7 +219,7 @@ class Upsample(Module):
         return self.upsample.backward(dout)
 
 
-class UNet(Module):
+class UNet(Pretrained):
     """The network: from noisy images, their times and their classes to the noise in them.
 
     Args:
@@ -244,6 +246,8 @@ class UNet(Module):
         TypeError: in forward, times that are no numbers, or classes that are no integers.
     """
 
+    class_name = "AbarankabUNet"
+
     def __init__(
         self,
         img_channels: int,
@@ -262,6 +266,8 @@ class UNet(Module):
         *,
         generator: np.random.Generator | int | None = None,
     ):
+        arguments = locals()
+        self.config = {name: plain_argument(arguments[name]) for name in UNet.argument_names()}
         self.img_channels, base_channels, num_res_blocks = init.check_positive(
             "UNet", img_channels=img_channels, base_channels=base_channels, num_res_blocks=num_res_blocks
         )

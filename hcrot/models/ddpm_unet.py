@@ -29,6 +29,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hcrot import init
+from hcrot.files.configs import plain_argument
+from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.channels import concatenate, plus, split
 from hcrot.layers.activation import SiLU
 from hcrot.layers.attention import Attention
@@ -119,7 +121,7 @@ class Up(Level):
         return dh
 
 
-class UNet(Module):
+class UNet(Pretrained):
     """The network: from noisy images and their times to the noise in them.
 
         temb = silu(linear_2(silu(linear_1(sinusoids(t)))))        the sinusoids are E / 4 numbers, E = 4 proj_channels
@@ -146,6 +148,8 @@ class UNet(Module):
             images or times that do not fit. TypeError: in forward, times that are no numbers.
     """
 
+    class_name = "DDPMUNet"
+
     def __init__(
         self,
         img_channels: int = 3,
@@ -160,6 +164,8 @@ class UNet(Module):
         *,
         generator: np.random.Generator | int | None = None,
     ):
+        arguments = locals()
+        self.config = {name: plain_argument(arguments[name]) for name in UNet.argument_names()}
         img_channels, proj_channels, n_groups, n_heads = init.check_positive(
             "UNet", img_channels=img_channels, proj_channels=proj_channels, n_groups=n_groups, n_heads=n_heads
         )

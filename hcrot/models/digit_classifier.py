@@ -41,13 +41,14 @@ class DigitClassifier(Module):
         num_classes: K.
         channels: the widths of the convolutions, at least one.
         num_features: F.
+        in_channels: C, 1 for grey images, 3 for colour.
         generator: source of the initial values.
 
     Attributes:
         config: the arguments by name, as config.json holds them.
 
     Shapes:
-        images (B, 1, S, S) in [-1, 1] -> logits (B, K).
+        images (B, C, S, S) in [-1, 1] -> logits (B, K).
 
     Raises:
         ValueError: an argument out of range; in forward, images of another shape or dtype.
@@ -59,10 +60,12 @@ class DigitClassifier(Module):
         num_classes: int = 10,
         channels: Sequence[int] = (16, 32, 32),
         num_features: int = 128,
+        in_channels: int = 1,
         *,
         generator: np.random.Generator | int | None = None,
     ):
-        init.check_positive("DigitClassifier", image_size=image_size, num_classes=num_classes, num_features=num_features)
+        sizes = {"image_size": image_size, "num_classes": num_classes, "num_features": num_features, "in_channels": in_channels}
+        init.check_positive("DigitClassifier", **sizes)
         if not isinstance(channels, Sequence) or not channels:
             raise ValueError(f"DigitClassifier: channels must be a list of widths, at least one, got {channels!r}")
         init.check_positive("DigitClassifier", **{f"channels[{index}]": width for index, width in enumerate(channels)})
@@ -71,10 +74,11 @@ class DigitClassifier(Module):
             "num_classes": int(num_classes),
             "channels": [int(width) for width in channels],
             "num_features": int(num_features),
+            "in_channels": int(in_channels),
         }
         generator = init.default_generator("DigitClassifier", generator)
         layers: list[Module] = []
-        size, width = int(image_size), 1
+        size, width = int(image_size), int(in_channels)
         for next_width in map(int, channels):
             layers.append(Conv2d(width, next_width, 3, padding=1, generator=generator))
             if size > 7:
@@ -98,7 +102,7 @@ class DigitClassifier(Module):
         The logits are for :func:`hcrot.metrics.accuracy`, the features for :func:`hcrot.metrics.frechet_distance`.
 
         Args:
-            images: (N, 1, S, S) in [-1, 1], N >= 1.
+            images: (N, C, S, S) in [-1, 1], N >= 1.
             batch_size: how many at a time; the result does not depend on it but for rounding.
 
         Returns:
@@ -153,10 +157,10 @@ class DigitClassifier(Module):
         return classifier
 
     def _check(self, images: np.ndarray) -> None:
-        size = self.config["image_size"]
+        size, channels = self.config["image_size"], self.config["in_channels"]
         shape = images.shape if isinstance(images, np.ndarray) else type(images).__name__
-        if not isinstance(images, np.ndarray) or images.size == 0 or shape[1:] != (1, size, size):
-            raise ValueError(f"DigitClassifier: expected images of shape (batch, 1, {size}, {size}), got {shape}")
+        if not isinstance(images, np.ndarray) or images.size == 0 or shape[1:] != (channels, size, size):
+            raise ValueError(f"DigitClassifier: expected images of shape (batch, {channels}, {size}, {size}), got {shape}")
 
     def describe(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.config.items())

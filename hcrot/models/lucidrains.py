@@ -22,6 +22,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hcrot import init
+from hcrot.files.configs import plain_argument
+from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.channels import concatenate, plus, split
 from hcrot.layers.activation import GELU, SiLU
 from hcrot.layers.conv import Conv2d, check_images
@@ -190,7 +192,7 @@ class UpLevel(Sequential):
         return dh
 
 
-class Unet(Module):
+class Unet(Pretrained):
     """The network. Arguments, their names, order and defaults are the original's, but for ``flash_attn``, which changes no number.
 
     Args:
@@ -220,6 +222,8 @@ class Unet(Module):
             x_self_cond for a network that was built without.
     """
 
+    class_name = "LucidrainsUnet"
+
     def __init__(
         self,
         dim: int,
@@ -241,6 +245,8 @@ class Unet(Module):
         resnet_block_groups: int | None = None,
         generator: np.random.Generator | int | None = None,
     ):
+        arguments = locals()
+        self.config = {name: plain_argument(arguments[name]) for name in Unet.argument_names()}
         dim, channels = init.check_positive("Unet", dim=dim, channels=channels)
         if not dim_mults:
             raise ValueError("Unet: dim_mults must name at least one level, got ()")

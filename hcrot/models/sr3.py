@@ -17,12 +17,11 @@ Notation: B images, C channels, H x W pixels.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from hcrot.files.configs import chosen_arguments
 from hcrot.files.pretrained import Pretrained
 from hcrot.init import check_positive, default_generator, is_int, is_real
 from hcrot.kernels.channels import concatenate, split
@@ -31,8 +30,6 @@ from hcrot.models.unet_2d import UNet2dModel
 from hcrot.module import Module, check_gradient, describe_shape
 
 __all__ = ["BETA_SCHEDULES", "SR3Diffusion", "SR3UNet", "make_beta_schedule"]
-
-Model = TypeVar("Model", bound="SR3UNet")
 
 
 # ---------------------------------------------------------------- schedules
@@ -171,15 +168,6 @@ class SR3UNet(Pretrained):
         network = {name: self.unet.config[name] for name in ("block_out_channels", "layers_per_block", "dropout", "norm_num_groups")}
         own = {"image_channels": image_channels, "attention_levels": [int(level) for level in attention_levels]}
         self.config: dict[str, Any] = {**own, **network, "noise_level_scale": self.noise_level_scale}
-
-    @classmethod
-    def from_config(cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None) -> Model:
-        """The network, with new weights, that ``config`` of another one describes.
-
-        Raises:
-            TypeError: config is no mapping, or has a name that is no argument. Further what the constructor raises.
-        """
-        return cls(**chosen_arguments(f"{cls.__name__}.from_config", config), generator=generator)
 
     def forward(self, x: np.ndarray, condition: np.ndarray, noise_level: float | np.ndarray) -> np.ndarray:
         dtype = self.unet.conv_in.weight.data.dtype

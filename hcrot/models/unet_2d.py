@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.files.configs import plain_argument
 from hcrot.layers.attention import Attention
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.embedding import Embedding, GaussianFourierProjection, TimestepEmbedding, Timesteps
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
-from hcrot.models.unet_2d_arguments import check_arguments, parts_of, plain
+from hcrot.models.unet_2d_arguments import check_arguments, parts_of
 from hcrot.models.unet_2d_base import UNetBase, class_embedding
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.module import Module
@@ -105,11 +106,11 @@ class UNet2dModel(UNetBase):
         attention_heads: int | None = None,  # not diffusers': heads of attention_head_dim each; None: as many as fit into the channels
         generator: np.random.Generator | int | None = None,
     ):
-        arguments = {name: value for name, value in locals().items() if name in self.argument_names()}
+        arguments = {name: value for name, value in locals().items() if name in UNet2dModel.argument_names()}
         check_arguments(arguments)
         if attention_heads is None:  # what diffusers does not know is written only where it is used
             del arguments["attention_heads"]
-        self.config = {name: plain(value) for name, value in arguments.items()}
+        self.config = {name: plain_argument(value) for name, value in arguments.items()}
         generator = init.default_generator("UNet2dModel", generator)
         act_fn, widths, layers_per_block = act_fn.lower(), self.config["block_out_channels"], int(layers_per_block)
         temb_channels = time_embedding_dim or 4 * widths[0]

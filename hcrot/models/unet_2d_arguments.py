@@ -4,15 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-import numpy as np
-
 from hcrot import init
+from hcrot.files.configs import plain_argument
 from hcrot.models.unet_2d_blocks import ACTIVATIONS
 from hcrot.module import Module
 
 __all__ = [
     "BLOCK_TYPES", "CHOICES", "LARGEST", "LEFT_OUT", "OPTIONAL_SIZES", "RANGES", "SIZES", "check_arguments", "check_blocks",
-    "check_freq_shift", "check_numbers", "complain", "parts_of", "plain",
+    "check_freq_shift", "check_numbers", "complain", "parts_of",
 ]  # fmt: skip
 
 BLOCK_TYPES = {
@@ -93,7 +92,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         check_blocks(owner, name, arguments[name], len(arguments["block_out_channels"]), known, LEFT_OUT)
 
     # NumPy's small integers overflow when they meet larger ones
-    arguments = {name: value if name in BLOCK_TYPES else plain(value) for name, value in arguments.items()}
+    arguments = {name: value if name in BLOCK_TYPES else plain_argument(value) for name, value in arguments.items()}
     _check_groups_and_heads(owner, arguments)
     kind, half = arguments["time_embedding_type"], arguments["block_out_channels"][0] // 2
     if kind == "learned" and arguments["num_train_timesteps"] is None:
@@ -153,15 +152,6 @@ def check_freq_shift(owner: str, freq_shift: float, half: int) -> None:
     """Raise a ValueError unless the frequencies of :class:`Timesteps` fall."""
     if freq_shift >= half:
         complain(owner, "freq_shift", f"less than {half}, half of block_out_channels[0]", freq_shift)
-
-
-def plain(value: Any) -> Any:
-    """A constructor argument as config.json holds it: lists for tuples, Python's numbers for NumPy's, names for classes."""
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def complain(owner: str, name: str, expected: str, value: Any) -> NoReturn:

@@ -10,26 +10,20 @@ The constructors differ, and a network with a text hands the text on to its bloc
 Notation: B images, H x W pixels, E width of ``temb``, K tokens of a text, of D numbers each.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.pretrained import Pretrained
 from hcrot.kernels.channels import plus
 from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.embedding import Embedding, TimestepEmbedding
 from hcrot.layers.norm import GroupNormSiLU
-from hcrot.models.unet_2d_arguments import plain
 from hcrot.module import Identity, Module, check_gradient
 from hcrot.plan import planned
 
 __all__ = ["UNetBase", "class_embedding"]
-
-Model = TypeVar("Model", bound="UNetBase")
-
 
 class UNetBase(Pretrained):
     """A U-Net of diffusers', whose constructor is a subclass's.
@@ -79,37 +73,6 @@ class UNetBase(Pretrained):
             self.num_skips.append(len(skips))
             width = widths[level]
         assert not skips
-
-    @classmethod
-    def from_config(
-        cls: type[Model], config: Mapping[str, Any], *, generator: np.random.Generator | int | None = None
-    ) -> Model:
-        """The network, with new weights, that a config.json of diffusers (or ``config`` of another network) describes.
-
-        Args:
-            config: the constructor's arguments by name. Missing ones take their defaults, and so do those that ``_use_default_values``
-                lists. Names that begin with an underscore, such as ``_class_name`` and ``_diffusers_version``, are no arguments and
-                are ignored. Other keys that are no arguments have no effect on the network, as in diffusers: one warning names them
-                all, and they are kept in ``config``, so that saving writes them again.
-            generator: source of the initial weights, or its seed.
-
-        Raises:
-            TypeError: config is no mapping. ValueError: ``_use_default_values`` is no list of names. Further what the constructor raises.
-        """
-        owner = f"{cls.__name__}.from_config"
-        arguments = chosen_arguments(owner, config)
-        others = {name: arguments.pop(name) for name in list(arguments) if name not in cls.argument_names()}
-        warn_of_unknown_keys(owner, others)
-        make: Any = cls  # whose arguments only the subclass knows
-        model: Model = make(**arguments, generator=generator)
-        model.config.update({name: plain(value) for name, value in others.items()})
-        return model
-
-    @classmethod
-    def argument_names(cls) -> list[str]:
-        """The constructor's arguments but ``generator``, diffusers' and hcrot's own: the keys that ``config`` and config.json may have."""
-        names = inspect.signature(cls).parameters
-        return [name for name in names if name != "generator"]
 
     def predict(
         self, sample: np.ndarray, timestep: float | np.ndarray, class_labels: float | np.ndarray | None, *context: np.ndarray

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from hcrot import init
+from hcrot.files.configs import plain_argument
 from hcrot.layers.conv import Conv2d
 from hcrot.layers.embedding import TimestepEmbedding, Timesteps
 from hcrot.layers.norm import GroupNormSiLU
 from hcrot.layers.resample import Downsample, Upsample
 from hcrot.models.transformer_2d import Transformer2DModel
-from hcrot.models.unet_2d_arguments import plain
 from hcrot.models.unet_2d_base import UNetBase, class_embedding
 from hcrot.models.unet_2d_blocks import ACTIVATIONS, DownBlock2D, ResnetBlock2D, UNetMidBlock2D, UpBlock2D
 from hcrot.models.unet_2d_condition_arguments import PER_LEVEL, by_level, check_arguments
@@ -106,8 +106,8 @@ class UNet2DConditionModel(UNetBase):
         *,
         generator: np.random.Generator | int | None = None,
     ):
-        arguments = {name: value for name, value in locals().items() if name in self.argument_names()}
-        self.config = {name: plain(value) for name, value in arguments.items()}
+        arguments = {name: value for name, value in locals().items() if name in UNet2DConditionModel.argument_names()}
+        self.config = {name: plain_argument(value) for name, value in arguments.items()}
         check_arguments(arguments)
         generator = init.default_generator("UNet2DConditionModel", generator)
         widths, last = self.config["block_out_channels"], len(block_out_channels) - 1

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hcrot import init
-from hcrot.models.unet_2d_arguments import LARGEST, RANGES, check_blocks, check_freq_shift, check_numbers, complain, plain
+from hcrot.files.configs import plain_argument
+from hcrot.models.unet_2d_arguments import LARGEST, RANGES, check_blocks, check_freq_shift, check_numbers, complain
 
 __all__ = ["BLOCK_TYPES", "CHOICES", "LEFT_OUT", "PER_LEVEL", "SUPPORTED", "by_level", "check_arguments"]
 
@@ -105,7 +106,7 @@ def check_arguments(arguments: dict[str, Any]) -> None:
     for level, value in enumerate(by_level("only_cross_attention", arguments["only_cross_attention"], len(widths))):
         if not isinstance(value, bool):
             complain(owner, f"only_cross_attention[{level}]", "False or True", value)
-    _check_fit(owner, {name: plain(value) for name, value in arguments.items()})
+    _check_fit(owner, {name: plain_argument(value) for name, value in arguments.items()})
 
 
 def _check_fit(owner: str, arguments: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ What else one does with a trained model is in files of its own, ``hcrot.pipeline
     inverse_problems    deblurring, super-resolution, inpainting, MRI
     chain               all steps of DDIM as one function with a backward
     sde                 score-based models: predictor and corrector, Langevin dynamics, probability flow, likelihood
+    likelihood          bits per dimension of images by the probability flow
 """
 
 import importlib
@@ -21,7 +22,7 @@ from hcrot.pipelines.sample import ddim, ddpm, sample, steps
 
 __all__ = ["ddim", "ddpm", "load", "sample", "save", "steps"]
 
-FILES = ("chain", "editing", "guidance", "interpolation", "inverse_problems", "sde")
+FILES = ("chain", "editing", "guidance", "interpolation", "inverse_problems", "likelihood", "sde")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,11 +1,16 @@
 """Whole pipelines in diffusers' folders, and networks alone.
 
 A pipeline's folder holds ``model_index.json``, which says what there is, ``unet/`` and ``scheduler/``; diffusers opens it with
-``DDPMPipeline.from_pretrained`` or ``DDIMPipeline.from_pretrained``.
+``DDPMPipeline.from_pretrained`` or ``DDIMPipeline.from_pretrained`` if the network is a UNet2DModel or a UNet2DConditionModel.
+
+The network may be any Module. Those that config.json describes, the subclasses of :class:`hcrot.files.pretrained.Pretrained`, are found
+by their ``class_name`` and made anew. Of others there are the weights, to be loaded into a network that the caller makes.
 """
 
+import importlib
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +18,41 @@ import hcrot.schedulers
 from hcrot.files.configs import chosen_arguments, warn_of_unknown_keys
 from hcrot.files.finding import PIPELINE_NAME, describe_contents, find_file, places_of, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing_folder, write_json
-from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, check_network, size_in_bytes, write_model
+from hcrot.files.pretrained import (
+    CONFIG_NAME,
+    HOW_TO_LOAD,
+    MODEL_FILES,
+    SCHEDULER_NAME,
+    Pretrained,
+    check_network,
+    described,
+    read_weights,
+    size_in_bytes,
+    write_model,
+)
+from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
+from hcrot.models.unet_2d_condition import UNet2DConditionModel
+from hcrot.module import Module
 from hcrot.schedulers.base import NoiseScheduler
 
 __all__ = ["load", "load_model", "save", "save_model"]
 
+MORE_NETWORKS = ("hcrot.models.abarankab", "hcrot.models.ddpm_unet", "hcrot.models.lucidrains")
+"""Imported when a network is looked for: they hold some that `import hcrot` leaves out."""
 
-def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: NoiseScheduler, *, max_shard_size: int | str = "10GB") -> None:
+
+def save(folder: str | os.PathLike, model: Module, scheduler: NoiseScheduler, *, max_shard_size: int | str = "10GB") -> None:
     """Write a pipeline's folder, in the place of the one that is there, in one move.
 
     Args:
         folder: made with its parents if need be. An earlier pipeline in it is replaced.
-        model, scheduler: what the pipeline consists of.
-        max_shard_size: as in `model.save_pretrained`.
+        model, scheduler: what the pipeline consists of; the model may be any Module.
+        max_shard_size: as in `UNet2dModel.save_pretrained`.
 
     Raises:
         TypeError: another model or scheduler than these.
-        FileExistsError, ValueError, OSError: as `model.save_pretrained`.
+        FileExistsError, ValueError, OSError: as `UNet2dModel.save_pretrained`.
     """
     check_network("pipelines.save", model)
     if not isinstance(scheduler, NoiseScheduler):
@@ -39,7 +61,7 @@ def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: NoiseSchedule
     index = {
         "_class_name": "DDIMPipeline" if kind == "DDIMScheduler" else "DDPMPipeline",
         "_diffusers_version": DIFFUSERS_VERSION,
-        "unet": ["diffusers", model.class_name],
+        "unet": [_library(model), described(model)["_class_name"]],
         "scheduler": ["diffusers", kind],
     }
     files = rf"{re.escape(PIPELINE_NAME)}|unet/({MODEL_FILES})|scheduler/{re.escape(SCHEDULER_NAME)}"
@@ -50,22 +72,25 @@ def save(folder: str | os.PathLike, model: UNet2dModel, scheduler: NoiseSchedule
         scheduler.save_pretrained(new / "scheduler")
 
 
-def load(folder: str | os.PathLike, *, variant: str | None = None) -> tuple[UNet2dModel, NoiseScheduler]:
+def load(folder: str | os.PathLike, *, variant: str | None = None, model: Module | None = None) -> tuple[Any, NoiseScheduler]:
     """The model and the scheduler of a pipeline's folder that hcrot or diffusers wrote; both may lie in the folder itself, too.
 
     Args:
         folder: of a pipeline, or what :func:`hcrot.save_checkpoint` wrote, with a scheduler.
         variant: which of several files of weights, as in `UNet2dModel.from_pretrained`.
+        model: as in :func:`load_model`.
 
     Raises:
         FileNotFoundError: no such folder, or one of the files is missing; the message says what is there.
         ValueError: a file that is damaged, a pipeline of something else, weights that do not fit; the message names the file.
-        NotImplementedError: a model or a scheduler that hcrot does not have.
+        NotImplementedError: a model or a scheduler that hcrot does not have; the message says what to do.
     """
-    return read_local_folder("pipelines.load", folder, lambda place: _load(place, variant))
+    if model is not None and not isinstance(model, Module):
+        raise TypeError(f"pipelines.load: model is a {type(model).__name__}, expected a Module")
+    return read_local_folder("pipelines.load", folder, lambda place: _load(place, variant, model))
 
 
-def _load(folder: Path, variant: str | None) -> tuple[UNet2dModel, NoiseScheduler]:
+def _load(folder: Path, variant: str | None, model: Module | None) -> tuple[Module, NoiseScheduler]:
     path = folder / PIPELINE_NAME
     if path.is_file():
         index = read_json(path)
@@ -73,22 +98,28 @@ def _load(folder: Path, variant: str | None) -> tuple[UNet2dModel, NoiseSchedule
         for name, part in parts.items():
             if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
                 raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")
-        network, wanted = (part[1] for part in parts.values())
+        (library, network), (_, wanted) = parts.values()
         warn_of_unknown_keys("pipelines.load", chosen_arguments("pipelines.load", index).keys() - parts)
         config_path = find_file("pipelines.load", folder, SCHEDULER_NAME, None, usual="scheduler")
         config = read_json(config_path)
     else:
         path = config_path = _scheduler_of_a_checkpoint(folder)
-        config = read_json(config_path)
-        network, wanted = UNet2dModel.class_name, config.get("_class_name")
+        config, about = read_json(config_path), read_json(folder / CONFIG_NAME)
+        library, network = "" if HOW_TO_LOAD in about else "hcrot", about.get("_class_name", UNet2dModel.class_name)
+        wanted = config.get("_class_name")
     kind = vars(hcrot.schedulers).get(wanted) if isinstance(wanted, str) else None
-    if network != UNet2dModel.class_name or not (isinstance(kind, type) and issubclass(kind, NoiseScheduler)):
-        raise NotImplementedError(f"pipelines.load: {path} asks for {network} with {wanted}, hcrot has no such two")
-    model = UNet2dModel.from_pretrained(folder, variant=variant)
+    known = _network_class(network) if library in ("hcrot", "diffusers") else None
+    if (known is None and model is None) or not (isinstance(kind, type) and issubclass(kind, NoiseScheduler)):
+        hint = "" if known or model else ": make the network and say pipelines.load(folder, model=network)"
+        raise NotImplementedError(f"pipelines.load: {path} asks for {network} with {wanted}, hcrot has no such two{hint}")
     try:
-        return model, kind.from_config(config)
+        scheduler = kind.from_config(config)
     except (ValueError, TypeError) as error:
         raise ValueError(f"pipelines.load: {config_path}: {error}") from error
+    if model is not None:
+        return _filled("pipelines.load", folder, model, variant), scheduler
+    assert known is not None
+    return known.from_pretrained(folder, variant=variant), scheduler
 
 
 def _scheduler_of_a_checkpoint(folder: Path) -> Path:
@@ -113,12 +144,81 @@ def _scheduler_of_a_checkpoint(folder: Path) -> Path:
     raise FileNotFoundError(f"pipelines.load: there is no file {missing}; {hint}")
 
 
-def save_model(model: UNet2dModel, folder: str | os.PathLike) -> None:
-    """:meth:`UNet2dModel.save_pretrained`: the network alone, a checkpoint without scheduler and training state."""
+def save_model(model: Module, folder: str | os.PathLike) -> None:
+    """The network alone, any Module, in a folder: a checkpoint without scheduler and training state.
+
+    Raises:
+        TypeError: it is no Module, or has a ``config`` that JSON cannot hold.
+        FileExistsError, ValueError, OSError: as `UNet2dModel.save_pretrained`.
+    """
     check_network("save_model", model)
-    model.save_pretrained(folder)
+    if isinstance(model, DigitClassifier):  # in files of its own
+        model.save_pretrained(folder)
+        return
+    with replacing_folder("save_model", folder, MODEL_FILES) as new:
+        write_model(new, model)
 
 
-def load_model(folder: str | os.PathLike) -> UNet2dModel:
-    """:meth:`UNet2dModel.from_pretrained`: the network of a checkpoint that hcrot or diffusers wrote."""
-    return UNet2dModel.from_pretrained(folder)
+def load_model(folder: str | os.PathLike, model: Module | None = None) -> Any:
+    """The network in a folder that :func:`save_model`, :func:`hcrot.save_checkpoint`, :func:`save` or diffusers wrote.
+
+    Args:
+        folder: of a network, of a checkpoint, or of a whole pipeline.
+        model: a network to load the weights into, of any class; it is what is returned. None: config.json says what network to make.
+
+    Raises:
+        FileNotFoundError: no such folder, or one of the files is missing; the message says what is there.
+        ValueError: a file that is damaged, or weights that do not fit; the message names the file.
+        NotImplementedError: config.json names no network that hcrot can make; the message says what to do.
+        TypeError: model is no Module.
+    """
+    if model is not None:
+        if not isinstance(model, Module):
+            raise TypeError(f"load_model: model is a {type(model).__name__}, expected a Module")
+        return read_local_folder("load_model", folder, lambda place: _filled("load_model", place, model, None))
+    path, config = read_local_folder("load_model", folder, _read_config)
+    name = config.get("_class_name", UNet2dModel.class_name)
+    kind = None if HOW_TO_LOAD in config else _network_class(name)
+    if kind is None:
+        raise NotImplementedError(
+            f"load_model: {path} describes a {name!r:.60}, which hcrot cannot make: make the network and say load_model(folder, network)"
+        )
+    return kind.from_pretrained(folder)
+
+
+def _read_config(folder: Path) -> tuple[Path, dict[str, Any]]:
+    path = find_file("load_model", folder, CONFIG_NAME, None, usual="unet")
+    return path, read_json(path)
+
+
+def _filled(owner: str, folder: Path, model: Module, variant: str | None) -> Module:
+    """The model, with the weights in the folder."""
+    path = find_file(owner, folder, CONFIG_NAME, None, usual="unet")
+    source, weights = read_weights(path.parent, variant)
+    try:
+        model.load_state_dict(weights)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {source} does not fit the {type(model).__name__}: {error}") from error
+    return model
+
+
+def _library(model: Module) -> str:
+    """In which library a pipeline's folder says that the network's class is."""
+    if not isinstance(model, Pretrained):
+        return type(model).__module__
+    return "diffusers" if model.class_name in (UNet2dModel.class_name, UNet2DConditionModel.class_name) else "hcrot"
+
+
+def _network_class(name: Any) -> Any:
+    """The class that config.json calls so, of hcrot or of the user's, the latest if there are several; None if there is none."""
+    for module in MORE_NETWORKS:
+        importlib.import_module(module)
+    classes = {kind.class_name: kind for kind in _derived(Pretrained) if "class_name" in vars(kind)}
+    return {**classes, DigitClassifier.__name__: DigitClassifier}.get(name) if isinstance(name, str) else None
+
+
+def _derived(kind: type) -> Iterator[Any]:
+    derived: type
+    for derived in kind.__subclasses__():
+        yield derived
+        yield from _derived(derived)

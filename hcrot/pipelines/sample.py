@@ -81,6 +81,8 @@ def sample(
     condition: np.ndarray | None = None,
     guidance_scale: float = 1.0,
     null_label: int | None = None,
+    prompt_embeds: np.ndarray | None = None,
+    negative_prompt_embeds: np.ndarray | None = None,
     after_step: Callable[[Step], np.ndarray | None] | None = None,
     progress: bool = True,
     trajectory: bool = False,
@@ -90,7 +92,7 @@ def sample(
 
     Args:
         model: with ``sample_size`` in its config, an int or (H, W); with ``sample`` any module that is called ``model(x, t)``, or with
-            labels ``model(x, t, class_labels)``.
+            labels ``model(x, t, class_labels)``, with a text ``model(x, t, prompt_embeds)``.
         scheduler: any of hcrot's; its timesteps are set.
         generator: source of all noise, or the seed of a new one. With a list of B generators or seeds image k takes its noise from
             the k-th alone, so it is the same, but for rounding, in a batch of any size.
@@ -103,6 +105,8 @@ def sample(
         condition: (B, K, H, W), joined to x_t along channels wherever the network sees it. The network then has K ``in_channels`` more.
         guidance_scale: w of classifier-free guidance; with another than 1 the network is called with twice as many images.
         null_label: the label that means "no class".
+        prompt_embeds: what a network with a text is given as ``encoder_hidden_states``, (B, K, D), or (1, K, D) for all images.
+        negative_prompt_embeds: the same for "no text", for guidance. What has no such second value is the same on both sides of w.
         after_step: called with each :class:`Step`. If it returns an array, that takes the place of x_s.
         progress: whether to show a bar on stderr; there is none where a program has no stderr (windowed ones on Windows).
         trajectory: whether to return what the images came from, too.
@@ -114,14 +118,15 @@ def sample(
 
     Raises:
         ValueError: no sample_size; arguments that disagree about the number or the shape of images; a start_timestep below all timesteps;
-            guidance without labels or null_label; further what model and scheduler raise for these arguments.
+            guidance without null_label or negative_prompt_embeds; further what model and scheduler raise for these arguments.
         TypeError: a generator that is neither a numpy.random.Generator nor an int nor a list of them; an option that the scheduler's
             `step` does not take.
     """
     loop = steps(
         model, scheduler, generator=generator, class_labels=class_labels, batch_size=batch_size, num_inference_steps=num_inference_steps,
         timesteps=timesteps, sample=sample, start_timestep=start_timestep, condition=condition, guidance_scale=guidance_scale,
-        null_label=null_label, after_step=after_step, progress=progress, **step_options,
+        null_label=null_label, prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds,
+        after_step=after_step, progress=progress, **step_options,
     )  # fmt: skip
     kept: list[np.ndarray] = []
     for step in loop:
@@ -145,6 +150,8 @@ def steps(
     condition: np.ndarray | None = None,
     guidance_scale: float = 1.0,
     null_label: int | None = None,
+    prompt_embeds: np.ndarray | None = None,
+    negative_prompt_embeds: np.ndarray | None = None,
     after_step: Callable[[Step], np.ndarray | None] | None = None,
     progress: bool = True,
     **step_options: Any,
@@ -156,13 +163,14 @@ def steps(
     """
     _check_options("sample", scheduler, step_options)
     noise = GeneratorPerImage(generator) if isinstance(generator, Sequence) else as_generator("pipelines.sample", generator)
-    batch = _batch_size(batch_size, class_labels, noise, sample=sample, condition=condition)
+    batch = _batch_size(batch_size, class_labels, prompt_embeds, noise, sample=sample, condition=condition)
     shape = (batch, *(_image_shape(model, condition) if sample is None else sample.shape[1:]))
     if condition is not None and condition.shape[2:] != shape[2:]:
         raise ValueError(f"pipelines.sample: condition has shape {condition.shape}, expected ({batch}, K, {shape[2]}, {shape[3]})")
     if start_timestep is not None and sample is None:
         raise ValueError("pipelines.sample: start_timestep is given, but no sample that is at that level")
-    predict = _prediction(model, batch, class_labels, condition, guidance_scale, null_label)
+    pairs = {"class_labels": (class_labels, null_label), "prompt_embeds": (prompt_embeds, negative_prompt_embeds)}
+    predict = _prediction(model, batch, condition, guidance_scale, pairs)
 
     if num_inference_steps is not None or timesteps is not None:
         given: dict[str, Any] = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
@@ -212,23 +220,27 @@ def _walk(
 
 
 def _prediction(
-    model: Module, batch: int, class_labels: Any, condition: np.ndarray | None, guidance_scale: float, null_label: int | None
+    model: Module, batch: int, condition: np.ndarray | None, guidance_scale: float, pairs: Mapping[str, tuple[Any, Any]]
 ) -> Callable[[np.ndarray, Any], np.ndarray]:
-    """A function of x_t and t: what the network says, in inference, guided if asked for."""
+    """A function of x_t and t: what the network says, in inference, guided if asked for.
+
+    ``pairs`` has what the network is told of the images, and what tells it nothing, for guidance: labels, and a text.
+    """
     if isinstance(guidance_scale, bool) or not is_real(guidance_scale) or not np.isfinite(guidance_scale):
         raise ValueError(f"pipelines.sample: guidance_scale must be a finite number, got {guidance_scale!r}")
     guided = guidance_scale != 1
-    if guided and (class_labels is None or null_label is None):
-        raise ValueError(f"pipelines.sample: guidance_scale {guidance_scale} needs class_labels and null_label, the label of no class")
-    labels = [] if class_labels is None else [np.broadcast_to(np.asarray(class_labels).reshape(-1), (batch,))]
-    if guided:
-        labels = [np.concatenate([*labels, np.full(batch, null_label)])]
+    if guided and not any(given is not None and null is not None for given, null in pairs.values()):
+        raise ValueError(
+            f"pipelines.sample: guidance_scale {guidance_scale} needs class_labels and null_label, the label of no class, or prompt_embeds "
+            "and negative_prompt_embeds"
+        )
+    labels, text = (_both_sides(name, given, null, batch, guided) for name, (given, null) in pairs.items())
 
     def predict(x: np.ndarray, t: Any) -> np.ndarray:
         channels = x.shape[1]
         seen = x if condition is None else np.concatenate([x, condition.astype(x.dtype, copy=False)], axis=1)
         with nullcontext() if getattr(model, "needs_backward", False) else model.inference():
-            output = model(np.concatenate([seen, seen]) if guided else seen, t, *labels)
+            output = model(np.concatenate([seen, seen]) if guided else seen, t, *text, *labels)
         if not guided:
             return output
         with_class, without = output[:batch], output[batch:]
@@ -236,6 +248,23 @@ def _prediction(
         return m if output.shape[1] == channels else np.concatenate([m, with_class[:, channels:]], axis=1)  # the rest: a learned variance
 
     return predict
+
+
+def _both_sides(name: str, given: Any, null: Any, batch: int, guided: bool) -> list[np.ndarray]:
+    """What the network is given for a batch, and with guidance behind it what tells it nothing; an empty list if there is none."""
+    if given is None:
+        if null is not None and name == "prompt_embeds":
+            raise ValueError("pipelines.sample: negative_prompt_embeds are given, but no prompt_embeds")
+        return []
+    rows = []
+    for value in [given, given if null is None else null] if guided else [given]:
+        value = np.asarray(value)
+        if name == "class_labels":
+            value = value.reshape(-1)
+        elif value.ndim != 3 or len(value) not in (1, batch):
+            raise ValueError(f"pipelines.sample: {name} must be of shape ({batch}, K, D) or (1, K, D), got {value.shape}")
+        rows.append(np.broadcast_to(value, (batch, *value.shape[1:])))
+    return [np.concatenate(rows) if guided else np.ascontiguousarray(rows[0])]
 
 
 @overload
@@ -323,10 +352,14 @@ class GeneratorPerImage(np.random.Generator):
         return np.stack([generator.standard_normal(size[1:], dtype=dtype) for generator in self.generators])
 
 
-def _batch_size(batch_size: int | None, class_labels: Any, noise: np.random.Generator, **arrays: np.ndarray | None) -> int:
+def _batch_size(
+    batch_size: int | None, class_labels: Any, prompt_embeds: Any, noise: np.random.Generator, **arrays: np.ndarray | None
+) -> int:
     sizes = {"batch_size": batch_size} if batch_size is not None else {}
     if np.ndim(class_labels):
         sizes["class_labels"] = len(class_labels)
+    if np.ndim(prompt_embeds) and len(prompt_embeds) != 1:
+        sizes["prompt_embeds"] = len(prompt_embeds)
     if isinstance(noise, GeneratorPerImage):
         sizes["generator"] = len(noise.generators)
     for name, array in arrays.items():

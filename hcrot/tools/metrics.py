@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from hcrot.init import is_int
 
-__all__ = ["accuracy", "accuracy_by_class", "frechet_distance", "psnr", "ssim"]
+__all__ = ["accuracy", "accuracy_by_class", "frechet_distance", "precision_and_recall", "psnr", "ssim"]
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -73,6 +73,40 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     traces = np.square(root_a).sum() + np.square(root_b).sum()
     cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
     return max(0.0, float(np.square(mean_a - mean_b).sum() + traces - 2 * cross))
+
+
+def precision_and_recall(real: np.ndarray, generated: np.ndarray, k: int = 3) -> tuple[float, float]:
+    """How many generated images look real, and how much of what is real was generated (Kynkäänniemi et al. 2019, eq. 1 and 2).
+
+    Around each point of a cloud lies a ball that reaches to its k-th neighbour in that cloud; the balls together are where the cloud is.
+    **Precision** is the share of generated points that lie where the real cloud is, **recall** the share of real ones that lie where the
+    generated one is. A model that draws one perfect image again and again has precision 1 and recall near 0.
+
+    Args:
+        real: features (N, D) of real images, N > k, finite; computed in float64.
+        generated: features (M, D) of generated ones, M > k. Both shares depend on N and M, so compare equal numbers.
+        k: which neighbour, at least 1.
+
+    Raises:
+        ValueError: fewer rows than that, not two axes, different D, numbers that are not finite, or k below 1.
+    """
+    if not is_int(k) or k < 1:
+        raise ValueError(f"precision_and_recall: k must be an int of at least 1, got {k!r}")
+    for name, features in (("real", real), ("generated", generated)):
+        if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) <= k or not np.isfinite(features).all():
+            came = f"an array of shape {features.shape}" if isinstance(features, np.ndarray) else type(features).__name__
+            raise ValueError(f"precision_and_recall: {name} must hold finite numbers (N, D) with N above k = {k}, got {came}")
+    if real.shape[1] != generated.shape[1]:
+        raise ValueError(f"precision_and_recall: real has {real.shape[1]} features and generated {generated.shape[1]}")
+    return _share_within(generated, real, k), _share_within(real, generated, k)
+
+
+def _share_within(points: np.ndarray, cloud: np.ndarray, k: int) -> float:
+    """The share of points that lie in a ball around a point of the cloud which reaches to that point's k-th neighbour."""
+    from scipy.spatial.distance import cdist
+
+    radii = np.sort(cdist(cloud, cloud), axis=1)[:, k]  # column 0 is the point itself
+    return float((cdist(points, cloud) <= radii).any(axis=1).mean())
 
 
 def psnr(images: np.ndarray, references: np.ndarray, data_range: float) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from hcrot.files.json_and_arrays import replacing
 from hcrot.init import check_positive
 
-__all__ = ["COARSENESS", "GAP", "INK", "PAGE", "image_grid", "image_strip", "moving_average", "plot_loss", "save_gif"]
+__all__ = ["as_bytes", "COARSENESS", "GAP", "INK", "PAGE", "image_grid", "image_strip", "moving_average", "plot_loss", "save_gif"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -240,6 +240,11 @@ def save_gif(
         )
 
 
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    """Pixels in [-1, 1] as uint8 of the same shape; what lies beyond is cut off."""
+    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 def _default_style() -> AbstractContextManager[None]:
     """matplotlib's own style for a while, whatever the user's is; without the backend, which is not part of a style."""
     _import_matplotlib()
@@ -276,8 +281,7 @@ def _sheet(owner: str, images: np.ndarray, columns: int, pixels: int) -> np.ndar
     columns, pixels = check_positive(owner, columns=columns, pixels=pixels)
 
     scale = max(1, round(pixels / images.shape[3]))
-    levels = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
-    levels = levels.repeat(scale, axis=2).repeat(scale, axis=3).transpose(0, 2, 3, 1)
+    levels = as_bytes(images).repeat(scale, axis=2).repeat(scale, axis=3).transpose(0, 2, 3, 1)
     height, width = levels.shape[1:3]
     rows, columns = -(-len(images) // columns), min(columns, len(images))
     sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), PAGE, np.uint8)

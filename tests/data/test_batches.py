@@ -171,8 +171,10 @@ def test_an_incomplete_state_is_refused():
     ([], {}, ValueError, r"got lengths \[\]"),
     ([np.zeros(3), np.zeros(4)], {}, ValueError, r"of one length.*\[3, 4\]"),
     ([np.zeros((0, 2))], {}, ValueError, r"got lengths \[0\]"),
-    ([[1, 2, 3]], {}, TypeError, "got list"),
-    ([np.zeros(())], {}, TypeError, "expected arrays of shape"),
+    ([{1, 2, 3}], {}, TypeError, "got set"),
+    ([iter([1, 2])], {}, TypeError, "got list_iterator"),
+    ([np.zeros(())], {}, TypeError, r"got an array of shape \(\)"),
+    ([np.zeros(3)], {"batch_size": 4, "drop_last": True}, ValueError, "at most the number of items 3, got 4"),
     ([np.zeros(3)], {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     ([np.zeros(3)], {"batch_size": 2.5}, TypeError, "batch_size must be an int, got 2.5"),
     ([np.zeros(3)], {"batch_size": True}, TypeError, "batch_size must be an int, got True"),
@@ -189,3 +191,46 @@ def test_integers_of_numpy():
     same.load_state_dict({name: np.int64(value) for name, value in batches.state_dict().items()})
     assert same.state_dict() == batches.state_dict() and json.loads(json.dumps(same.state_dict())) == same.state_dict()
     np.testing.assert_array_equal(next(iter(same))[0], next(iter(batches))[0])
+
+
+def test_items_of_any_collection_become_arrays():
+    class Pairs:
+        """As a Dataset of PyTorch's."""
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            assert type(index) is int
+            return np.full((1, 2), index, np.float32), index
+
+    batches = Batches(Pairs(), list("abcde"), batch_size=3, generator=None)
+    first, second = batches
+    images, labels, letters = first
+    assert images.shape == (3, 1, 2) and images.dtype == np.float32
+    assert labels.tolist() == [0, 1, 2] and letters.tolist() == ["a", "b", "c"]
+    assert [len(array) for array in second] == [2, 2, 2]
+
+
+def test_an_array_mapped_from_a_file_gives_arrays_in_memory(tmp_path):
+    np.save(tmp_path / "images.npy", np.arange(6))
+    [(batch,)] = Batches(np.load(tmp_path / "images.npy", mmap_mode="r"), batch_size=6, generator=None)
+    assert type(batch) is np.ndarray and batch.flags.writeable
+
+
+def test_drop_last_leaves_out_what_is_smaller():
+    batches = Batches(np.arange(10), batch_size=4, generator=3, drop_last=True)
+    assert len(batches) == 2
+    for epoch in range(3):
+        assert batches.epoch == epoch and batches.position == 0
+        (first,), (second,) = batches
+        assert len({*first, *second}) == 8
+
+
+def test_a_run_resumed_with_a_larger_batch_drops_what_is_left():
+    items = np.arange(10)
+    small, large = Batches(items, batch_size=4, generator=3, drop_last=True), Batches(items, batch_size=7, generator=3, drop_last=True)
+    next(iter(small))
+    large.load_state_dict(small.state_dict())
+    assert [len(batch) for batch, in large] == []
+    assert [len(batch) for batch, in large] == [7]

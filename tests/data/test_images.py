@@ -46,9 +46,13 @@ def test_bundled_digits_fill_the_range():
 
 
 @pytest.mark.parametrize(("images", "options", "error", "message"), [
-    ([[0]], {}, TypeError, "must be a uint8 array, got list"),
-    (np.zeros((1, 4, 4)), {}, TypeError, "must be a uint8 array, got float64 array"),
-    (np.zeros((1, 1, 4, 4), np.uint8), {}, ValueError, r"shape \(N, H, W\), got \(1, 1, 4, 4\)"),
+    ([[0]], {}, TypeError, "must be an array of uint8, bool, float32 or float64, got list"),
+    (np.zeros((1, 4, 4), np.int64), {}, TypeError, "must be an array of uint8, bool, float32 or float64, got int64 array"),
+    (np.zeros((4, 4), np.uint8), {}, ValueError, r"shape \(N, H, W\) or \(N, C, H, W\), got \(4, 4\)"),
+    (np.zeros((1, 4, 4, 3), np.uint8), {}, ValueError, r"channels seem to be the last axis: images.transpose\(0, 3, 1, 2\)"),
+    (np.full((1, 4, 4), -0.5), {"max_value": 1}, ValueError, "pixels must be from 0 to 1, the smallest is -0.5"),
+    (np.full((1, 4, 4), np.nan), {"max_value": 1}, ValueError, "at least the largest pixel nan"),
+    (np.full((1, 4, 4), 2.0), {"max_value": 1}, ValueError, "at least the largest pixel 2, got 1"),
     (np.full((1, 4, 4), 17, np.uint8), {"max_value": 16}, ValueError, "at least the largest pixel 17, got 16"),
     (np.zeros((1, 4, 4), np.uint8), {"max_value": 0}, ValueError, "max_value must be above 0"),
     (np.zeros((1, 28, 28), np.uint8), {"size": 10}, ValueError, "must divide the height and width 28x28, got 10"),
@@ -66,3 +70,30 @@ def test_bad_arguments(images, options, error, message):
 
 def test_a_small_integer_of_numpy_is_a_size():
     assert prepare_images(np.zeros((1, 300, 300), np.uint8), size=np.uint8(100)).shape == (1, 1, 100, 100)
+
+
+def test_colour_keeps_its_channels():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 6, 4), dtype=np.uint8)
+    x = prepare_images(images, size=2)
+    assert x.shape == (2, 3, 2, 2)
+    for channel in range(3):
+        np.testing.assert_array_equal(x[:, channel : channel + 1], prepare_images(np.ascontiguousarray(images[:, channel]), size=2))
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.float32, np.float64])
+def test_pixels_from_0_to_1(dtype):
+    images = np.array([[[0, 1], [1, 0]]], dtype)
+    np.testing.assert_array_equal(prepare_images(images, max_value=1), [[[[-1, 1], [1, -1]]]])
+
+
+@pytest.mark.parametrize(("images", "full"), [(np.eye(4)[None], "1"), (np.full((1, 2, 2), 15, np.uint8), "16")])
+def test_images_in_another_range_are_not_trained_on_in_black(images, full):
+    with pytest.warns(UserWarning, match=f"almost black; say max_value={full}"):
+        assert prepare_images(images).max() < -0.8
+
+
+def test_dark_images_and_black_ones_are_no_mistake(recwarn):
+    prepare_images(np.full((1, 2, 2), 16, np.uint8))
+    prepare_images(np.zeros((1, 2, 2), np.uint8))
+    prepare_images(np.eye(2)[None], max_value=1)
+    assert not recwarn

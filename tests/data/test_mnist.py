@@ -229,3 +229,13 @@ def test_the_real_mnist(split, counts):
     assert images.shape == (sum(counts), 28, 28) and images.dtype == np.uint8
     assert labels.dtype == np.uint8 and list(np.bincount(labels)) == counts
     assert images.max() == 255
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "raw"])
+def test_torchvisions_folder(place, tmp_path):
+    raw = tmp_path / place
+    raw.mkdir(parents=True)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3, *[0, 0, 0, 1], *[0, 0, 0, 28], *[0, 0, 0, 28]]) + bytes(784))
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
+    images, labels = load_mnist("test", tmp_path)
+    assert images.shape == (1, 28, 28) and labels.tolist() == [7]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hcrot.data import DataUnavailable, load_mnist, mnist
+from hcrot.data.cache import cache_folder
 from support.mnist_files import NAMES, serve
 
 
@@ -18,11 +19,11 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("HCROT_DATA", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert mnist._cache_folder() == tmp_path / ".cache" / "hcrot" / "mnist"
+    assert cache_folder("mnist") == tmp_path / ".cache" / "hcrot" / "mnist"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert mnist._cache_folder() == tmp_path / "xdg" / "hcrot" / "mnist"
+    assert cache_folder("mnist") == tmp_path / "xdg" / "hcrot" / "mnist"
     monkeypatch.setenv("HCROT_DATA", "~/data")
-    assert mnist._cache_folder() == tmp_path / "data" / "mnist"
+    assert cache_folder("mnist") == tmp_path / "data" / "mnist"
 
 
 def test_a_download_is_kept_and_used_again(arrays, contents, cache, web):

@@ -108,7 +108,7 @@ def test_what_was_saved_is_loaded_and_replaces_what_was_there(tmp_path):
     model.save_pretrained(folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     loaded = DigitClassifier.from_pretrained(folder)
-    assert loaded.config == model.config == {**SMALL, "channels": [2, 3, 4]}
+    assert loaded.config == model.config == {**SMALL, "channels": [2, 3, 4], "in_channels": 1}
     np.testing.assert_array_equal(loaded(x), model(x))
 
 

@@ -1,8 +1,10 @@
-"""What UNet2DConditionModel says to arguments and inputs that it does not take."""
+"""What UNet2DConditionModel says to arguments and inputs that it does not take; its folders; sampling with a text."""
 
 import numpy as np
 import pytest
 
+import hcrot
+from hcrot import pipelines
 from hcrot.models.unet_2d_blocks import DownBlock2D
 from hcrot.models.unet_2d_condition import UNet2DConditionModel
 from support.small_unets import draw
@@ -77,3 +79,29 @@ def test_an_image_listens_to_its_own_text_alone():
         y, other = model(sample, 3, text), model(sample, 3, np.stack([text[0], -text[1]]))
     np.testing.assert_allclose(y[0], other[0], atol=1e-6)
     assert np.abs(y[1] - other[1]).max() > 1e-4
+
+
+def test_a_pipeline_with_a_text_is_saved_and_samples(tmp_path):
+    model, scheduler = UNet2DConditionModel(**TWO, out_channels=2, generator=0), hcrot.DDIMScheduler(clip_sample=False)
+    pipelines.save(tmp_path / "pipeline", model, scheduler)
+    assert '"diffusers"' in (tmp_path / "pipeline" / "model_index.json").read_text()
+    loaded, _ = pipelines.load(tmp_path / "pipeline")
+    assert type(loaded) is UNet2DConditionModel
+
+    x, text, nothing = draw((3, 2, 6, 4)), draw((3, 4, 6)), draw((1, 4, 6))
+    options = {"generator": 0, "sample": x, "num_inference_steps": 2, "prompt_embeds": text, "progress": False}
+    step = next(pipelines.steps(loaded, scheduler, **options, guidance_scale=3, negative_prompt_embeds=nothing))
+    t = step.timestep
+    without, with_text = model(x, t, nothing.repeat(3, axis=0)), model(x, t, text)
+    expected = scheduler.step(without + 3 * (with_text - without), t, x).prev_sample
+    np.testing.assert_allclose(step.prev_sample, expected, atol=1e-4)
+    plain = next(pipelines.steps(loaded, scheduler, **options)).prev_sample
+    np.testing.assert_allclose(plain, scheduler.step(with_text, t, x).prev_sample, atol=1e-5)
+    for wrong, message in (
+        ({"guidance_scale": 2}, "prompt_embeds and negative_prompt_embeds"),
+        ({"negative_prompt_embeds": nothing[0]}, r"of shape \(3, K, D\) or \(1, K, D\), got \(4, 6\)"),
+        ({"prompt_embeds": text[:2]}, "prompt_embeds of 2, sample of 3"),
+        ({"guidance_scale": 1, "prompt_embeds": None, "negative_prompt_embeds": nothing}, "but no prompt_embeds"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipelines.steps(loaded, scheduler, **{**options, "guidance_scale": 2, **wrong})

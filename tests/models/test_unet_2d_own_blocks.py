@@ -105,6 +105,13 @@ def test_config_names_the_class_and_makes_no_network():
         UNet2dModel.from_config(model.config)
 
 
+def test_no_folder_is_written_that_names_a_class(tmp_path):
+    model = UNet2dModel(**TWO | {"down_block_types": ("DownBlock2D", Gated)})
+    with pytest.raises(ValueError, match="UNet2dModel makes no network of the model's config: .*own, expected the class itself"):
+        model.save_pretrained(tmp_path / "network")
+    assert not (tmp_path / "network").exists()
+
+
 class Forgetful(DownBlock2D):
     def forward(self, h, temb, skips):
         h = super().forward(h, temb, skips)

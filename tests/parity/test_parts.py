@@ -168,3 +168,15 @@ def test_attention_wider_or_narrower_than_its_input(heads, size, rng):
 )
 def test_conv1d(shape, arguments, options, dtype, rng):
     compare(hcrot.Conv1d(*arguments, **options), torch.nn.Conv1d(*arguments, **options), rng.standard_normal(shape), dtype, rng)
+
+
+def test_functional_attention(rng):
+    arrays = [rng.standard_normal((2, 3, tokens, 5), dtype=np.float32) for tokens in (6, 9, 9)]
+    tensors = [torch.from_numpy(array.copy()).requires_grad_() for array in arrays]
+    o, logsum = hcrot.functional.attention(*arrays)
+    expected = torch.nn.functional.scaled_dot_product_attention(*tensors)
+    close(o, expected, FORWARD[np.float32])
+    do = rng.standard_normal(o.shape, dtype=np.float32)
+    expected.backward(torch.from_numpy(do))
+    for gradient, tensor in zip(hcrot.functional.attention_backward(do, *arrays, logsum), tensors, strict=True):
+        close(gradient, tensor.grad, BACKWARD[np.float32])

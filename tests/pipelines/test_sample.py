@@ -375,15 +375,16 @@ def test_no_folder(tmp_path):
 
 def test_arguments_in_the_wrong_place_are_named(tmp_path):
     model, noise, optimizer = tiny_model(), scheduler(), hcrot.AdamW(tiny_model().parameters())
-    layers = hcrot.Sequential(hcrot.Linear(2, 2))
     for call, message in (
         (lambda: pipelines.sample(noise, model, generator=0), "pipelines.sample: scheduler is a UNet2dModel, expected a noise scheduler"),
         (lambda: pipelines.ddpm(model, noise, num_inference_steps=2), "pipelines.ddpm: generator is missing"),
-        (lambda: pipelines.save(tmp_path / "p", noise, model), "pipelines.save: model is a DDPMScheduler, expected a UNet2dModel"),
+        (lambda: pipelines.save(tmp_path / "p", noise, model), "pipelines.save: model is a DDPMScheduler, expected a Module"),
         (lambda: pipelines.save(tmp_path / "p", model, optimizer), "pipelines.save: scheduler is a AdamW, expected a noise scheduler"),
         (lambda: hcrot.save_checkpoint(tmp_path / "c", model, optimizer), "save_checkpoint: scheduler is a AdamW"),
-        (lambda: hcrot.save_checkpoint(tmp_path / "c", layers), "save_checkpoint: model is a Sequential, expected a UNet2dModel"),
-        (lambda: hcrot.save_model(layers, tmp_path / "m"), "save_model: model is a Sequential, expected a UNet2dModel"),
+        (lambda: hcrot.save_checkpoint(tmp_path / "c", noise), "save_checkpoint: model is a DDPMScheduler, expected a Module"),
+        (lambda: hcrot.save_model(noise, tmp_path / "m"), "save_model: model is a DDPMScheduler, expected a Module"),
+        (lambda: hcrot.load_model(tmp_path, noise), "load_model: model is a DDPMScheduler, expected a Module"),
+        (lambda: pipelines.load(tmp_path, model=noise), "pipelines.load: model is a DDPMScheduler, expected a Module"),
         (lambda: DDPMScheduler.from_config(noise), "from_config: config is a DDPMScheduler, .*its arguments are DDPMScheduler.config"),
     ):
         with pytest.raises(TypeError, match=message):

@@ -1,0 +1,188 @@
+"""Draw with what was learned.
+
+    hcrot sample runs/flowers                                       samples.png, eight of each class
+    hcrot sample runs/flowers --classes rose --number 64 --sampler dpmsolver++ --steps 20 --guidance-scale 3
+    hcrot sample runs/flowers --output drawn.png steps.gif all.npz pictures/
+
+CHECKPOINT is the folder of a run of hcrot train or examples/mnist_ddpm.py, a checkpoint, or a pipeline of diffusers on this machine.
+Picture k depends on the seed and on k alone, however many are drawn at a time.
+"""
+
+import argparse
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcrot.tools.arguments import number
+
+__all__ = ["SAMPLERS", "add_arguments", "draw", "load", "place_of", "run", "sampler_of"]
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hcrot.models.unet_2d import UNet2dModel
+    from hcrot.schedulers.base import NoiseScheduler
+
+SAMPLERS = {  # name: (scheduler, options that --sampler adds)
+    "ddpm": ("DDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "dpmsolver++": ("DPMSolverMultistepScheduler", {}),
+    "sde-dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+}
+KINDS = (".png", ".gif", ".npz", "")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="see above")
+    parser.add_argument("--output", metavar="PATH", type=Path, nargs="+", default=[Path("samples.png")],
+                        help="what to write, by its ending: .png all in a grid, .gif how they appeared, .npz arrays, without an ending "
+                             "a folder of single pictures (default: samples.png)")  # fmt: skip
+    parser.add_argument("--classes", metavar="CLASS", nargs="+", help="names or numbers of classes (default: all)")
+    parser.add_argument("--number", metavar="N", type=number(int, 1), default=8, help="pictures of each class (default: %(default)s)")
+    parser.add_argument("--sampler", choices=list(SAMPLERS), default="ddim", help="default: %(default)s")
+    parser.add_argument("--steps", type=number(int, 1), default=50, help="steps from noise to a picture (default: %(default)s)")
+    parser.add_argument("--guidance-scale", metavar="W", type=number(float, 0), default=1.0,
+                        help="how much more of its class a picture has; needs --label-dropout in training (default: %(default)s)")
+    parser.add_argument("--batch-size", metavar="N", type=number(int, 1), default=64, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="the same seed, the same pictures (default: %(default)s)")
+    parser.add_argument("--threads", type=number(int, 1), help="of hcrot's kernels (default: every core)")
+    parser.add_argument("--json", action="store_true", help="print what was drawn as one line of JSON")
+
+
+def run(options: Namespace) -> int:
+    import numpy as np
+
+    import hcrot
+
+    for path in options.output:
+        if path.suffix not in KINDS:
+            raise ValueError(f"--output {path}: the ending is {path.suffix}, expected .png, .gif, .npz, or none for a folder")
+    if options.threads:
+        hcrot.set_num_threads(options.threads)
+    model, scheduler, names = load(options.checkpoint)
+    classes = chosen_classes(options.classes, names, model.config["num_class_embeds"], options.checkpoint)
+    labels = None if classes is None else np.repeat(classes, options.number)
+    animated = any(path.suffix == ".gif" for path in options.output)
+    images, frames = draw(model, sampler_of(options.sampler, scheduler), labels, options, keep=animated)
+    shown = None if classes is None else [names[k] if k < len(names) else str(k) for k in classes]
+    for path in options.output:
+        write(path, images, frames, labels, shown, options.number)
+    if options.json:
+        print(json.dumps({"pictures": len(images), "output": [str(path) for path in options.output]}))
+    else:
+        print(f"{len(images)} pictures of {images.shape[2]}x{images.shape[3]}: {', '.join(map(str, options.output))}")
+    return 0
+
+
+def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
+    """Network, scheduler and the names of the classes, [] if they have none."""
+    import hcrot
+    from hcrot.files.json_and_arrays import read_json
+
+    place = place_of(checkpoint)
+    names_file = place.parent / "classes.json"
+    model, scheduler = hcrot.pipelines.load(place)
+    names = read_json(names_file)["classes"] if names_file.is_file() else []
+    return model.eval(), scheduler, names
+
+
+def place_of(checkpoint: Path) -> Path:
+    """The checkpoint itself, where the folder of a run was named."""
+    inner = checkpoint / "checkpoint"
+    return inner if inner.is_dir() else checkpoint
+
+
+def chosen_classes(asked: list[str] | None, names: list[str], count: int | None, checkpoint: Path) -> list[int] | None:
+    """Numbers of the classes that were asked for; None of a network without classes."""
+    if count is None:
+        if asked:
+            raise ValueError(f"--classes: {checkpoint} has no classes")
+        return None
+    known = names or [str(number) for number in range(count)]
+    chosen = list(range(len(known))) if asked is None else []
+    for word in asked or []:
+        if word not in known and not (word.isdecimal() and int(word) < count):
+            raise ValueError(f"--classes: {checkpoint} has no class {word}, its classes are {', '.join(known)}")
+        chosen.append(known.index(word) if word in known else int(word))
+    return chosen
+
+
+def sampler_of(name: str, scheduler: "NoiseScheduler", **options: Any) -> "NoiseScheduler":
+    """The scheduler of this name, with the options of the one that the network was trained with."""
+    import hcrot
+
+    kind, own = SAMPLERS[name]
+    return getattr(hcrot, kind).from_config(scheduler.config, **own | options)
+
+
+def draw(
+    model: "UNet2dModel", scheduler: "NoiseScheduler", labels: "np.ndarray | None", options: Namespace, keep: bool = False
+) -> "tuple[np.ndarray, list[np.ndarray]]":
+    """Pictures (N, C, H, W) in [-1, 1], and if ``keep`` says so what they came from, step by step.
+
+    Raises:
+        ValueError: guidance without a label for "of any class".
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    import hcrot
+
+    count, total = model.config["num_class_embeds"], options.number if labels is None else len(labels)
+    guided: dict[str, Any] = {"trajectory": keep}
+    if options.guidance_scale != 1:
+        if labels is None:
+            raise ValueError("--guidance-scale: the network has no classes to be guided to")
+        if labels.max() >= count - 1:
+            raise ValueError(f"--guidance-scale: class {count - 1} has to be the one that means \"of any class\" (--label-dropout)")
+        guided |= {"guidance_scale": options.guidance_scale, "null_label": count - 1}
+    parts, histories = [], []
+    for start in tqdm(range(0, total, options.batch_size), desc="drawing", unit="batch", leave=False):
+        stop = min(start + options.batch_size, total)
+        drawn = hcrot.pipelines.sample(
+            model,
+            scheduler,
+            generator=[np.random.default_rng([options.seed, k]) for k in range(start, stop)],
+            class_labels=None if labels is None else labels[start:stop],
+            num_inference_steps=options.steps,
+            progress=total <= options.batch_size,
+            **guided,
+        )
+        parts.append(drawn[0] if keep else drawn)
+        histories.append(drawn[1] if keep else drawn[:0])
+    return np.concatenate(parts), list(np.concatenate(histories, axis=1)) if keep else []
+
+
+def write(
+    path: Path, images: "np.ndarray", frames: "list[np.ndarray]", labels: "np.ndarray | None", names: list[str] | None, columns: int
+) -> None:
+    import numpy as np
+
+    from hcrot.files.json_and_arrays import replacing
+    from hcrot.tools.plotting import as_bytes, image_grid, save_gif
+
+    pixels = as_bytes(images)
+    if path.suffix == ".png":
+        image_grid(images, path, columns=min(columns, 16), row_labels=names if columns <= 16 else None)
+    elif path.suffix == ".gif":
+        chosen = np.unique(np.linspace(0, len(frames) - 1, 60).round().astype(int))
+        save_gif([np.clip(frames[index], -1, 1) for index in chosen], path, columns=min(columns, 16))
+    elif path.suffix == ".npz":
+        with replacing(path) as unfinished, open(unfinished, "wb") as file:
+            arrays: dict[str, Any] = {"images": pixels} | ({} if labels is None else {"labels": labels})
+            np.savez(file, **arrays)
+    else:
+        from PIL import Image
+
+        path.mkdir(parents=True, exist_ok=True)
+        for number_, picture in enumerate(pixels):
+            kind = f"{names[number_ // columns]}-" if names else ""
+            image = Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
+            with replacing(path / f"{kind}{number_:05}.png") as unfinished:
+                image.save(unfinished, "PNG")

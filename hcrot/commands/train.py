@@ -1,0 +1,171 @@
+"""Learn to draw pictures like those in a folder: a denoising diffusion model (Ho, Jain & Abbeel 2020), trained on the CPU.
+
+    hcrot train flowers                         thirty minutes; subfolders are classes
+    hcrot train flowers --resume                go on with a run that was stopped
+    hcrot train flowers --minutes 120 --random-flip --label-dropout 0.1
+    hcrot train mnist --resolution 32
+    hcrot train digits --minutes 3
+
+Into runs/<name of the folder> it writes the checkpoint, samples-<step>.png on the way and samples.png at the end, loss.png, metrics.jsonl
+and config.json. The checkpoint opens in diffusers. The training loop is in hcrot/commands/train_loop.py, to be read.
+"""
+
+import argparse
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcrot.tools.arguments import number
+
+__all__ = ["OPTIONS", "add_arguments", "load_data", "run"]
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
+LR_SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
+YES_NO = argparse.BooleanOptionalAction
+
+OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how to read it, what it is); names are diffusers' script's
+    "resolution": (None, {"type": number(int, 8)}, "height and width that pictures get (default: 64; mnist 28, digits 8, CIFAR-10 32)"),
+    "center_crop": (True, {"action": YES_NO}, "cut the middle out; otherwise stretch the whole picture to a square"),
+    "random_flip": (False, {"action": YES_NO}, "mirror half of the pictures"),
+    "random_shift": (0, {"type": number(int, 0)}, "move pictures by up to so many pixels"),
+    "grey": (None, {"action": YES_NO}, "without colour (default: if no picture has colour)"),
+    "strict": (False, {"action": YES_NO}, "refuse a folder with a picture that cannot be read, instead of leaving it out"),
+    "data_dir": (None, {"metavar": "FOLDER"}, "where MNIST's four files are (default: a cache folder, downloaded once)"),
+    "minutes": (30.0, {"type": number(float, 1e-3)}, "train for about so long, with a network that fits; with --resume: so much longer"),
+    "num_epochs": (None, {"type": number(float, 1e-6)}, "instead of --minutes: passes over the pictures"),
+    "channels": (None, {"type": number(int, 1), "nargs": "+"}, "width of each level (default: by resolution and minutes)"),
+    "layers_per_block": (None, {"type": number(int, 1)}, "residual blocks of a level (default: by resolution and minutes)"),
+    "attention": (None, {"type": number(int, 0), "nargs": "*"}, "levels with attention, 0 being the first (default: that of 8 pixels)"),
+    "dropout": (0.0, {"type": number(float, 0)}, "in residual blocks"),
+    "train_batch_size": (None, {"type": number(int, 1)}, "pictures at a time (default: by resolution and minutes)"),
+    "gradient_accumulation_steps": (1, {"type": number(int, 1)}, "batches to a step of the optimizer"),
+    "learning_rate": (1e-3, {"type": number(float, 0)}, "AdamW's highest learning rate"),
+    "lr_scheduler": ("cosine", {"choices": LR_SCHEDULES}, "how the learning rate falls"),
+    "lr_warmup_steps": (100, {"type": number(int, 0)}, "steps in which the learning rate rises; at most a tenth of all"),
+    "adam_weight_decay": (0.01, {"type": number(float, 0)}, "AdamW's"),
+    "max_grad_norm": (1.0, {"type": number(float, 0)}, "highest norm of the gradient; 0: any"),
+    "ema_max_decay": (0.9995, {"type": number(float, 0)}, "of the moving average of the weights, which draws the pictures"),
+    "ema_power": (0.75, {"type": number(float, 1e-3)}, "how fast its memory grows: 1 - (1 + step)^-power"),
+    "prediction_type": ("epsilon", {"choices": ("epsilon", "v_prediction", "sample")}, "what the network says of a noisy picture"),
+    "ddpm_num_steps": (1000, {"type": number(int, 2)}, "times of the noise"),
+    "ddpm_beta_schedule": ("squaredcos_cap_v2", {"choices": SCHEDULES}, "how noise grows with time"),
+    "classes": (True, {"action": YES_NO}, "subfolders are classes that can be asked for"),
+    "label_dropout": (0.1, {"type": number(float, 0)}, "share of labels that are withheld, for guidance; 0: no guidance"),
+    "guidance_scale": (2.0, {"type": number(float, 0)}, "how much more of its class a picture is to have; 1: no more"),
+    "inference_steps": (50, {"type": number(int, 1)}, "steps from noise to a picture (DDIM)"),
+    "save_images_epochs": (None, {"type": number(float, 1e-6)}, "epochs from samples to samples (default: five times in the run)"),
+    "checkpointing_steps": (200, {"type": number(int, 1)}, "steps from checkpoint to checkpoint"),
+    "checkpoints_total_limit": (1, {"type": number(int, 1)}, "how many checkpoints are kept; above 1 also as checkpoint-<step>"),
+    "seed": (0, {"type": number(int, 0)}, "the same seed, the same run"),
+    "threads": (None, {"type": number(int, 1)}, "of hcrot's kernels (default: every core)"),
+}
+CHANGEABLE = {"data_dir", "minutes", "num_epochs", "guidance_scale", "inference_steps", "save_images_epochs", "checkpointing_steps",
+              "checkpoints_total_limit"}  # with --resume  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="a folder of pictures, one with CIFAR-10's binary files, mnist, or digits")
+    parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: runs/<name of the data>")
+    parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {', '.join(sorted(CHANGEABLE))} can be given anew")
+    parser.add_argument("--json", action="store_true", help="print what is known at the end as one line of JSON")
+    details = parser.add_argument_group("options of the run")
+    for name, (default, how, text) in OPTIONS.items():
+        if default is not None:
+            text += f" (default: {({True: 'yes', False: 'no'}.get(default, default) if isinstance(default, bool) else default)})"
+        details.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **how)
+
+
+def run(arguments: Namespace) -> int:
+    from hcrot.commands.train_loop import train
+    from hcrot.files.runs import lock_run
+
+    given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
+    if {"minutes", "num_epochs"} <= given.keys():
+        raise ValueError("--minutes and --num-epochs exclude each other")
+    folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
+    if not arguments.resume and (folder / "config.json").exists():
+        raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
+    with lock_run(folder, arguments.resume):
+        options = saved_options(folder, given) if arguments.resume else Namespace(**{n: d for n, (d, _, _) in OPTIONS.items()} | given)
+        images, labels, classes = load_data(arguments.data, options)
+        if not arguments.resume:
+            choose_network(options, images.shape[2])
+        if classes and not options.classes:
+            labels, classes = labels * 0, []
+        again = f"hcrot train {arguments.data} --output {folder} --resume"
+        result = train(images, labels, classes, options, folder, arguments.resume, again)
+    if arguments.json:
+        print(json.dumps(result))
+    return 0
+
+
+def load_data(data: str, options: Namespace) -> "tuple[np.ndarray, np.ndarray, list[str]]":
+    """Pictures uint8 (N, C, H, W), labels (N,) and the names of the classes; [] if there are none. Says on stdout what it found."""
+    import numpy as np
+
+    from hcrot.data import CIFAR10_CLASSES, DIGITS_MAX, ImageFolder, load_cifar10, load_digits, load_mnist, resize
+
+    enlarged = 0
+    if data == "digits":
+        images, labels = load_digits()
+        images, classes = (images.astype(np.uint16) * 255 // DIGITS_MAX).astype(np.uint8)[:, None], [str(digit) for digit in range(10)]
+    elif data == "mnist":
+        images, labels = load_mnist("train", options.data_dir)
+        images, classes = images[:, None], [str(digit) for digit in range(10)]
+    elif (Path(data) / "cifar-10-batches-bin").is_dir() or (Path(data) / "data_batch_1.bin").is_file():
+        (images, labels), classes = load_cifar10(data), list(CIFAR10_CLASSES)
+    else:
+        channels = None if options.grey is None else 1 if options.grey else 3
+        pictures = ImageFolder(data, options.resolution or 64, channels=channels, center_crop=options.center_crop, strict=options.strict)
+        images, labels, classes, enlarged = pictures.images, pictures.labels, pictures.classes, pictures.enlarged
+    if options.resolution not in (None, images.shape[2]):
+        images = resize(images, options.resolution)
+    counts = ", ".join(f"{name} {count:,}" for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True))
+    kind, size = "grey" if images.shape[1] == 1 else "colour", f"{images.shape[2]}x{images.shape[3]}"
+    print(f"{data}: {len(images):,} {kind} pictures of {size}" + (f" in {len(classes)} classes: {counts}" if classes else ", no classes"))
+    if enlarged > len(images) // 10:
+        print(f"{enlarged:,} of them are smaller than {size} and were enlarged: --resolution may be less")
+    return images, labels.astype(np.int64), classes
+
+
+NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, train_batch_size); tried on two cores
+    (16, 0): ([32, 64], 2, 64),
+    (32, 0): ([32, 64, 64], 1, 64),
+    (32, 25): ([32, 64, 96], 1, 64),
+    (32, 100): ([48, 96, 128], 2, 64),
+    (64, 0): ([16, 32, 64, 64], 1, 32),
+    (64, 25): ([24, 48, 96, 96], 1, 32),
+    (64, 100): ([32, 64, 128, 128], 1, 32),
+    (4096, 0): ([16, 32, 64, 96, 96], 1, 16),
+}
+
+
+def choose_network(options: Namespace, size: int) -> None:
+    """Fill in what was not given, by the size of the pictures and the time there is."""
+    minutes = options.minutes if options.num_epochs is None else 30
+    ceiling = min(largest for largest, _ in NETWORKS if size <= largest or largest == 4096)
+    least = max(least for largest, least in NETWORKS if largest == ceiling and least <= minutes)
+    channels, layers, batch = NETWORKS[ceiling, least]
+    options.channels, options.layers_per_block = options.channels or channels, options.layers_per_block or layers
+    options.train_batch_size = options.train_batch_size or batch
+    if options.attention is None:
+        options.attention = [level for level in range(len(options.channels)) if size >> level == 8]
+
+
+def saved_options(folder: Path, given: dict[str, Any]) -> Namespace:
+    """Those of the run, and what was given anew."""
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        saved = None
+    if not isinstance(saved, dict) or saved.keys() != OPTIONS.keys():
+        raise ValueError(f"{path} is not the configuration of a run of hcrot train")
+    changed = [name for name, value in given.items() if name not in CHANGEABLE and value != saved[name]]
+    if changed:
+        raise ValueError(f"--resume goes on with the options of the run: {', '.join(changed)} cannot be given anew")
+    return Namespace(**saved | given | ({"num_epochs": None} if "minutes" in given else {}))

@@ -1,0 +1,212 @@
+"""The training loop of ``hcrot train``, from the network to the last picture. Read `train`."""
+
+import json
+import math
+import shutil
+import sys
+import time
+from argparse import Namespace
+from contextlib import suppress
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import hcrot
+from hcrot.data import Batches, prepare_images, random_flip, random_shift
+from hcrot.files.json_and_arrays import write_json
+from hcrot.files.runs import open_metrics, read_metrics
+from hcrot.tools.plotting import image_grid, plot_loss, rehearse
+from hcrot.tools.stopping import stop_request
+from hcrot.training.progress import ErrorByTime, error_by_time, seconds_of_a_batch, target_of
+
+__all__ = ["train"]
+
+HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
+SAMPLES = 8  # of each class
+TRAINING = 0.75  # share of the time that forward and backward take; the rest is for the optimizer, noise and pictures
+
+
+def train(
+    images: np.ndarray, labels: np.ndarray, classes: list[str], options: Namespace, folder: Path, resume: bool, again: str
+) -> dict[str, Any]:
+    """Train on pictures uint8 (N, C, H, W) and labels (N,); leave the checkpoint and the pictures in the folder.
+
+    Args:
+        resume: whether to go on from the checkpoint that is there.
+        again: the command that goes on with this run, for who stops it.
+
+    Returns:
+        What is known at the end, for ``--json``.
+    """
+
+    # the network, the noise, and what makes the network learn ---------------------------------------------------------
+
+    rng = np.random.default_rng(options.seed)
+    rows, judged = held_back(len(images), np.random.default_rng([options.seed, 1]))
+    model = network(options, images.shape[1], images.shape[2], len(classes), rng)
+    scheduler = hcrot.DDPMScheduler(
+        num_train_timesteps=options.ddpm_num_steps, beta_schedule=options.ddpm_beta_schedule, prediction_type=options.prediction_type
+    )
+    batches = Batches(rows, batch_size=min(options.train_batch_size, len(rows)), generator=rng)
+    parts = options.gradient_accumulation_steps
+    optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
+    ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
+    first = rows[: batches.batch_size]
+    duration = seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None)
+    state: dict[str, Any] = {"optimizer": optimizer, "batches": batches, "rng": rng}
+    step, seconds = 0, 0.0
+    if resume and (folder / "checkpoint").is_dir():
+        step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state).values()
+    if options.num_epochs is None:
+        options.num_epochs = (int(step) * parts + TRAINING * 60 * options.minutes / duration) / len(batches)
+    write_json(folder / "config.json", vars(options))
+    write_json(folder / "classes.json", {"classes": classes})
+    steps = max(1, math.ceil(options.num_epochs * len(batches) / parts))
+    schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, last_epoch=step - 1)
+    rehearse(folder)  # what would fail after training fails now
+
+    # learning ---------------------------------------------------------------------------------------------------------
+
+    count = sum(parameter.data.size for parameter in model.parameters())
+    size = parts * batches.batch_size
+    print(f"A network of {count:,} numbers; {steps:,} steps of {size}, {options.num_epochs:.3g} passes. Into {folder}/")
+    every = max(1, round(options.save_images_epochs * len(batches) / parts)) if options.save_images_epochs else math.ceil(steps / 5)
+    stream, average = chain.from_iterable(repeat(batches)), 0.0  # epoch after epoch
+    bar = tqdm(total=steps, initial=step, unit="step", disable=sys.stderr is None)
+    with open_metrics(folder, step) as metrics, stop_request() as stop, bar:
+        while step < steps and not stop:
+            start, loss = time.perf_counter(), 0.0
+            for _ in range(parts):
+                [rows] = next(stream)
+                clean, kinds = prepare_images(images[rows]), labels[rows]
+                if options.random_flip:
+                    clean = random_flip(clean, rng)
+                if options.random_shift:
+                    clean = random_shift(clean, options.random_shift, rng)
+                noise = rng.standard_normal(clean.shape, dtype=np.float32)
+                timesteps = rng.integers(len(scheduler), size=len(clean))
+                noisy = scheduler.add_noise(clean, noise, timesteps)
+                target = target_of(scheduler, options.prediction_type, clean, noise, timesteps)
+                if classes:
+                    kinds = hcrot.drop_labels(kinds, len(classes), options.label_dropout, rng)
+                part, dout = hcrot.mse_loss(model(noisy, timesteps, kinds if classes else None), target)
+                model.backward(dout / np.float32(parts))
+                loss += part / parts
+            lr = optimizer.lr
+            norm = optimizer.step(max_grad_norm=options.max_grad_norm or math.inf, ema=ema, zero_grad=True)
+            if norm is None or not math.isfinite(loss + norm):
+                raise ValueError(f"diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --learning-rate")
+            schedule.step()
+
+            step, seconds = step + 1, seconds + time.perf_counter() - start
+            average = 0.98 * (average or loss) + 0.02 * loss
+            numbers = {"step": step, "epoch": step * parts / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
+            metrics.write(json.dumps(numbers) + "\n")
+            bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
+            bar.update()
+            if step % options.checkpointing_steps == 0:
+                save(folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
+            if step % every == 0 and step < steps and not stop:
+                with ema.swapped_in():
+                    draw(model, scheduler, classes[:3], options, folder / f"samples-{step}.png", progress=False)
+        save(folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
+    if stop:
+        with suppress(OSError):  # the terminal may be gone
+            print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
+        sys.exit(stop.exit_code)
+
+    # what was learned -------------------------------------------------------------------------------------------------
+
+    history = read_metrics(folder)
+    plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
+    pictures, kinds = prepare_images(images[judged]), labels[judged] if classes else None
+    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+    with ema.swapped_in():
+        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])))
+        draw(model, scheduler, classes[:8], options, folder / "samples.png")
+    print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "error_by_quarter": averaged.quarters,
+        "error_of_raw_weights_by_quarter": raw.quarters,
+        "error_at_the_end": averaged.last,
+        "undertrained": averaged.undertrained,
+    }
+
+
+def network(options: Namespace, channels: int, size: int, classes: int, rng: np.random.Generator) -> hcrot.UNet2dModel:
+    attends = [level in options.attention for level in range(len(options.channels))]
+    if sum(attends) < len(set(options.attention)):
+        raise ValueError(f"--attention {options.attention}: the levels of --channels are 0 to {len(attends) - 1}")
+    groups = next(groups for groups in (8, 4, 2, 1) if all(width % groups == 0 for width in options.channels))
+    return hcrot.UNet2dModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=options.channels,
+        layers_per_block=options.layers_per_block,
+        down_block_types=["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
+        up_block_types=["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
+        norm_num_groups=groups,
+        dropout=options.dropout,
+        num_class_embeds=classes + 1 if classes else None,  # the last one means "of any class"
+        generator=rng,
+    )
+
+
+def held_back(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Which pictures to train on, and which to judge by: one in HELD_BACK, at most 256. Of too few, all are for both."""
+    order, judged = rng.permutation(count), min(count // HELD_BACK, 256)
+    return (np.sort(order[judged:]), order[:judged]) if judged else (order, order)
+
+
+def save(
+    folder: Path, model: hcrot.UNet2dModel, scheduler: Any, ema: hcrot.EMA, state: dict[str, Any], step: int, seconds: float, limit: int
+) -> None:
+    """folder/checkpoint, and if ``limit`` is above 1 the latest ones also as checkpoint-<step>, so many of them."""
+    latest, copy = folder / "checkpoint", folder / f"checkpoint-{step}"
+    hcrot.save_checkpoint(latest, model, scheduler, ema=ema, state=state, progress={"step": step, "seconds": seconds})
+    if limit > 1 and not copy.exists():
+        unfinished = folder / ".checkpoint.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(latest, unfinished)
+        unfinished.rename(copy)
+        kept = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+        for old in kept[: len(kept) - limit]:
+            shutil.rmtree(old)
+
+
+def draw(model: hcrot.UNet2dModel, scheduler: Any, classes: list[str], options: Namespace, path: Path, progress: bool = True) -> None:
+    """A row of pictures for each of these classes, the first ones of the network's; the same noise each time."""
+    labels = np.arange(len(classes)).repeat(SAMPLES) if classes else None
+    null = (model.config["num_class_embeds"] or 1) - 1
+    guided = {"guidance_scale": options.guidance_scale, "null_label": null} if classes and options.label_dropout else {}
+    sampler = hcrot.DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    pictures = hcrot.pipelines.sample(
+        model,
+        sampler,
+        generator=np.random.default_rng([options.seed, 3]),
+        class_labels=labels,
+        batch_size=None if classes else 4 * SAMPLES,
+        num_inference_steps=options.inference_steps,
+        progress=progress,
+        **guided,
+    )
+    image_grid(pictures, path, columns=SAMPLES, row_labels=classes or None)
+
+
+def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float) -> None:
+    """In three lines, what the error says."""
+    quarters = ", ".join(f"{value:.4f}" for value in averaged.quarters)
+    print(f"Error on pictures held back, by quarter of the time, little noise to much: {quarters}")
+    print(f"Mean {averaged.mean:.4f} with averaged weights, {raw.mean:.4f} with the last ones; on training pictures {last_losses:.4f}")
+    if averaged.undertrained:
+        print(f"Undertrained: at the noisiest time the error is {averaged.last:.3f}, finished runs are below {averaged.enough:g}. Pictures "
+              "will be noisy or flat. Train longer: --resume --minutes, or a smaller --resolution.")  # fmt: skip
+    else:
+        print(f"Trained: at the noisiest time the error is {averaged.last:.3f}, of {averaged.enough:g} at most.")

@@ -1,0 +1,240 @@
+"""The command line as a user has it: words in, files and lines out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hcrot
+from hcrot.commands import COMMANDS, main
+
+TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
+
+
+def hcrot_command(*words, **options):
+    return subprocess.run([sys.executable, "-m", "hcrot", *map(str, words)], capture_output=True, text=True, timeout=300, **options)
+
+
+def call(*words):
+    """The exit status of a command in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Two classes of twelve colour pictures each: red ones and blue ones."""
+    folder, rng = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
+    for name, channel in (("blue", 2), ("red", 0)):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 60, (8, 8, 3), dtype=np.uint8)
+            pixels[..., channel] += 190
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    """The folder of a run that has just ended, and what it printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HCROT_DATA", str(tmp_path_factory.mktemp("cache")))
+        folder = tmp_path_factory.mktemp("runs") / "squares"
+        ended = hcrot_command(
+            "train", pictures, "--resolution", 8, "--num-epochs", 2, "--output", folder, "--random-flip", "--random-shift", 1, *TINY,
+            "--checkpointing-steps", 2, "--checkpoints-total-limit", 2, "--save-images-epochs", 1,
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended.stdout
+
+
+def test_help_is_quick_and_explains():
+    start = time.perf_counter()
+    ended = hcrot_command("--help")
+    assert ended.returncode == 0 and all(name in ended.stdout for name in COMMANDS)
+    script = "import sys; from hcrot.commands import main; main([]); assert not {'numba', 'scipy', 'matplotlib'} & sys.modules.keys()"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60).returncode == 0
+    assert time.perf_counter() - start < 60
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself(command, capsys):
+    assert call(command, "--help") == 0
+    assert "options:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["nonsense"], "invalid choice: 'nonsense'"),
+    (["train"], "the following arguments are required: DATA"),
+    (["train", "nowhere"], "there is no folder nowhere"),
+    (["train", "digits", "--minutes", "1", "--num-epochs", "1"], "--minutes and --num-epochs exclude each other"),
+    (["train", "digits", "--minutes", "0"], "0 is not a number of at least"),
+    (["train", "digits", "--resume", "--output", "empty"], "empty holds no run to resume"),
+    (["sample", "nowhere"], "there is no folder"),
+    (["sample", "nowhere", "--output", "a.mp4"], "the ending is .mp4, expected .png"),
+    (["evaluate"], "expected a CHECKPOINT with --data, or --features"),
+    (["check", "nowhere.py:Net", "--input", "2x3"], "there is no file nowhere.py"),
+    (["check", "Net", "--input", "2x3"], "expected MODEL.py:Class, got Net"),
+])
+def test_bad_input_is_one_sentence(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert call(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1 and error.startswith("hcrot")
+
+
+def test_training_says_what_it_sees_and_leaves_what_it_promises(run):
+    folder, printed = run
+    lines = printed.splitlines()
+    assert "24 colour pictures of 8x8 in 2 classes: blue 12, red 12" in lines[0]
+    assert len(lines) == 6 and "by quarter of the time" in lines[2] and lines[4].startswith("Undertrained: ")
+    names = {path.name for path in folder.iterdir()}
+    written = {"classes.json", "config.json", "loss.png", "metrics.jsonl", "samples.png", "samples-3.png"}
+    assert written | {"checkpoint", "checkpoint-4", "checkpoint-6"} <= names and "checkpoint-2" not in names
+    assert Image.open(folder / "samples.png").width > 300
+
+
+def test_a_run_is_not_overwritten_and_options_stay(run, pictures, capsys):
+    folder, _ = run
+    assert call("train", pictures, "--output", folder) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert call("train", pictures, "--output", folder, "--resume", "--seed", 4) == 2
+    assert "seed cannot be given anew" in capsys.readouterr().err
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+    words = ["train", "digits", *TINY, "--num-epochs", 0.08, "--dropout", 0.1]
+    whole = hcrot_command(*words, "--output", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-m", "hcrot", *map(str, words), "--output", str(tmp_path / "parts")]
+    stopped = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        time.sleep(0.01)
+        assert stopped.poll() is None
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(60) == 143
+    assert hcrot_command(*words, "--output", tmp_path / "parts", "--resume").returncode == 0
+    one, other = (hcrot.load_model(tmp_path / name / "checkpoint") for name in ("whole", "parts"))
+    for name, array in one.state_dict().items():
+        np.testing.assert_array_equal(array, other.state_dict()[name], err_msg=name)
+
+
+def test_resuming_with_minutes_trains_so_much_longer(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("HCROT_DATA", str(tmp_path))
+    folder, _ = run
+    before = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    ended = hcrot_command("train", pictures, "--output", folder, "--resume", "--minutes", 0.002, "--json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout.splitlines()[-1])
+    assert result["steps"] > before and len(result["error_by_quarter"]) == 4 and result["undertrained"] is True
+
+
+def test_drawing_into_files_of_every_kind(run, tmp_path, capsys):
+    folder, _ = run
+    outputs = [tmp_path / name for name in ("a.png", "b.gif", "c.npz", "pictures")]
+    assert call("sample", folder, "--steps", 3, "--number", 3, "--classes", "red", "0", "--guidance-scale", 1.5, "--output", *outputs) == 0
+    assert "6 pictures of 8x8" in capsys.readouterr().out
+    arrays = np.load(tmp_path / "c.npz")
+    assert arrays["images"].shape == (6, 3, 8, 8) and arrays["images"].dtype == np.uint8 and arrays["labels"].tolist() == [1, 1, 1, 0, 0, 0]
+    assert sorted(os.listdir(tmp_path / "pictures"))[3:] == ["red-00000.png", "red-00001.png", "red-00002.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "pictures" / "red-00001.png")), arrays["images"][1].transpose(1, 2, 0))
+    assert Image.open(tmp_path / "b.gif").n_frames == 4
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "pndm", "dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "euler-a", "heun"])
+def test_every_sampler_draws(sampler, run, tmp_path):
+    assert call("sample", run[0], "--sampler", sampler, "--steps", 4, "--number", 1, "--output", tmp_path / "a.npz") == 0
+    images = np.load(tmp_path / "a.npz")["images"]
+    assert images.shape == (2, 3, 8, 8) and images.std() > 1
+
+
+def test_picture_k_does_not_depend_on_how_many_are_drawn(run, tmp_path):
+    drawn = []
+    for batch, number in ((1, 2), (64, 4)):
+        words = ["--classes", "red", "--number", number, "--batch-size", batch, "--steps", 3, "--output", tmp_path / f"{batch}.npz"]
+        assert call("sample", run[0], *words) == 0
+        drawn.append(np.load(tmp_path / f"{batch}.npz")["images"][:2].astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+
+
+def test_what_cannot_be_drawn_is_refused(run, capsys):
+    assert call("sample", run[0], "--classes", "green") == 2
+    assert "has no class green, its classes are blue, red" in capsys.readouterr().err
+    assert call("sample", run[0], "--classes", "2", "--guidance-scale", "2") == 2
+    assert "class 2 has to be the one that means" in capsys.readouterr().err
+
+
+def test_evaluation_judges_pictures_and_files_of_features(run, pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HCROT_DATA", str(tmp_path))
+    words = ["--data", pictures, "--number", 12, "--steps", 2, "--epochs", 1, "--json"]
+    assert call("evaluate", run[0], *words) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["agreement_of_real_pictures"] == 1 and figures["frechet_distance"] > figures["frechet_distance_of_real_from_real"]
+    rng = np.random.default_rng(0)
+    for name, shift in (("real", 0), ("same", 0), ("far", 9)):
+        np.savez(tmp_path / f"{name}.npz", features=rng.standard_normal((40, 3)) + shift)
+    assert call("evaluate", "--features", tmp_path / "real.npz", tmp_path / "far.npz", "--json") == 0
+    far = json.loads(capsys.readouterr().out)
+    assert call("evaluate", "--features", tmp_path / "real.npz", tmp_path / "same.npz", "--json") == 0
+    same = json.loads(capsys.readouterr().out)
+    assert far["precision"] == far["recall"] == 0 and same["precision"] > 0.8 and same["recall"] > 0.8
+    assert same["frechet_distance"] < 1 < 200 < far["frechet_distance"]
+
+
+def test_info_tells_what_a_checkpoint_is(run, capsys):
+    assert call("info", run[0], "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["classes"] == ["blue", "red"] and "label 2" in facts["guidance"] and facts["scheduler"] == "DDPMScheduler"
+    assert facts["training"].startswith("can go on; progress {'step': ")
+    assert call("info", run[0]) == 0
+    assert "UNet2dModel" in capsys.readouterr().out
+
+
+LAYERS = '''
+import hcrot
+
+class Half(hcrot.Module):
+    def __init__(self, factor, wrong=False):
+        self.factor, self.wrong = factor, wrong
+    def forward(self, x):
+        return self.factor * x
+    def backward(self, dout):
+        return dout if self.wrong else self.factor * dout
+
+class NoModule:
+    pass
+'''
+
+
+def test_check_tells_right_from_wrong(tmp_path, capsys):
+    path = tmp_path / "layers.py"
+    path.write_text(LAYERS)
+    assert call("check", f"{path}:Half", "--arguments", "0.5", "--input", "2x3") == 0
+    assert "all agree" in capsys.readouterr().out
+    assert call("check", f"{path}:Half", "--arguments", "0.5, wrong=True", "--input", "2x3", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["passed"] is False
+    for words, message in (
+        ([f"{path}:NoModule", "--input", "2"], "gives a NoModule, expected a hcrot.Module"),
+        ([f"{path}:Missing", "--input", "2"], "has no Missing"),
+        ([f"{path}:Half", "--arguments", "open('x')", "--input", "2"], "expected literals"),
+        ([f"{path}:Half", "--arguments", "1", "--input", "2,3"], "expected a shape such as 2x3x5x7"),
+    ):
+        assert call("check", *words) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_bench_measures(capsys, monkeypatch):
+    from hcrot.commands import bench
+
+    monkeypatch.setattr(bench, "NETWORKS", {"8x8": (8, 1, [8, 8])})
+    assert call("bench", "--seconds", "0.02", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["rows"]) == 3 and all(row["hcrot_ms"] > 0 for row in result["rows"])
