@@ -15,6 +15,9 @@ noised to a level (``sample``, ``start_timestep``), change what a step gave (``a
 for "no class", a network tells both. Their difference points towards the class, and is made longer:
 
     m = m(x, null) + w (m(x, label) - m(x, null))      w = guidance_scale; 1: the network as it is
+
+At high noise that makes the images alike, at low noise it does little: guided in an interval between, they are clear and various
+(Kynkaanniemi et al. 2024, arXiv:2404.07724).
 """
 
 import difflib
@@ -80,6 +83,7 @@ def sample(
     start_timestep: float | None = None,
     condition: np.ndarray | None = None,
     guidance_scale: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
     null_label: int | None = None,
     prompt_embeds: np.ndarray | None = None,
     negative_prompt_embeds: np.ndarray | None = None,
@@ -104,6 +108,7 @@ def sample(
         start_timestep: t of ``sample``: the loop begins at the first timestep that is not above it. None: at the first of all.
         condition: (B, K, H, W), joined to x_t along channels wherever the network sees it. The network then has K ``in_channels`` more.
         guidance_scale: w of classifier-free guidance; with another than 1 the network is called with twice as many images.
+        guidance_interval: (lowest, highest) timestep that is guided, as the others cost half and keep what is various; None: all are.
         null_label: the label that means "no class".
         prompt_embeds: what a network with a text is given as ``encoder_hidden_states``, (B, K, D), or (1, K, D) for all images.
         negative_prompt_embeds: the same for "no text", for guidance. What has no such second value is the same on both sides of w.
@@ -125,8 +130,8 @@ def sample(
     loop = steps(
         model, scheduler, generator=generator, class_labels=class_labels, batch_size=batch_size, num_inference_steps=num_inference_steps,
         timesteps=timesteps, sample=sample, start_timestep=start_timestep, condition=condition, guidance_scale=guidance_scale,
-        null_label=null_label, prompt_embeds=prompt_embeds, negative_prompt_embeds=negative_prompt_embeds,
-        after_step=after_step, progress=progress, **step_options,
+        guidance_interval=guidance_interval, null_label=null_label, prompt_embeds=prompt_embeds,
+        negative_prompt_embeds=negative_prompt_embeds, after_step=after_step, progress=progress, **step_options,
     )  # fmt: skip
     kept: list[np.ndarray] = []
     for step in loop:
@@ -149,6 +154,7 @@ def steps(
     start_timestep: float | None = None,
     condition: np.ndarray | None = None,
     guidance_scale: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
     null_label: int | None = None,
     prompt_embeds: np.ndarray | None = None,
     negative_prompt_embeds: np.ndarray | None = None,
@@ -169,8 +175,8 @@ def steps(
         raise ValueError(f"pipelines.sample: condition has shape {condition.shape}, expected ({batch}, K, {shape[2]}, {shape[3]})")
     if start_timestep is not None and sample is None:
         raise ValueError("pipelines.sample: start_timestep is given, but no sample that is at that level")
-    pairs = {"class_labels": (class_labels, null_label), "prompt_embeds": (prompt_embeds, negative_prompt_embeds)}
-    predict = _prediction(model, batch, condition, guidance_scale, pairs)
+    pairs = {"prompt_embeds": (prompt_embeds, negative_prompt_embeds), "class_labels": (class_labels, null_label)}
+    predict = _prediction(model, batch, condition, guidance_scale, guidance_interval, pairs)
 
     if num_inference_steps is not None or timesteps is not None:
         given: dict[str, Any] = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
@@ -220,11 +226,16 @@ def _walk(
 
 
 def _prediction(
-    model: Module, batch: int, condition: np.ndarray | None, guidance_scale: float, pairs: Mapping[str, tuple[Any, Any]]
+    model: Module,
+    batch: int,
+    condition: np.ndarray | None,
+    guidance_scale: float,
+    interval: tuple[float, float] | None,
+    pairs: Mapping[str, tuple[Any, Any]],
 ) -> Callable[[np.ndarray, Any], np.ndarray]:
     """A function of x_t and t: what the network says, in inference, guided if asked for.
 
-    ``pairs`` has what the network is told of the images, and what tells it nothing, for guidance: labels, and a text.
+    ``pairs`` has what the network is told of the images, in the order of its arguments, and what tells it nothing: of a text, of labels.
     """
     if isinstance(guidance_scale, bool) or not is_real(guidance_scale) or not np.isfinite(guidance_scale):
         raise ValueError(f"pipelines.sample: guidance_scale must be a finite number, got {guidance_scale!r}")
@@ -234,14 +245,19 @@ def _prediction(
             f"pipelines.sample: guidance_scale {guidance_scale} needs class_labels and null_label, the label of no class, or prompt_embeds "
             "and negative_prompt_embeds"
         )
-    labels, text = (_both_sides(name, given, null, batch, guided) for name, (given, null) in pairs.items())
+    if interval is not None and not (np.shape(interval) == (2,) and all(map(is_real, interval)) and interval[0] <= interval[1]):
+        raise ValueError(f"pipelines.sample: guidance_interval must be (lowest, highest) timestep, got {interval!r:.60}")
+    lowest, highest = interval or (-np.inf, np.inf)
+    told = [_with_and_without(name, given, null, batch) for name, (given, null) in pairs.items() if given is not None]
 
     def predict(x: np.ndarray, t: Any) -> np.ndarray:
         channels = x.shape[1]
         seen = x if condition is None else np.concatenate([x, condition.astype(x.dtype, copy=False)], axis=1)
+        here = guided and lowest <= t <= highest
+        of_images = [np.concatenate(both) if here else both[0] for both in told]
         with nullcontext() if getattr(model, "needs_backward", False) else model.inference():
-            output = model(np.concatenate([seen, seen]) if guided else seen, t, *text, *labels)
-        if not guided:
+            output = model(np.concatenate([seen, seen]) if here else seen, t, *of_images)
+        if not here:
             return output
         with_class, without = output[:batch], output[batch:]
         m = without[:, :channels] + x.dtype.type(guidance_scale) * (with_class[:, :channels] - without[:, :channels])
@@ -250,21 +266,15 @@ def _prediction(
     return predict
 
 
-def _both_sides(name: str, given: Any, null: Any, batch: int, guided: bool) -> list[np.ndarray]:
-    """What the network is given for a batch, and with guidance behind it what tells it nothing; an empty list if there is none."""
-    if given is None:
-        if null is not None and name == "prompt_embeds":
-            raise ValueError("pipelines.sample: negative_prompt_embeds are given, but no prompt_embeds")
-        return []
+def _with_and_without(name: str, given: Any, null: Any, batch: int) -> list[np.ndarray]:
+    """What the network is given for each image of a batch, and what tells it nothing; the same twice if there is none."""
     rows = []
-    for value in [given, given if null is None else null] if guided else [given]:
-        value = np.asarray(value)
-        if name == "class_labels":
-            value = value.reshape(-1)
-        elif value.ndim != 3 or len(value) not in (1, batch):
+    for value in (given, given if null is None else null):
+        value = np.asarray(value).reshape(-1) if name == "class_labels" else np.asarray(value)
+        if name == "prompt_embeds" and (value.ndim != 3 or len(value) not in (1, batch)):
             raise ValueError(f"pipelines.sample: {name} must be of shape ({batch}, K, D) or (1, K, D), got {value.shape}")
-        rows.append(np.broadcast_to(value, (batch, *value.shape[1:])))
-    return [np.concatenate(rows) if guided else np.ascontiguousarray(rows[0])]
+        rows.append(np.ascontiguousarray(np.broadcast_to(value, (batch, *value.shape[1:]))))
+    return rows
 
 
 @overload

@@ -101,7 +101,7 @@ def test_a_pipeline_with_a_text_is_saved_and_samples(tmp_path):
         ({"guidance_scale": 2}, "prompt_embeds and negative_prompt_embeds"),
         ({"negative_prompt_embeds": nothing[0]}, r"of shape \(3, K, D\) or \(1, K, D\), got \(4, 6\)"),
         ({"prompt_embeds": text[:2]}, "prompt_embeds of 2, sample of 3"),
-        ({"guidance_scale": 1, "prompt_embeds": None, "negative_prompt_embeds": nothing}, "but no prompt_embeds"),
+        ({"prompt_embeds": None, "negative_prompt_embeds": nothing}, "prompt_embeds and negative_prompt_embeds"),
     ):
         with pytest.raises(ValueError, match=message):
             pipelines.steps(loaded, scheduler, **{**options, "guidance_scale": 2, **wrong})

@@ -141,6 +141,27 @@ def test_guidance_makes_the_difference_longer():
     assert np.abs(with_class - without).max() > 1e-3
 
 
+def test_guidance_in_an_interval():
+    calls = []
+
+    class Shrink(hcrot.Module):
+        def forward(self, x, t, labels):
+            calls.append((int(t), len(x)))
+            return x * (1 + labels[:, None, None, None]).astype(x.dtype)
+
+    options = {"generator": 0, "class_labels": 3, "null_label": 1, "guidance_scale": 2, "timesteps": [30, 20, 10, 5], "progress": False}
+    found = list(pipelines.steps(Shrink(), ddim(), sample=images(1, 1, 2, 2), **options, guidance_interval=(10, 20)))
+    assert calls == [(30, 1), (20, 2), (10, 2), (5, 1)]
+    scheduler = ddim()
+    scheduler.set_timesteps(timesteps=options["timesteps"])
+    for step, factor in zip(found, (4, 6, 6, 4), strict=True):
+        expected = scheduler.step(factor * step.sample, step.timestep, step.sample).prev_sample
+        np.testing.assert_allclose(step.prev_sample, expected, rtol=1e-5)
+    for wrong in (10, (20, 10), (1, "a")):
+        with pytest.raises(ValueError, match="guidance_interval must be"):
+            pipelines.steps(Shrink(), ddim(), sample=images(1, 1, 2, 2), **options, guidance_interval=wrong)
+
+
 def test_guidance_leaves_a_learned_variance_alone():
     model, x = tiny_model(out_channels=4), images(1, 2, 5, 6)
     scheduler = DDPMScheduler(num_train_timesteps=40, variance_type="learned_range")
