@@ -16,7 +16,6 @@ import numpy as np
 
 from hcrot.init import is_int
 from hcrot.schedulers.config import (
-    SchedulerConfig,
     checked_betas,
     checked_boolean,
     checked_choice,
@@ -24,6 +23,7 @@ from hcrot.schedulers.config import (
     checked_positive,
     checked_ratio,
 )
+from hcrot.schedulers.estimates import Estimates
 from hcrot.schedulers.schedules import (
     BETA_SCHEDULES,
     TIMESTEP_SPACINGS,
@@ -36,7 +36,6 @@ __all__ = ["PREDICTION_TYPES", "NoiseScheduler", "SchedulerOutput", "Timesteps"]
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 Timesteps = int | Sequence[int] | np.ndarray
-Level = float | np.floating
 
 
 @dataclass
@@ -53,7 +52,7 @@ class SchedulerOutput:
         return tuple(array for array in (self.prev_sample, self.pred_original_sample) if array is not None)
 
 
-class NoiseScheduler(SchedulerConfig):
+class NoiseScheduler(Estimates):
     """The noise levels of the forward process, and what every reverse step begins with.
 
     A scheduler decorates its constructor with `register_to_config`, names checks for arguments that are not in `checks`
@@ -73,6 +72,7 @@ class NoiseScheduler(SchedulerConfig):
 
     order = 1
     init_noise_sigma = 1.0
+    _highest_level = 1.0  # of `add_noise_at`
     checks: ClassVar = {
         "num_train_timesteps": partial(checked_integer, minimum=1),
         "beta_start": checked_positive,
@@ -133,10 +133,38 @@ class NoiseScheduler(SchedulerConfig):
             TypeError, ValueError: an array of another dtype or shape; a timestep that is no integer in 0 .. T-1.
         """
         self._check_arrays("add_noise", original_samples=original_samples, noise=noise)
-        signal, sigma = self._levels_of_images("add_noise", original_samples, timesteps)
-        noisy = np.multiply(original_samples, signal, out=np.empty_like(original_samples))
-        noisy += sigma * noise
-        return noisy
+        return _mixed(original_samples, noise, *self._levels_of_images("add_noise", original_samples, timesteps))
+
+    def add_noise_at(self, original_samples: np.ndarray, noise: np.ndarray, level: float | Sequence[float] | np.ndarray) -> np.ndarray:
+        """x = sqrt(level) x_0 + sqrt(1 - level) eps at any level of noise, also between those of the timesteps.
+
+        From such x learns a network that is told the level in place of the time: Chen et al. 2020 (WaveGrad), arXiv:2009.00713,
+        section 3, and Saharia et al. 2021 (SR3), arXiv:2104.07636.
+
+        Args:
+            original_samples: x_0, (B, ...) float32 or float64.
+            noise: eps, of the same shape and dtype.
+            level: abar, what `alphas_cumprod` holds, from 0 (noise) to 1 (image); one for each image, (B,), or a number for all. Where
+                `sigmas` holds the levels it is such a sigma instead: at least 0, x = x_0 + sigma eps (Euler, Heun, EDM, ScoreSdeVe), or
+                with flow matching from 0 to 1, x = (1 - sigma) x_0 + sigma eps.
+
+        Returns:
+            (B, ...) of the dtype and memory order of original_samples; the factors are computed in float64.
+
+        Raises:
+            TypeError, ValueError: an array of another dtype or shape; a level that is no number, or out of range.
+        """
+        self._check_arrays("add_noise_at", original_samples=original_samples, noise=noise)
+        where, levels = f"{self._name}.add_noise_at", np.asarray(level)
+        if levels.dtype.kind not in "iuf":
+            raise TypeError(f"{where}: level has dtype {levels.dtype} and shape {levels.shape}, expected numbers")
+        if levels.shape not in ((), (1,), original_samples.shape[:1]):
+            raise ValueError(f"{where}: level has shape {levels.shape}, expected one number or {original_samples.shape[:1]}")
+        if not np.all((levels >= 0) & (levels <= self._highest_level) & (levels < np.inf)):
+            raise ValueError(f"{where}: level ranges from {levels.min()} to {levels.max()}, expected 0 .. {self._highest_level:g}")
+        columns = levels.astype(np.float64).reshape(-1, *(1,) * (original_samples.ndim - 1))
+        signal, sigma = (factor.astype(original_samples.dtype) for factor in self._signal_and_sigma_at(columns))
+        return _mixed(original_samples, noise, signal, sigma)
 
     def get_velocity(self, sample: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
         """v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0, which a model of type "v_prediction" is to learn.
@@ -218,77 +246,6 @@ class NoiseScheduler(SchedulerConfig):
         beside = positions[0] + offset
         return int(self.timesteps[beside]) if 0 <= beside < len(self.timesteps) else -1
 
-    def _estimate_x0(self, model_output: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
-        """x_0 by the model's prediction m, a new array in the dtype and memory order of sample.
-
-            epsilon:       x_0 = (x_t - sigma m) / signal
-            sample:        x_0 = m
-            v_prediction:  x_0 = signal x_t - sigma m
-
-        Raises:
-            ValueError: epsilon at signal = 0, which rescale_betas_zero_snr makes of T-1: pure noise says nothing of x_0
-                (diffusers divides by zero there, and clips the infinities).
-        """
-        prediction_type = self.config["prediction_type"]
-        x0 = np.empty_like(sample)
-        if prediction_type == "epsilon":
-            if signal == 0:
-                raise ValueError(self._no_signal("step"))
-            np.multiply(model_output, -sigma, out=x0)
-            x0 += sample
-            x0 /= signal
-        elif prediction_type == "sample":
-            x0[...] = model_output
-        else:
-            np.multiply(model_output, -sigma, out=x0)
-            x0 += sample * signal
-        return x0
-
-    def _no_signal(self, method: str) -> str:
-        expected = "expected 'v_prediction' or 'sample', or another timestep_spacing"
-        reason = "says nothing of x_0 where alphas_cumprod is 0 (rescale_betas_zero_snr)"
-        return f"{self._name}.{method}: prediction_type 'epsilon' {reason}, {expected}"
-
-    def _estimate_noise(self, model_output: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
-        """eps by the model's prediction m, which may be m itself.
-
-            epsilon:       eps = m
-            sample:        eps = (x_t - signal m) / sigma
-            v_prediction:  eps = signal m + sigma x_t
-        """
-        prediction_type = self.config["prediction_type"]
-        if prediction_type == "epsilon":
-            return model_output
-        if prediction_type == "sample":
-            return self._noise_behind(model_output, sample, signal, sigma)
-        eps = np.multiply(model_output, signal, out=np.empty_like(sample))
-        eps += sigma * sample
-        return eps
-
-    def _noise_behind(self, x0: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
-        """eps = (x_t - signal x_0) / sigma with sigma > 0, a new array in the dtype and memory order of sample."""
-        eps = np.multiply(x0, -signal, out=np.empty_like(sample))
-        eps += sample
-        eps /= sigma
-        return eps
-
-    def _limit(self, x0: np.ndarray) -> np.ndarray:
-        """Written in place: an estimate of x_0 thresholded, or clipped to +-clip_sample_range, or left as it is.
-
-        Dynamic thresholding (Saharia et al. 2022, arXiv:2205.11487, section 2.3): for each image s, the
-        dynamic_thresholding_ratio quantile of |x_0|, but from 1 to sample_max_value; x_0 <- clip(x_0, -s, s) / s.
-        """
-        if self._arguments.get("thresholding"):
-            ratio, largest = self._arguments["dynamic_thresholding_ratio"], self._arguments["sample_max_value"]
-            s = np.quantile(np.abs(x0).reshape(len(x0), -1), ratio, axis=1)
-            s = np.clip(s, 1, largest).astype(x0.dtype).reshape(-1, *(1,) * (x0.ndim - 1))
-            np.clip(x0, -s, s, out=x0)
-            x0 /= s
-        elif self._arguments.get("clip_sample"):
-            limit = self.config["clip_sample_range"]
-            np.clip(x0, -limit, limit, out=x0)
-        return x0
-
     def _drawn_noise(
         self, timestep: float, sample: np.ndarray, generator: np.random.Generator | None, noise: np.ndarray | None
     ) -> np.ndarray:
@@ -300,10 +257,6 @@ class NoiseScheduler(SchedulerConfig):
         return generator.standard_normal(sample.shape, dtype=sample.dtype)
 
     # checks ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
 
     def _check_timesteps_are_set(self, method: str) -> int:
         """N, if there is one."""
@@ -352,6 +305,25 @@ class NoiseScheduler(SchedulerConfig):
         abar = self.alphas_cumprod[t].astype(sample.dtype).reshape(-1, *(1,) * (sample.ndim - 1))
         return np.sqrt(abar), np.sqrt(1 - abar)
 
+    def _signal_and_sigma_at(self, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What multiplies x_0 and eps at these levels of `add_noise_at`."""
+        return np.sqrt(level), np.sqrt(1 - level)
+
+    def _timesteps_of_step(self, timestep: Timesteps, sample: np.ndarray) -> tuple[Any, Any]:
+        """t and s, between which `step` leads: an int each, or where each image has its own t both (B,) int64."""
+        t = self._checked_timesteps("step", timestep)
+        if t.ndim == 0:
+            return int(t), self.previous_timestep(int(t))
+        if t.shape != np.shape(sample)[:1]:
+            raise ValueError(f"{self._name}.step: timestep has shape {t.shape}, expected one integer or {np.shape(sample)[:1]}")
+        return t, np.array([self.previous_timestep(int(own)) for own in t], np.int64)
+
+    def _abar(self, timestep: Any, at_image: np.float32, sample: np.ndarray) -> Any:
+        """abar of an int, a float32, or of (B,) timesteps, (B, 1, 1, ...) float32; that of -1 is at_image."""
+        if isinstance(timestep, int):
+            return self.alphas_cumprod[timestep] if timestep >= 0 else at_image
+        return np.where(timestep >= 0, self.alphas_cumprod[timestep], at_image).reshape(-1, *(1,) * (sample.ndim - 1))
+
     def _scalar_timestep(self, method: str, timestep: int) -> int:
         """The timestep as an int in 0 .. T-1."""
         t = self._checked_timesteps(method, timestep)
@@ -395,3 +367,10 @@ class NoiseScheduler(SchedulerConfig):
             raise TypeError(f"{self._name}.step: generator is a {type(generator).__name__}, expected a numpy.random.Generator")
         if generator is not None and noise is not None:
             raise ValueError(f"{self._name}.step: expected either a generator or noise, got both")
+
+
+def _mixed(original_samples: np.ndarray, noise: np.ndarray, signal: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """signal x_0 + sigma eps, in the dtype and memory order of x_0."""
+    noisy = np.multiply(original_samples, signal, out=np.empty_like(original_samples))
+    noisy += sigma * noise
+    return noisy

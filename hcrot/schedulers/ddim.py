@@ -35,7 +35,7 @@ from typing import Literal, overload
 
 import numpy as np
 
-from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
+from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput, Timesteps
 from hcrot.schedulers.config import register_to_config
 
 __all__ = ["DDIMScheduler"]
@@ -116,20 +116,20 @@ class DDIMScheduler(NoiseScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, eta: float = ..., use_clipped_model_output: bool = ...,
+        self, model_output: np.ndarray, timestep: Timesteps, sample: np.ndarray, eta: float = ..., use_clipped_model_output: bool = ...,
         generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, eta: float = ..., use_clipped_model_output: bool = ...,
+        self, model_output: np.ndarray, timestep: Timesteps, sample: np.ndarray, eta: float = ..., use_clipped_model_output: bool = ...,
         generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ..., return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,
         model_output: np.ndarray,
-        timestep: int,
+        timestep: Timesteps,
         sample: np.ndarray,
         eta: float = 0.0,
         use_clipped_model_output: bool = False,
@@ -142,13 +142,13 @@ class DDIMScheduler(NoiseScheduler):
 
         Args:
             model_output: m(x_t, t), (B, ...) float32 or float64.
-            timestep: t, one integer out of `timesteps`.
+            timestep: t, one integer out of `timesteps`, or one for each image, (B,): the same numbers as image by image.
             sample: x_t, of the same shape and dtype.
             eta: of (c), from 0, which draws nothing, to 1, DDPM. (At eta = 1 and abar_t near 0 rounding may make the
                 radicand in (b) negative: NaN in diffusers, 0 here.)
             use_clipped_model_output: whether eps is taken from the limited x_0, eps = (x_t - sqrt(abar_t) x_0) /
                 sqrt(1 - abar_t), rather than from the prediction.
-            generator: draws z, the same whatever the memory order of sample; not touched where sigma = 0.
+            generator: draws z, the same whatever the memory order of sample; not touched where sigma = 0 for all images.
             noise: instead of a generator z itself, of the shape and dtype of sample (variance_noise in diffusers).
             return_dict: False returns the tuple (prev_sample, pred_original_sample).
 
@@ -157,19 +157,17 @@ class DDIMScheduler(NoiseScheduler):
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep that is not
-                one integer out of `timesteps`; eta outside 0 .. 1; generator and noise both given, or neither where
+                one integer out of `timesteps` or (B,) of them; eta outside 0 .. 1; generator and noise both given, or neither where
                 sigma > 0; "epsilon" at abar_t = 0.
         """
         self._check_timesteps_are_set("step")
-        t = self._scalar_timestep("step", timestep)
-        s = self.previous_timestep(t)
+        t, s = self._timesteps_of_step(timestep, sample)
         self._check_arrays("step", sample=sample, model_output=model_output, noise=noise)
         self._check_source_of_noise(generator, noise)
         if not 0 <= eta <= 1:
             raise ValueError(f"DDIMScheduler.step: eta is {eta}, expected a number from 0 to 1")
 
-        abar_t = self.alphas_cumprod[t]
-        abar_s = self.alphas_cumprod[s] if s >= 0 else self.final_alpha_cumprod
+        abar_t, abar_s = (self._abar(which, self.final_alpha_cumprod, sample) for which in (t, s))
         levels = np.sqrt(abar_t), np.sqrt(1 - abar_t)
         sigma = np.float32(eta) * np.sqrt((1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s))
 
@@ -178,8 +176,8 @@ class DDIMScheduler(NoiseScheduler):
         if use_clipped_model_output:
             eps = self._noise_behind(x0, sample, *levels)
         prev_sample = x0 * np.sqrt(abar_s)
-        prev_sample += eps * np.sqrt(max(1 - abar_s - sigma**2, np.float32(0)))
-        if sigma > 0:
+        prev_sample += eps * np.sqrt(np.maximum(1 - abar_s - sigma**2, np.float32(0)))
+        if np.any(sigma > 0):
             prev_sample += sigma * self._drawn_noise(t, sample, generator, noise)
 
         return SchedulerOutput(prev_sample, x0).returned(return_dict)

@@ -21,7 +21,7 @@ from typing import Literal, overload
 
 import numpy as np
 
-from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
+from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput, Timesteps
 from hcrot.schedulers.config import register_to_config
 
 __all__ = ["DDIMInverseScheduler"]
@@ -117,20 +117,20 @@ class DDIMInverseScheduler(NoiseScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,
         model_output: np.ndarray,
-        timestep: int,
+        timestep: Timesteps,
         sample: np.ndarray,
         generator: np.random.Generator | None = None,
         *,
@@ -140,7 +140,7 @@ class DDIMInverseScheduler(NoiseScheduler):
 
         Args:
             model_output: m(x_s, t), (B, ...) float32 or float64.
-            timestep: t, one integer out of `timesteps`.
+            timestep: t, one integer out of `timesteps`, or one for each image, (B,).
             sample: x_s, of the same shape and dtype.
             generator: not touched, nothing is drawn; taken so that the scheduler fits into the loop of the others.
             return_dict: False returns the tuple (prev_sample, pred_original_sample).
@@ -151,16 +151,14 @@ class DDIMInverseScheduler(NoiseScheduler):
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; set_timesteps not called; a timestep that is not
-                one integer out of `timesteps`.
+                one integer out of `timesteps` or (B,) of them.
         """
         self._check_timesteps_are_set("step")
-        t = self._scalar_timestep("step", timestep)
-        s = self.previous_timestep(t)
+        t, s = self._timesteps_of_step(timestep, sample)
         self._check_arrays("step", sample=sample, model_output=model_output)
         self._check_source_of_noise(generator)
 
-        abar_t = self.alphas_cumprod[t]
-        abar_s = self.alphas_cumprod[s] if s >= 0 else self.initial_alpha_cumprod
+        abar_t, abar_s = (self._abar(which, self.initial_alpha_cumprod, sample) for which in (t, s))
         levels = np.sqrt(abar_s), np.sqrt(1 - abar_s)
         x0 = self._limit(self._estimate_x0(model_output, sample, *levels))
         noisier = x0 * np.sqrt(abar_t)

@@ -60,7 +60,7 @@ from typing import ClassVar, Literal, overload
 
 import numpy as np
 
-from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput
+from hcrot.schedulers.base import NoiseScheduler, SchedulerOutput, Timesteps
 from hcrot.schedulers.config import checked_choice, checked_optional, register_to_config
 
 __all__ = ["LEARNED_VARIANCE_TYPES", "MIN_VARIANCE", "VARIANCE_TYPES", "DDPMScheduler"]
@@ -141,20 +141,20 @@ class DDPMScheduler(NoiseScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: int, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         noise: np.ndarray | None = ..., return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
     def step(
         self,
         model_output: np.ndarray,
-        timestep: int,
+        timestep: Timesteps,
         sample: np.ndarray,
         generator: np.random.Generator | None = None,
         *,
@@ -168,9 +168,9 @@ class DDPMScheduler(NoiseScheduler):
 
         Args:
             model_output: m(x_t, t), (B, C, ...) float32 or float64; with a learned variance (B, 2 C, ...).
-            timestep: t, one integer out of `timesteps`.
+            timestep: t, one integer out of `timesteps`, or one for each image, (B,): the same numbers as image by image.
             sample: x_t, (B, C, ...) of the same dtype.
-            generator: draws z, the same whatever the memory order of sample; not touched at t = 0.
+            generator: draws z, the same whatever the memory order of sample; not touched where t = 0 for all images.
             noise: instead of a generator z itself, of the shape and dtype of sample.
             return_dict: False returns the tuple (prev_sample, pred_original_sample).
 
@@ -179,17 +179,15 @@ class DDPMScheduler(NoiseScheduler):
 
         Raises:
             TypeError, ValueError: an array of another dtype or shape; a timestep that is not one integer out of
-                `timesteps`; generator and noise both given, or neither at t > 0.
+                `timesteps` or (B,) of them; generator and noise both given, or neither at t > 0.
         """
-        t = self._scalar_timestep("step", timestep)
-        s = self.previous_timestep(t)
+        t, s = self._timesteps_of_step(timestep, sample)
         model_output, learned = self._split(model_output, sample)
         self._check_arrays("step", sample=sample, model_output=model_output, noise=noise)
         self._check_source_of_noise(generator, noise)
 
         # Float32 as in diffusers: near t = 0 beta cancels, and float64 coefficients would differ from its by 1e-4.
-        abar_t = self.alphas_cumprod[t]
-        abar_s = self.alphas_cumprod[s] if s >= 0 else np.float32(1)
+        abar_t, abar_s = (self._abar(which, np.float32(1), sample) for which in (t, s))
         alpha = abar_t / abar_s
         beta = 1 - alpha
         beta_tilde = (1 - abar_s) / (1 - abar_t) * beta
@@ -197,14 +195,16 @@ class DDPMScheduler(NoiseScheduler):
         x0 = self._limit(self._estimate_x0(model_output, sample, np.sqrt(abar_t), np.sqrt(1 - abar_t)))
         prev_sample = x0 * (np.sqrt(abar_s) * beta / (1 - abar_t))
         prev_sample += sample * (np.sqrt(alpha) * (1 - abar_s) / (1 - abar_t))
-        if t > 0:
-            z = self._drawn_noise(t, sample, generator, noise)
-            prev_sample += z * self._sigma(beta, max(beta_tilde, MIN_VARIANCE), learned)
+        if np.any(t > 0):
+            sigma = self._sigma(beta, np.maximum(beta_tilde, MIN_VARIANCE), learned)
+            if not isinstance(t, int):
+                sigma = sigma * (t > 0).reshape(abar_t.shape)
+            prev_sample += self._drawn_noise(t, sample, generator, noise) * sigma
 
         return SchedulerOutput(prev_sample, x0).returned(return_dict)
 
     def _sigma(
-        self, beta: np.float32, beta_tilde: np.float32, learned: np.ndarray | None
+        self, beta: np.float32 | np.ndarray, beta_tilde: np.float32 | np.ndarray, learned: np.ndarray | None
     ) -> np.float32 | np.ndarray:
         """sigma of (h) or (l); a learned variance below 1e-20 counts as that much (in diffusers a negative one is NaN)."""
         variance_type = self.config["variance_type"]

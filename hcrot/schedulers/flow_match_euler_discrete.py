@@ -153,6 +153,9 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
         sigma = self._sigmas_of_images(method, sample, timesteps)
         return (sigma, 1 - sigma) if self.config["invert_sigmas"] else (1 - sigma, sigma)
 
+    def _signal_and_sigma_at(self, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (level, 1 - level) if self.config["invert_sigmas"] else (1 - level, level)
+
     # sampling -----------------------------------------------------------------------------------------------------
 
     def set_timesteps(

@@ -39,6 +39,7 @@ import scipy
 
 from hcrot.schedulers.base import PREDICTION_TYPES, Timesteps
 from hcrot.schedulers.config import checked_boolean, checked_choice, checked_integer, checked_positive
+from hcrot.schedulers.estimates import Level
 from hcrot.schedulers.schedules import spaced_timesteps
 from hcrot.schedulers.sigmas import SigmaScheduler, shift_of, signal_and_noise, timesteps_of_sigmas
 
@@ -105,6 +106,9 @@ class MultistepScheduler(SigmaScheduler):
         self._check_timesteps_are_set(method)
         sigma = self._sigmas_of_images(method, sample, timesteps)
         return 1 - sigma, sigma
+
+    def _signal_and_sigma_at(self, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (1 - level, level) if self._flow else super()._signal_and_sigma_at(level)
 
     def get_velocity(self, sample: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
         """v of `NoiseScheduler.get_velocity`, or with use_flow_sigmas eps - x_0, line (i), with x_0 called sample.
@@ -190,18 +194,14 @@ class MultistepScheduler(SigmaScheduler):
             return self._noise_behind(x0, sample, signal, noise)
         return np.array(self._estimate_noise(model_output, sample, signal, noise))
 
-    def _estimate_x0(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
-    ) -> np.ndarray:
+    def _estimate_x0(self, model_output: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
         if self.config["prediction_type"] != "flow_prediction":
             return super()._estimate_x0(model_output, sample, signal, sigma)
         x0 = np.multiply(model_output, -sigma, out=np.empty_like(sample))
         x0 += sample
         return x0
 
-    def _estimate_noise(
-        self, model_output: np.ndarray, sample: np.ndarray, signal: float | np.floating, sigma: float | np.floating
-    ) -> np.ndarray:
+    def _estimate_noise(self, model_output: np.ndarray, sample: np.ndarray, signal: Level, sigma: Level) -> np.ndarray:
         if self.config["prediction_type"] != "flow_prediction":
             return super()._estimate_noise(model_output, sample, signal, sigma)
         eps = np.multiply(model_output, signal, out=np.empty_like(sample))

@@ -241,6 +241,11 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         sigma = self.discrete_sigmas[level].astype(sample.dtype).reshape(-1, *(1,) * (sample.ndim - 1))
         return np.ones_like(sigma), sigma
 
+    _highest_level = math.inf
+
+    def _signal_and_sigma_at(self, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones_like(level), level
+
     def get_velocity(self, sample: np.ndarray, noise: np.ndarray, timesteps: Timesteps) -> np.ndarray:
         """There is none: the velocity is defined for processes that preserve the variance."""
         raise NotImplementedError(f"{self._name}.get_velocity: expected a scheduler that preserves the variance")

@@ -317,6 +317,8 @@ class VarianceExplodingScheduler(SigmaScheduler):
     Attributes: timesteps are float32, and may lie between whole ones; further those of `SigmaScheduler`.
     """
 
+    _highest_level = math.inf
+
     def __init__(self) -> None:
         super().__init__()
         self.timesteps = self.timesteps.astype(np.float32)
@@ -357,6 +359,9 @@ class VarianceExplodingScheduler(SigmaScheduler):
         )
         noisy += original_samples
         return noisy
+
+    def _signal_and_sigma_at(self, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones_like(level), level
 
     def _spaced_levels(self, timesteps: np.ndarray, sigmas: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Timesteps and sigmas, (N,) each: these, or spaced between the first and the last sigma as asked for.

@@ -90,3 +90,49 @@ def test_an_override_that_the_scheduler_does_not_have_is_refused():
             schedulers.DDIMScheduler.from_config(config, **{name: True})
     with pytest.raises(ValueError, match="DDIMScheduler: timestep_spacing 'even' is unknown"):
         schedulers.DDIMScheduler.from_config(config, timestep_spacing="even")
+
+
+# what works where the other scheduler clips ---------------------------------------------------------------------------
+
+CLIPPING = schedulers.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+@pytest.mark.parametrize("cls", [schedulers.DPMSolverMultistepScheduler, schedulers.UniPCMultistepScheduler])
+def test_what_ddpm_clips_the_multistep_solvers_clip(cls, of_file, tmp_path):
+    """A noise of 2 where there is next to no signal: without clipping the first step leads to some thousands."""
+    CLIPPING.save_pretrained(tmp_path)
+    scheduler = cls.from_pretrained(tmp_path, timestep_spacing="linspace") if of_file else cls.from_config(CLIPPING.config)
+    assert scheduler.config.thresholding is True and scheduler.config.sample_max_value == 1
+    scheduler.set_timesteps(10)
+    sample, signs = np.ones((2, 1, 4, 4), np.float32), np.array([1, -1], np.float32).reshape(2, 1, 1, 1)
+    moved = scheduler.step(2 * signs * sample, scheduler.timesteps[0], signs * sample).prev_sample
+    sigma, following = (float(level) for level in scheduler.sigmas[:2])
+    signal = 1 / np.hypot(1, following)
+    expected = following * signal / (sigma / np.hypot(1, sigma)) - signal * (1 - following / sigma)  # x_0 = -1, by line (i)
+    np.testing.assert_allclose(moved, expected * signs * sample, rtol=1e-4)
+    assert cls.from_config(scheduler.config).config.thresholding is True
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        (CLIPPING.config, {"thresholding": False}),
+        (schedulers.DDPMScheduler(clip_sample=False).config, {}),
+        (schedulers.DDPMScheduler(clip_sample_range=2.0).config, {}),
+        (schedulers.DDPMScheduler(prediction_type="v_prediction").config, {}),
+        ({"_class_name": "DPMSolverMultistepScheduler", "clip_sample": True}, {}),  # as diffusers writes it
+        ({"solver_order": 2, "clip_sample": True}, {}),
+        ({}, {}),
+    ],
+)
+def test_nothing_is_clipped_that_was_not(config, overrides):
+    assert schedulers.DPMSolverMultistepScheduler.from_config(config, **overrides).config.thresholding is False
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler"])
+def test_those_that_cannot_clip_keep_the_spacing(name):
+    cls = getattr(schedulers, name)
+    assert cls.from_config(CLIPPING.config).config.timestep_spacing == "leading"
+    assert cls.from_config(CLIPPING.config, timestep_spacing="trailing").config.timestep_spacing == "trailing"
+    assert cls.from_config(schedulers.DDPMScheduler(prediction_type="sample").config).config.timestep_spacing == "linspace"

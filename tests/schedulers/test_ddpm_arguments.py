@@ -60,8 +60,8 @@ def test_bad_input_to_the_forward_process(method, images, noise, timesteps, erro
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"timestep": np.array([5, 5, 5])}, ValueError, r"timestep has shape \(3,\), expected one integer"),
-        ({"timestep": [5]}, ValueError, r"timestep has shape \(1,\), expected one integer"),
+        ({"timestep": np.array([500, 5, 500])}, ValueError, "timestep 5 is not one of the 10 timesteps"),
+        ({"timestep": [500]}, ValueError, r"timestep has shape \(1,\), expected one integer or \(3,\)"),
         ({"timestep": 500.0}, TypeError, "dtype float64"),
         ({"timestep": 1000}, ValueError, "expected 0 .. 999"),
         ({"timestep": -1}, ValueError, "expected 0 .. 999"),
