@@ -34,11 +34,14 @@ import hcrot.schedulers
 from hcrot.init import as_generator, is_int, is_real
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.module import Module, describe_shape
+from hcrot.pipelines.score_step import score_step
 from hcrot.schedulers.base import NoiseScheduler
+from hcrot.schedulers.score_sde import ScoreSdeScheduler
+from hcrot.schedulers.score_sde_ve import ScoreSdeVeScheduler
 
 __all__ = ["Step", "ddim", "ddpm", "sample", "steps"]
 
-GIVEN = ("model_output", "timestep", "sample", "generator", "noise", "return_dict")
+GIVEN = ("model_output", "timestep", "sample", "generator", "noise", "return_dict", "predict", "scheduler", "last")
 """Arguments of `scheduler.step` that the loop itself settles."""
 
 
@@ -115,7 +118,8 @@ def sample(
         after_step: called with each :class:`Step`. If it returns an array, that takes the place of x_s.
         progress: whether to show a bar on stderr; there is none where a program has no stderr (windowed ones on Windows).
         trajectory: whether to return what the images came from, too.
-        step_options: further arguments of every `scheduler.step`, such as eta.
+        step_options: further arguments of every `scheduler.step`, such as eta. For the ScoreSde schedulers, which have none:
+            ``correct_steps``, ``snr`` and ``time_scale`` of hcrot/pipelines/score_step.py, predictor-corrector sampling.
 
     Returns:
         images (B, C, H, W) in [-1, 1], of the dtype of the model's parameters; for diffusers' images divide by 2 and add 0.5.
@@ -181,6 +185,8 @@ def steps(
     if num_inference_steps is not None or timesteps is not None:
         given: dict[str, Any] = {"num_inference_steps": num_inference_steps, "timesteps": timesteps}
         scheduler.set_timesteps(**{name: value for name, value in given.items() if value is not None})
+        if isinstance(scheduler, ScoreSdeVeScheduler):
+            scheduler.set_sigmas(len(scheduler.timesteps))
     visited = visited_from("pipelines.sample: start_timestep", scheduler, start_timestep)
     if len(visited) < len(scheduler.timesteps) and visited[:1] == visited[1:2]:
         del visited[0]  # a timestep that comes twice ends one step and begins the next
@@ -214,7 +220,10 @@ def _walk(
     """The loop itself, from x at the first timestep on."""
     bar = tqdm(visited, desc="sampling", disable=not progress or sys.stderr is None)
     for t, following in zip(bar, [*visited[1:], -1], strict=True):
-        output = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, generator=noise, **options)
+        if isinstance(scheduler, ScoreSdeScheduler):
+            output = score_step(predict, scheduler, t, x, noise, following == -1, **options)
+        else:
+            output = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x, generator=noise, **options)
         step = Step(t, x, output.pred_original_sample, output.prev_sample, following)
         changed = after_step(step) if after_step else None
         if changed is not None:
@@ -332,7 +341,7 @@ def _check_options(function: str, scheduler: NoiseScheduler, options: Mapping[st
         raise TypeError(f"pipelines.{function}: generator is missing: a numpy.random.Generator, or an int to seed one")
     if not isinstance(scheduler, NoiseScheduler):
         raise TypeError(f"pipelines.{function}: scheduler is a {type(scheduler).__name__}, expected a noise scheduler")
-    parameters = inspect.signature(scheduler.step).parameters
+    parameters = inspect.signature(score_step if isinstance(scheduler, ScoreSdeScheduler) else scheduler.step).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     taken = [name for name in parameters if name not in GIVEN]

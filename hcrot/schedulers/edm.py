@@ -21,6 +21,7 @@ and for "epsilon" -v. The levels go from sigma_max to sigma_min, r from 0 to 1:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -31,6 +32,8 @@ from hcrot.schedulers.config import checked_choice, checked_integer, checked_pos
 from hcrot.schedulers.sigmas import VarianceExplodingScheduler, exponential_sigmas
 
 __all__ = ["EDMScheduler"]
+
+ROUNDING = 1e-6  # of timesteps, which are float32
 
 
 class EDMScheduler(VarianceExplodingScheduler):
@@ -115,14 +118,38 @@ class EDMScheduler(VarianceExplodingScheduler):
 
     # levels -------------------------------------------------------------------------------------------------------
 
-    def set_timesteps(self, num_inference_steps: int) -> None:
-        """Walk N levels spaced by (g), from sigma_max to sigma_min, and end as final_sigmas_type says.
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, *, timesteps: Sequence[float] | np.ndarray | None = None
+    ) -> None:
+        """Walk N levels spaced by (g), from sigma_max to sigma_min, or those of a list, and end as final_sigmas_type says.
+
+        Args:
+            num_inference_steps: N, at least 1.
+            timesteps: instead, strictly descending c_noise = log(sigma)/4, with sigma from sigma_max to sigma_min.
 
         Raises:
-            TypeError, ValueError: N is no integer of at least 1.
+            TypeError, ValueError: both or neither given, an N that is no integer of at least 1, a list that is not as described.
         """
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps)
+        if timesteps is not None:
+            self._walk_to(timesteps)
+            return
         count = checked_integer(f"{self._name}.set_timesteps: num_inference_steps", num_inference_steps, minimum=1)
         self._walk(np.linspace(0, 1, count))
+
+    def _walk_to(self, timesteps: Sequence[float] | np.ndarray) -> None:
+        """Let sampling visit the levels of these c_noise."""
+        where, chosen = f"{self._name}.set_timesteps", np.asarray(timesteps)
+        if chosen.dtype.kind not in "iuf" or chosen.ndim != 1 or chosen.size == 0 or not np.all(np.diff(chosen) < 0):
+            raise ValueError(f"{where}: timesteps {timesteps} is not a strictly descending list of numbers")
+        low, high = (math.log(self.config[name]) / 4 for name in ("sigma_min", "sigma_max"))
+        if not low - ROUNDING <= chosen[-1] <= chosen[0] <= high + ROUNDING:
+            raise ValueError(
+                f"{where}: timesteps range from {chosen[-1]} to {chosen[0]}, expected log(sigma)/4 of levels from sigma_min to "
+                f"sigma_max, {low:.6g} .. {high:.6g}"
+            )
+        sigmas = np.exp(4 * chosen.astype(np.float64)).astype(np.float32)
+        self._set_levels(chosen.astype(np.float32), sigmas, self._last_sigma(sigmas))
 
     def _walk(self, ramp: np.ndarray) -> None:
         """Let sampling visit the levels of these r, (N,) from 0 to 1."""

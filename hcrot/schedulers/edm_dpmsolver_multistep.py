@@ -6,6 +6,7 @@ estimates m_0, m_1, m_2 are the D of line (e) of hcrot/schedulers/edm.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -76,9 +77,11 @@ class EDMDPMSolverMultistepScheduler(EDMScheduler, DPMSolverMultistepScheduler):
     ) -> None:
         super().__init__(num_train_timesteps)
 
-    def set_timesteps(self, num_inference_steps: int) -> None:  # type: ignore[override]  # there are no timesteps to choose by, nor mu
+    def set_timesteps(  # type: ignore[override]  # there is no mu
+        self, num_inference_steps: int | None = None, *, timesteps: Sequence[float] | np.ndarray | None = None
+    ) -> None:
         """That of `EDMScheduler`."""
-        EDMScheduler.set_timesteps(self, num_inference_steps)
+        EDMScheduler.set_timesteps(self, num_inference_steps, timesteps=timesteps)
 
     def _last_sigma(self, sigmas: np.ndarray) -> float:
         """0 or sigma_min, also if N = 1, where sigma_min is none of the levels; above the last of them by rounding it must not be."""

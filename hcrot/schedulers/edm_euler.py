@@ -53,20 +53,27 @@ class EDMEulerScheduler(EDMScheduler):
     ) -> None:
         super().__init__(num_train_timesteps + 1)
 
-    def set_timesteps(self, num_inference_steps: int | None = None, *, sigmas: Sequence[float] | np.ndarray | None = None) -> None:
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        *,
+        timesteps: Sequence[float] | np.ndarray | None = None,
+        sigmas: Sequence[float] | np.ndarray | None = None,
+    ) -> None:
         """Walk N levels spaced by (g), or those of a list.
 
         Args:
             num_inference_steps: N, at least 1.
+            timesteps: instead, strictly descending c_noise = log(sigma)/4, with sigma from sigma_max to sigma_min.
             sigmas: instead, strictly ascending numbers r within 0 .. 1 that (g) makes levels of: not sigmas, but as in diffusers.
                 "exponential" needs none but their number, so there they are refused.
 
         Raises:
-            TypeError, ValueError: both or neither given, an N that is no integer of at least 1, a list that is not as described.
+            TypeError, ValueError: not one of the three given, an N that is no integer of at least 1, a list that is not as described.
         """
-        self._check_one_given(num_inference_steps=num_inference_steps, sigmas=sigmas)
+        self._check_one_given(num_inference_steps=num_inference_steps, timesteps=timesteps, sigmas=sigmas)
         if sigmas is None:
-            super().set_timesteps(num_inference_steps)  # type: ignore[arg-type]  # one of the two is given
+            super().set_timesteps(num_inference_steps, timesteps=timesteps)
             return
         where, ramp = f"{self._name}.set_timesteps", np.asarray(sigmas)
         if self.config["sigma_schedule"] == "exponential":

@@ -14,6 +14,7 @@ mends the distribution.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -78,18 +79,27 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         self.init_noise_sigma = sigma_max
         self.set_sigmas(num_train_timesteps)
 
-    def set_timesteps(self, num_inference_steps: int, sampling_eps: float | None = None) -> None:
-        """Choose N equally spaced times, from 1 to sampling_eps; `set_sigmas` with the same N has to follow.
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        sampling_eps: float | None = None,
+        *,
+        timesteps: Sequence[float] | np.ndarray | None = None,
+    ) -> None:
+        """Choose N equally spaced times, from 1 to sampling_eps; `set_sigmas` with the same N has to follow. Or a list of times.
 
         Args:
             num_inference_steps: N, at least 1.
             sampling_eps: in place of the scheduler's own.
+            timesteps: instead, strictly descending times above 0, at most 1. The levels sigma_i are then sigma(t) of these times, so
+                that each step of (e) leads to the next time, and the last one to sigma_{-1} = 0. `set_sigmas` need not follow.
 
         Raises:
-            TypeError, ValueError: an argument that is not as described.
+            TypeError, ValueError: an argument that is not as described; not one of N and timesteps given.
         """
-        self.timesteps = self._times(num_inference_steps, self.config["sampling_eps"] if sampling_eps is None else sampling_eps)
-        self.num_inference_steps = len(self.timesteps)
+        self._visit_times(num_inference_steps, timesteps, self.config["sampling_eps"] if sampling_eps is None else sampling_eps)
+        if timesteps is not None:
+            self.set_sigmas(len(self.timesteps))
 
     def set_sigmas(
         self,
@@ -118,8 +128,8 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         )
         self.sde = VESDE(low, high)
         logarithms = np.linspace(math.log(low), math.log(high), num_inference_steps, dtype=np.float32)
-        self.discrete_sigmas = np.exp(logarithms)
         self.sigmas = (low * (high / low) ** self.timesteps).astype(np.float32)
+        self.discrete_sigmas = self.sigmas[::-1].copy() if self.follow_timesteps else np.exp(logarithms)
 
     @overload
     def step_pred(
@@ -164,8 +174,11 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         self._check_arrays("step_pred", sample=sample, model_output=model_output, noise=noise)
         self._check_source_of_noise(generator, noise)
         times = self._checked_time("step_pred", timestep, sample)
-        # in float32, as in diffusers: it decides which level a time belongs to
-        level = np.atleast_1d(times.astype(np.float32) * np.float32(len(self.timesteps) - 1)).astype(np.int64)
+        last = len(self.timesteps) - 1
+        if self.follow_timesteps:
+            level = np.atleast_1d(last - self._places("step_pred", times))
+        else:  # in float32, as in diffusers: it decides which level a time belongs to
+            level = np.atleast_1d(times.astype(np.float32) * np.float32(last)).astype(np.int64)
         z = self._drawn_noise(float(times.flat[0]), sample, generator, noise)
         below = np.where(level == 0, np.float32(0), self.discrete_sigmas[level - 1])
         diffusion = np.sqrt(self.discrete_sigmas[level] ** 2 - below**2).astype(sample.dtype)
@@ -177,13 +190,13 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
     @overload
     def step_correct(
         self, model_output: np.ndarray, sample: np.ndarray, generator: np.random.Generator | None = ..., return_dict: Literal[True] = ...,
-        *, noise: np.ndarray | None = ...
+        *, noise: np.ndarray | None = ..., snr: float | None = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step_correct(
         self, model_output: np.ndarray, sample: np.ndarray, generator: np.random.Generator | None = ...,
-        *, return_dict: Literal[False], noise: np.ndarray | None = ...
+        *, return_dict: Literal[False], noise: np.ndarray | None = ..., snr: float | None = ...
     ) -> tuple[np.ndarray, ...]: ...
 
     def step_correct(
@@ -194,6 +207,7 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         return_dict: bool = True,
         *,
         noise: np.ndarray | None = None,
+        snr: float | None = None,
     ) -> SchedulerOutput | tuple[np.ndarray, ...]:
         """One step of (f).
 
@@ -203,6 +217,7 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
             generator: draws z.
             return_dict: False returns the tuple (prev_sample,).
             noise: instead of a generator z itself, of the shape and dtype of sample.
+            snr: in place of the scheduler's own.
 
         Returns:
             x', (B, ...) of the dtype of sample.
@@ -215,10 +230,27 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         self._check_arrays("step_correct", sample=sample, model_output=model_output, noise=noise)
         self._check_source_of_noise(generator, noise)
         z = self._drawn_noise(0, sample, generator, noise)
-        size = langevin_step_size(f"{self._name}.step_correct", model_output, z, self.config["snr"])
+        ratio = self.config["snr"] if snr is None else checked_positive(f"{self._name}.step_correct: snr", snr)
+        size = langevin_step_size(f"{self._name}.step_correct", model_output, z, ratio)
         prev_sample = sample + size * model_output
         prev_sample += math.sqrt(2 * size) * z
         return SchedulerOutput(prev_sample).returned(return_dict)
+
+    def noise_conditioning(self, timestep: float) -> float:
+        return float(self.sigmas[self._places("noise_conditioning", timestep)])
+
+    def score(self, model_output: np.ndarray, timestep: float) -> np.ndarray:
+        return model_output
+
+    def predicted(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.step_pred(model_output, timestep, sample, generator, return_dict=False)
+
+    def corrected(
+        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator, snr: float | None = None
+    ) -> np.ndarray:
+        return self.step_correct(model_output, sample, generator, snr=snr).prev_sample
 
     def _check_ready(self, method: str) -> None:
         """That there are timesteps, and as many levels as those."""

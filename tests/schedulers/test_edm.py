@@ -113,10 +113,12 @@ def test_bad_calls():
     with pytest.raises(ValueError, match="EDMEulerScheduler.step: set_timesteps was not called"):
         scheduler.step(x, 0.1, x)
     for arguments, message in (
-        ({}, "expected one of num_inference_steps, sigmas, got none"),
+        ({}, "expected one of num_inference_steps, timesteps, sigmas, got none"),
         ({"num_inference_steps": 3, "sigmas": [0.0, 1.0]}, "got num_inference_steps and sigmas"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"sigmas": [1.0, 0.0]}, "is not a strictly ascending list"),
+        ({"timesteps": [0.5, 0.5]}, "is not a strictly descending list"),
+        ({"timesteps": [999, 500, 0]}, r"timesteps range from 0 to 999, expected log\(sigma\)/4 .* -1.55365 .. 1.09551"),
         ({"sigmas": [0.0, 80.0]}, "sigmas range from 0.0 to 80.0, expected 0 .. 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -133,3 +135,19 @@ def test_bad_calls():
     for method in (scheduler.precondition_inputs, lambda one, sigma: scheduler.precondition_outputs(one, one, sigma)):
         with pytest.raises(ValueError, match="sigma is 0, expected positive numbers"):
             method(x, 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"sigma_schedule": "exponential", "final_sigmas_type": "sigma_min"}])
+@pytest.mark.parametrize("cls", [EDMEulerScheduler, EDMDPMSolverMultistepScheduler])
+def test_timesteps_may_be_listed(cls, options):
+    """c_noise says the level: a list of all levels is the walk itself, and of every third one a shorter one."""
+    spaced, listed = cls(**options), cls(**options)
+    spaced.set_timesteps(10)
+    for every in (1, 3):
+        timesteps = spaced.timesteps[::every]
+        listed.set_timesteps(timesteps=timesteps)
+        np.testing.assert_array_equal(listed.timesteps, timesteps)
+        np.testing.assert_allclose(listed.sigmas, np.append(spaced.sigmas[:-1:every], spaced.sigmas[-1]), rtol=1e-6)
+        assert listed.previous_timestep(timesteps[1]) == timesteps[2] and listed.previous_timestep(timesteps[-1]) == -1
+        x = np.ones(SHAPE)
+        listed.step(x, timesteps[0], x)

@@ -72,6 +72,41 @@ def test_bad_input(call, message):
         call()
 
 
+# lists of times -----------------------------------------------------------------------------------------------------
+
+
+def test_listed_times_lead_from_one_to_the_next():
+    """VE: exact however long the steps are, for a point at 0, whose score is -x/sigma^2. VP: equally spaced, the same as by number."""
+    ve, times = ScoreSdeVeScheduler(sigma_min=0.1, sigma_max=10.0), [1.0, 0.7, 0.25]
+    ve.set_timesteps(timesteps=times)
+    x = np.full((2, 3), 4.0)
+    for t, following in zip(ve.timesteps, [*ve.timesteps[1:], None], strict=True):
+        sigma, below = float(ve.sde.std(t)), 0.0 if following is None else float(ve.sde.std(following))
+        got = ve.step_pred(-x / sigma**2, t, x, noise=np.zeros_like(x)).prev_sample
+        np.testing.assert_allclose(got, x * below**2 / sigma**2, rtol=1e-5, atol=1e-6)
+        assert ve.previous_timestep(t) == (-1 if following is None else following)
+    with pytest.raises(ValueError, match="step_pred: time 0.5 is not one of the 3"):
+        ve.step_pred(x, 0.5, x, RNG)
+
+    spaced, listed = ScoreSdeVpScheduler(), ScoreSdeVpScheduler()
+    spaced.set_timesteps(4)
+    listed.set_timesteps(timesteps=[1.0, 0.75, 0.5, 0.25])
+    for ours, theirs in zip(listed.step_pred(X, 2 * X, 0.75, noise=X), spaced.step_pred(X, 2 * X, 0.75, noise=X), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    np.testing.assert_allclose(listed.step_correct(X, 2 * X, 0.5, noise=X), spaced.step_correct(X, 2 * X, 0.5, noise=X), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cls", [ScoreSdeVeScheduler, ScoreSdeVpScheduler])
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({}, "expected one of num_inference_steps, timesteps, got none"),
+    ({"timesteps": [0.5, 0.7]}, "is not a strictly descending list"),
+    ({"timesteps": [999, 500]}, "timesteps range from 500 to 999, expected times of the SDE, above 0 and at most 1"),
+])  # fmt: skip
+def test_bad_lists_of_times(cls, arguments, message):
+    with pytest.raises(ValueError, match=f"{cls.__name__}.set_timesteps: .*{message}"):
+        cls().set_timesteps(**arguments)
+
+
 X, RNG = np.ones((2, 3)), np.random.default_rng(3)
 
 
