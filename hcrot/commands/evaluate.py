@@ -1,7 +1,7 @@
 """How good the pictures are that a checkpoint draws, beside real ones.
 
     hcrot evaluate runs/flowers --data flowers
-    hcrot evaluate runs/mnist --data mnist --number 1000 --sampler dpmsolver++ --steps 20 --guidance-scale 2
+    hcrot evaluate runs/mnist --data mnist --number 1000 --sampler ddim --steps 50 --guidance-scale 1
     hcrot evaluate --features real.npz drawn.npz
 
 First a small classifier learns the classes of the real pictures, or, if they have none, which way up they are (Gidaris et al. 2018). Its
@@ -17,6 +17,7 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcrot.commands.sample import BEST, STEPS
 from hcrot.tools.arguments import number
 
 __all__ = ["add_arguments", "run"]
@@ -35,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--features", metavar="FILE.npz", type=Path, nargs=2,
                         help="instead: real and drawn features of your own, each an array features (N, D)")  # fmt: skip
     parser.add_argument("--number", type=number(int, 8), default=500, help="pictures to draw (default: %(default)s)")
-    parser.add_argument("--sampler", default="ddim", help="as of hcrot sample (default: %(default)s)")
-    parser.add_argument("--steps", type=number(int, 1), default=50, help="steps from noise to a picture (default: %(default)s)")
-    parser.add_argument("--guidance-scale", type=number(float, 0), default=1.0, help="as of hcrot sample (default: %(default)s)")
+    parser.add_argument("--sampler", default=BEST, help="as of hcrot sample (default: %(default)s)")
+    parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="steps from noise to a picture (default: %(default)s)")
+    parser.add_argument("--guidance-scale", type=number(float, 0), help="as of hcrot sample, and so is the default")
     parser.add_argument("--batch-size", type=number(int, 1), default=64, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--epochs", type=number(int, 1), default=5, help="passes of the classifier (default: %(default)s)")
     parser.add_argument("--data-dir", metavar="FOLDER", help="where MNIST's four files are")
@@ -81,7 +82,7 @@ def compare(real: "np.ndarray", drawn: "np.ndarray") -> dict[str, float]:
 def judged(options: Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from hcrot.commands.sample import SAMPLERS, draw, load, sampler_of
+    from hcrot.commands.sample import SAMPLERS, draw, guidance_of, load, sampler_of
     from hcrot.commands.train import load_data
     from hcrot.data import prepare_images
     from hcrot.tools.metrics import accuracy, frechet_distance
@@ -99,6 +100,7 @@ def judged(options: Namespace) -> dict[str, Any]:
     half = len(real) // 2
     classifier = trained_judge(real[:half], kinds[:half], len(classes), options.epochs, rng)
     labels = None if count is None else np.resize(np.arange(len(classes) or count), options.number)
+    options.guidance_scale = guidance_of(options.guidance_scale, options.checkpoint, labels, count)
     pictures, _ = draw(model, sampler_of(options.sampler, scheduler), labels, options)
     logits, features = classifier.read(pictures)
     real_logits, seen = classifier.read(real[half:])

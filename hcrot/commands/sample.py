@@ -1,11 +1,12 @@
 """Draw with what was learned.
 
     hcrot sample runs/flowers                                       samples.png, eight of each class
-    hcrot sample runs/flowers --classes rose --number 64 --sampler dpmsolver++ --steps 20 --guidance-scale 3
+    hcrot sample runs/flowers --classes rose --number 64 --sampler ddim --steps 50 --guidance-scale 2
     hcrot sample runs/flowers --output drawn.png steps.gif all.npz pictures/
 
 CHECKPOINT is the folder of a run of hcrot train or examples/mnist_ddpm.py, a checkpoint, or a pipeline of diffusers on this machine.
-Picture k depends on the seed and on k alone, however many are drawn at a time.
+Picture k depends on the seed and on k alone, however many are drawn at a time. The default sampler is DPM-Solver++ with noise in its
+steps: it needs few of them, and what a step got wrong the later ones mend.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
-__all__ = ["SAMPLERS", "add_arguments", "draw", "load", "place_of", "run", "sampler_of"]
+__all__ = ["BEST", "SAMPLERS", "STEPS", "add_arguments", "draw", "guidance_of", "load", "place_of", "run", "sampler_of"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,9 @@ SAMPLERS = {  # name: (scheduler, options that --sampler adds)
     "euler-a": ("EulerAncestralDiscreteScheduler", {}),
     "heun": ("HeunDiscreteScheduler", {}),
 }
+BEST = "sde-dpmsolver++"  # what is drawn with unless somebody says otherwise, and so
+STEPS = 25
+GUIDANCE = 1.3
 KINDS = (".png", ".gif", ".npz", "")
 
 
@@ -45,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "a folder of single pictures (default: samples.png)")  # fmt: skip
     parser.add_argument("--classes", metavar="CLASS", nargs="+", help="names or numbers of classes (default: all)")
     parser.add_argument("--number", metavar="N", type=number(int, 1), default=8, help="pictures of each class (default: %(default)s)")
-    parser.add_argument("--sampler", choices=list(SAMPLERS), default="ddim", help="default: %(default)s")
-    parser.add_argument("--steps", type=number(int, 1), default=50, help="steps from noise to a picture (default: %(default)s)")
-    parser.add_argument("--guidance-scale", metavar="W", type=number(float, 0), default=1.0,
-                        help="how much more of its class a picture has; needs --label-dropout in training (default: %(default)s)")
+    parser.add_argument("--sampler", choices=list(SAMPLERS), default=BEST, help="default: %(default)s")
+    parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="steps from noise to a picture (default: %(default)s)")
+    parser.add_argument("--guidance-scale", metavar="W", type=number(float, 0),
+                        help=f"how much more of its class a picture has; 1: no more (default: {GUIDANCE} after --label-dropout, else 1)")
     parser.add_argument("--batch-size", metavar="N", type=number(int, 1), default=64, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="the same seed, the same pictures (default: %(default)s)")
     parser.add_argument("--threads", type=number(int, 1), help="of hcrot's kernels (default: every core)")
@@ -68,6 +72,7 @@ def run(options: Namespace) -> int:
     model, scheduler, names = load(options.checkpoint)
     classes = chosen_classes(options.classes, names, model.config["num_class_embeds"], options.checkpoint)
     labels = None if classes is None else np.repeat(classes, options.number)
+    options.guidance_scale = guidance_of(options.guidance_scale, options.checkpoint, labels, model.config["num_class_embeds"])
     animated = any(path.suffix == ".gif" for path in options.output)
     images, frames = draw(model, sampler_of(options.sampler, scheduler), labels, options, keep=animated)
     shown = None if classes is None else [names[k] if k < len(names) else str(k) for k in classes]
@@ -114,11 +119,30 @@ def chosen_classes(asked: list[str] | None, names: list[str], count: int | None,
 
 
 def sampler_of(name: str, scheduler: "NoiseScheduler", **options: Any) -> "NoiseScheduler":
-    """The scheduler of this name, with the options of the one that the network was trained with."""
+    """The scheduler of this name, with the options of the one that the network was trained with.
+
+    A multistep solver begins at T-1 ("trailing" spacing), where its first step can: if x_0 is limited, or not divided by the signal.
+    """
     import hcrot
+    from hcrot.schedulers.multistep import MultistepScheduler
 
     kind, own = SAMPLERS[name]
-    return getattr(hcrot, kind).from_config(scheduler.config, **own | options)
+    sampler: NoiseScheduler = getattr(hcrot, kind).from_config(scheduler.config, **own | options)
+    limited = sampler.config.get("thresholding") or sampler.config["prediction_type"] != "epsilon"
+    if isinstance(sampler, MultistepScheduler) and limited and "timestep_spacing" not in options:
+        return type(sampler).from_config(sampler.config, timestep_spacing="trailing")
+    return sampler
+
+
+def guidance_of(asked: float | None, checkpoint: Path, labels: "np.ndarray | None", count: int | None) -> float:
+    """What was asked for; else GUIDANCE where the last of so many classes was trained to mean "of any class", and none of it is drawn."""
+    from hcrot.files.json_and_arrays import read_json
+
+    if asked is not None:
+        return asked
+    file = place_of(checkpoint).parent / "config.json"
+    withheld = file.is_file() and read_json(file).get("label_dropout")
+    return GUIDANCE if withheld and labels is not None and count is not None and labels.max() < count - 1 else 1.0
 
 
 def draw(
@@ -142,6 +166,8 @@ def draw(
         if labels.max() >= count - 1:
             raise ValueError(f"--guidance-scale: class {count - 1} has to be the one that means \"of any class\" (--label-dropout)")
         guided |= {"guidance_scale": options.guidance_scale, "null_label": count - 1}
+        if isinstance(scheduler, hcrot.DDIMScheduler):
+            guided["use_clipped_model_output"] = True  # a guided x_0 is clipped so often that the noise no longer goes with it
     parts, histories = [], []
     for start in tqdm(range(0, total, options.batch_size), desc="drawing", unit="batch", leave=False):
         stop = min(start + options.batch_size, total)

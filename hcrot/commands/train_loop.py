@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 import hcrot
+from hcrot.commands.sample import BEST, sampler_of
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import open_metrics, read_metrics
@@ -186,10 +187,9 @@ def draw(model: hcrot.UNet2dModel, scheduler: Any, classes: list[str], options: 
     labels = np.arange(len(classes)).repeat(SAMPLES) if classes else None
     null = (model.config["num_class_embeds"] or 1) - 1
     guided = {"guidance_scale": options.guidance_scale, "null_label": null} if classes and options.label_dropout else {}
-    sampler = hcrot.DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
     pictures = hcrot.pipelines.sample(
         model,
-        sampler,
+        sampler_of(BEST, scheduler),
         generator=np.random.default_rng([options.seed, 3]),
         class_labels=labels,
         batch_size=None if classes else 4 * SAMPLES,

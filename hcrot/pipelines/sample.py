@@ -110,7 +110,8 @@ def sample(
         sample: x_t to begin with, (B, C, H, W), instead of noise; such as ``scheduler.add_noise(images, noise, t)``.
         start_timestep: t of ``sample``: the loop begins at the first timestep that is not above it. None: at the first of all.
         condition: (B, K, H, W), joined to x_t along channels wherever the network sees it. The network then has K ``in_channels`` more.
-        guidance_scale: w of classifier-free guidance; with another than 1 the network is called with twice as many images.
+        guidance_scale: w of classifier-free guidance; with another than 1 the network is called with twice as many images. With DDIM and
+            clip_sample, ``use_clipped_model_output=True`` should go with it: else the noise of a step does not belong to its x_0.
         guidance_interval: (lowest, highest) timestep that is guided, as the others cost half and keep what is various; None: all are.
         null_label: the label that means "no class".
         prompt_embeds: what a network with a text is given as ``encoder_hidden_states``, (B, K, D), or (1, K, D) for all images.

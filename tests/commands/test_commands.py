@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,28 @@ def test_picture_k_does_not_depend_on_how_many_are_drawn(run, tmp_path):
         assert call("sample", run[0], *words) == 0
         drawn.append(np.load(tmp_path / f"{batch}.npz")["images"][:2].astype(int))
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
+
+
+@pytest.mark.parametrize(("dropout", "classes", "used"), [(0.1, ["red"], 1.3), (0.1, ["2", "red"], 1.0), (0.0, ["red"], 1.0)])
+def test_the_sampler_that_works_is_the_default(dropout, classes, used, run, tmp_path, monkeypatch, capsys):
+    """Noise in the steps of DPM-Solver++, from T-1 on, x_0 limited; guided if the network knows "of any class" and is not asked for it."""
+    folder, asked = tmp_path / "run", {}
+    shutil.copytree(run[0], folder)
+    (folder / "config.json").write_text(json.dumps({"label_dropout": dropout}))
+    monkeypatch.setattr(hcrot.pipelines, "sample", lambda model, scheduler, **options: asked.update(options, scheduler=scheduler) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["sample", str(folder), "--classes", *classes])
+    config = asked["scheduler"].config
+    assert (config.algorithm_type, config.timestep_spacing, config.thresholding) == ("sde-dpmsolver++", "trailing", True)
+    assert asked["num_inference_steps"] == 25 and asked.get("guidance_scale", 1.0) == used
+
+
+def test_guided_ddim_takes_the_noise_that_goes_with_what_was_clipped(run, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(hcrot.pipelines, "sample", lambda *_, **options: asked.update(options) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["sample", str(run[0]), "--classes", "red", "--sampler", "ddim", "--guidance-scale", "2"])
+    assert asked["use_clipped_model_output"] is True
 
 
 def test_what_cannot_be_drawn_is_refused(run, capsys):
