@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from hcrot import schedulers  # noqa: E402
-from support.scheduler_parity import toy_model  # noqa: E402
+from support.scheduler_parity import difference, toy_model, trajectories  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers", "ignore::FutureWarning:diffusers")
 
@@ -355,3 +355,14 @@ def test_configurations_of_one_scheduler_make_another(source, name):
     np.testing.assert_allclose(ours.sigmas, theirs.sigmas.numpy(), rtol=5e-7)
     own = inspect.signature(type(ours)).parameters
     assert {key: ours.config[key] for key in own} == {key: theirs.config[key] for key in own}
+
+
+@pytest.mark.parametrize("name", [DPM, UNIPC])
+def test_what_from_config_chooses_is_a_file_of_diffusers(name, tmp_path):
+    """DDPM's clipping as thresholding: the same numbers there, from T-1 on, where they would be noise without it."""
+    ours = getattr(schedulers, name).from_config(schedulers.DDPMScheduler(beta_schedule="squaredcos_cap_v2").config)
+    ours.save_pretrained(tmp_path)
+    theirs = getattr(diffusers, name).from_pretrained(tmp_path)
+    assert theirs.config["thresholding"] is True
+    for mine, yours in trajectories(ours, theirs, 6, np.random.default_rng(0)):
+        assert difference(mine, yours) < 1e-4 and np.abs(mine).max() < 6

@@ -93,7 +93,11 @@ def test_listed_times_lead_from_one_to_the_next():
     listed.set_timesteps(timesteps=[1.0, 0.75, 0.5, 0.25])
     for ours, theirs in zip(listed.step_pred(X, 2 * X, 0.75, noise=X), spaced.step_pred(X, 2 * X, 0.75, noise=X), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
-    np.testing.assert_allclose(listed.step_correct(X, 2 * X, 0.5, noise=X), spaced.step_correct(X, 2 * X, 0.5, noise=X), rtol=1e-12)
+    score, z, beta = -X / spaced.sde.std(0.5), 3 * X, spaced.sde.beta(0.5)
+    size = 2 * np.exp(-beta / 4) * (0.2 * 3 * spaced.sde.std(0.5)) ** 2  # all rows have one norm
+    for scheduler in (spaced, listed):
+        got = scheduler.step_correct(X, 2 * X, 0.5, noise=z, snr=0.2)
+        np.testing.assert_allclose(got, 2 * X + size * score + np.sqrt(2 * size) * z, rtol=1e-12)
 
 
 @pytest.mark.parametrize("cls", [ScoreSdeVeScheduler, ScoreSdeVpScheduler])
