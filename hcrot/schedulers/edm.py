@@ -105,8 +105,11 @@ class EDMScheduler(VarianceExplodingScheduler):
         return skip.astype(sample.dtype) * sample + out.astype(sample.dtype) * model_output
 
     # The timestep cannot be left out, for by it the sample is scaled.
-    def scale_model_input(self, sample: np.ndarray, timestep: float) -> np.ndarray:  # type: ignore[override]
-        """c_in x of (e): the sample as the model knows it, (B, ...) of the same dtype."""
+    def scale_model_input(self, sample: np.ndarray, timestep: Timesteps | float) -> np.ndarray:  # type: ignore[override]
+        """c_in x of (e): the sample as the model knows it, (B, ...) of the same dtype; timestep may be (B,)."""
+        if np.ndim(timestep) > 0:
+            self._check_arrays("scale_model_input", sample=sample)
+            return self.precondition_inputs(sample, self._sigmas_of_images("scale_model_input", sample, timestep))
         index = self._step_index("scale_model_input", timestep)
         self._check_arrays("scale_model_input", sample=sample)
         return self.precondition_inputs(sample, self.sigmas[index])

@@ -16,7 +16,8 @@ from typing import Literal, overload
 
 import numpy as np
 
-from hcrot.schedulers.base import SchedulerOutput
+from hcrot.schedulers.base import SchedulerOutput, Timesteps
+from hcrot.schedulers.by_image import one_timestep_per_image
 from hcrot.schedulers.config import register_to_config
 from hcrot.schedulers.edm import EDMScheduler
 from hcrot.schedulers.sigmas import euler_step
@@ -86,18 +87,19 @@ class EDMEulerScheduler(EDMScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
         s_tmax: float = ..., s_noise: float = ..., generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ...,
         pred_original_sample: np.ndarray | None = ..., return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
         s_tmax: float = ..., s_noise: float = ..., generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ...,
         pred_original_sample: np.ndarray | None = ..., return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
+    @one_timestep_per_image
     def step(
         self,
         model_output: np.ndarray,
@@ -117,7 +119,7 @@ class EDMEulerScheduler(EDMScheduler):
 
         Args:
             model_output: F, of the model at `scale_model_input(sample, timestep)`; (B, ...) float32 or float64.
-            timestep: the one of `timesteps` that is due.
+            timestep: the one of `timesteps` that is due; or one for each image, (B,), which ends a walk.
             sample: x, of the same shape and dtype.
             s_churn, s_tmin, s_tmax, s_noise: S_churn, S_tmin, S_tmax and S_noise of line (h) of euler_discrete.py.
             generator: draws z; not touched where gamma = 0.

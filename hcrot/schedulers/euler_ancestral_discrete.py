@@ -27,7 +27,8 @@ from typing import Literal, overload
 
 import numpy as np
 
-from hcrot.schedulers.base import SchedulerOutput
+from hcrot.schedulers.base import SchedulerOutput, Timesteps
+from hcrot.schedulers.by_image import one_timestep_per_image
 from hcrot.schedulers.config import register_to_config
 from hcrot.schedulers.sigmas import VarianceExplodingScheduler, euler_step
 
@@ -80,16 +81,17 @@ class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         noise: np.ndarray | None = ..., return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
+    @one_timestep_per_image
     def step(
         self,
         model_output: np.ndarray,
@@ -104,7 +106,7 @@ class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
 
         Args:
             model_output: m, of the model at `scale_model_input(sample, timestep)`; (B, ...) float32 or float64.
-            timestep: the one of `timesteps` that is due.
+            timestep: the one of `timesteps` that is due; or one for each image, (B,), which ends a walk.
             sample: x, of the same shape and dtype.
             generator: draws z; not touched in the last step, which ends at 0 (diffusers draws there and adds nothing).
             noise: instead of a generator z itself, of the shape and dtype of sample.

@@ -27,7 +27,8 @@ from typing import ClassVar, Literal, overload
 
 import numpy as np
 
-from hcrot.schedulers.base import SchedulerOutput
+from hcrot.schedulers.base import SchedulerOutput, Timesteps
+from hcrot.schedulers.by_image import one_timestep_per_image
 from hcrot.schedulers.config import checked_choice, register_to_config
 from hcrot.schedulers.schedules import linspace
 from hcrot.schedulers.sigmas import VarianceExplodingScheduler, euler_step, timesteps_of_sigmas
@@ -145,18 +146,19 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
         s_tmax: float = ..., s_noise: float = ..., generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ...,
         return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, s_churn: float = ..., s_tmin: float = ...,
         s_tmax: float = ..., s_noise: float = ..., generator: np.random.Generator | None = ..., *, noise: np.ndarray | None = ...,
         return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
+    @one_timestep_per_image
     def step(
         self,
         model_output: np.ndarray,
@@ -175,7 +177,7 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
 
         Args:
             model_output: m, of the model at `scale_model_input(sample, timestep)`; (B, ...) float32 or float64.
-            timestep: the one of `timesteps` that is due.
+            timestep: the one of `timesteps` that is due; or one for each image, (B,), which ends a walk.
             sample: x, of the same shape and dtype.
             s_churn, s_tmin, s_tmax, s_noise: S_churn, S_tmin, S_tmax and S_noise of (h).
             generator: draws z; not touched where gamma = 0.

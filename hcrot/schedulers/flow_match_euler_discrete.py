@@ -39,6 +39,7 @@ from typing import ClassVar, Literal, overload
 import numpy as np
 
 from hcrot.schedulers.base import SchedulerOutput, Timesteps
+from hcrot.schedulers.by_image import one_timestep_per_image
 from hcrot.schedulers.config import (
     checked_boolean,
     checked_choice,
@@ -204,16 +205,17 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         noise: np.ndarray | None = ..., return_dict: Literal[True] = ...
     ) -> SchedulerOutput: ...
 
     @overload
     def step(
-        self, model_output: np.ndarray, timestep: float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
+        self, model_output: np.ndarray, timestep: Timesteps | float, sample: np.ndarray, generator: np.random.Generator | None = ..., *,
         noise: np.ndarray | None = ..., return_dict: Literal[False]
     ) -> tuple[np.ndarray, ...]: ...
 
+    @one_timestep_per_image
     def step(
         self,
         model_output: np.ndarray,
@@ -228,7 +230,7 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
 
         Args:
             model_output: m, of the model at sample and timestep; (B, ...) float32 or float64.
-            timestep: the one of `timesteps` that is due.
+            timestep: the one of `timesteps` that is due; or one for each image, (B,), which ends a walk.
             sample: x, of the same shape and dtype.
             generator: draws z of (d); not touched in (c), nor in the last step.
             noise: instead of a generator z itself, of the shape and dtype of sample.

@@ -252,7 +252,7 @@ class SigmaScheduler(NoiseScheduler):
         if self._due == len(self.timesteps):
             self._restart()
 
-    def _step_index(self, method: str, timestep: float) -> int:
+    def _step_index(self, method: str, timestep: Timesteps | float) -> int:
         """Where in `timesteps` the step is that is due, which has to have this timestep.
 
         Raises:
@@ -292,7 +292,7 @@ class SigmaScheduler(NoiseScheduler):
 
     # levels of noise ---------------------------------------------------------------------------------------------
 
-    def _sigmas_of_images(self, method: str, sample: np.ndarray, timesteps: Timesteps) -> np.ndarray:
+    def _sigmas_of_images(self, method: str, sample: np.ndarray, timesteps: Timesteps | float) -> np.ndarray:
         """The sigma of each image in the sample's dtype, (B, 1, 1, ...) or (1, 1, 1, ...)."""
         shape = np.shape(timesteps)
         if len(shape) > 1 or (shape not in ((), (1,)) and shape != sample.shape[:1]):
@@ -333,8 +333,12 @@ class VarianceExplodingScheduler(SigmaScheduler):
         return math.hypot(largest, 1) if self.config["timestep_spacing"] == "leading" else largest
 
     # The timestep cannot be left out, for by it the sample is scaled.
-    def scale_model_input(self, sample: np.ndarray, timestep: float) -> np.ndarray:  # type: ignore[override]
-        """x = a (x/a), a = 1/sqrt(sigma^2 + 1): the sample as the model knows it, (B, ...) of the same dtype."""
+    def scale_model_input(self, sample: np.ndarray, timestep: Timesteps | float) -> np.ndarray:  # type: ignore[override]
+        """x = a (x/a), a = 1/sqrt(sigma^2 + 1): the sample as the model knows it, (B, ...) of the same dtype; timestep may be (B,)."""
+        if np.ndim(timestep) > 0:
+            self._check_arrays("scale_model_input", sample=sample)
+            sigma = self._sigmas_of_images("scale_model_input", sample, timestep).astype(np.float64)
+            return sample / np.hypot(sigma, 1).astype(sample.dtype)
         index = self._step_index("scale_model_input", timestep)
         self._check_arrays("scale_model_input", sample=sample)
         return sample / math.hypot(float(self.sigmas[index]), 1)

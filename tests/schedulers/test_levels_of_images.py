@@ -104,3 +104,34 @@ def test_schedulers_that_remember_steps_want_one_timestep(name):
     scheduler.set_timesteps(10)
     with pytest.raises(ValueError, match=rf"{name}.step: timestep has shape \(4,\), expected one .*a batch is denoised as a whole"):
         scheduler.step(OUTPUT, scheduler.timesteps[:4], IMAGES)
+
+
+@pytest.mark.parametrize(("name", "options", "step_options"), [
+    ("EulerDiscreteScheduler", {"prediction_type": "v_prediction"}, {"s_churn": 3.0, "s_tmin": 2.0}),
+    ("EulerAncestralDiscreteScheduler", {}, {}),
+    ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}, {}),
+    ("EDMEulerScheduler", {}, {}),
+])  # fmt: skip
+def test_euler_steps_each_image_from_its_own_level(name, options, step_options):
+    def fresh():
+        scheduler = getattr(schedulers, name)(**options)
+        scheduler.set_timesteps(10)
+        return scheduler
+
+    scheduler = fresh()
+    for t in (scheduler.timesteps[[9, 0, 4, 4]], scheduler.timesteps[[3] * 4]):
+        x = np.asfortranarray(IMAGES)
+        seen, got = scheduler.scale_model_input(x, t), scheduler.step(OUTPUT, t, x, noise=NOISE, **step_options).prev_sample
+        for k in range(4):
+            alone = fresh()
+            np.testing.assert_array_equal(seen[[k]], alone.scale_model_input(IMAGES[[k]], t[k]))
+            expected = alone.step(OUTPUT[[k]], t[k], IMAGES[[k]], noise=NOISE[[k]], **step_options).prev_sample
+            np.testing.assert_array_equal(got[[k]], expected)
+    rngs = [np.random.default_rng(2) for _ in range(2)]
+    (several,) = scheduler.step(OUTPUT, t, IMAGES, generator=rngs[0], return_dict=False, **step_options)[:1]
+    np.testing.assert_array_equal(several, fresh().step(OUTPUT, t[0], IMAGES, generator=rngs[1], **step_options).prev_sample)
+    assert rngs[0].bit_generator.state == rngs[1].bit_generator.state
+    with pytest.raises(ValueError, match=f"{name}.step: timestep has shape .*3,.*expected one number"):
+        scheduler.step(OUTPUT, t[:3], IMAGES)
+    with pytest.raises(ValueError, match=f"{name}.step: timestep -7.0 is not one of the 10"):
+        scheduler.step(OUTPUT, np.append(t[:3], -7.0), IMAGES)

@@ -9,6 +9,8 @@ All is affine in the noise that was drawn, so a walk from the coefficients (1, s
 of the samples: their mean and standard deviation come out without sampling.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def walk(scheduler, count, by_timestep=False, **options):
     flow = isinstance(scheduler, schedulers.FlowMatchEulerDiscreteScheduler) or scheduler.config.get("use_flow_sigmas", False)
     exploding = hasattr(scheduler, "_denoised")
     sigmas = scheduler.sigmas.astype(np.float64)
-    takes_noise = "noise" in scheduler.step.__kwdefaults__
+    takes_noise = "noise" in inspect.signature(scheduler.step).parameters
     signal, noise = levels(sigmas[0], flow)
     x = np.zeros(2 + len(scheduler.timesteps))
     x[:2] = signal * MU, np.hypot(signal * STD, noise)
