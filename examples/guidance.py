@@ -6,7 +6,8 @@
 
 With scale w the prediction is m(no label) + w (m(label) - m(no label)). The network is drawn from with several scales, and the classifier
 reads what came out: how often it is the digit asked for, and how far the pictures are from real ones (Fréchet distance). The larger the
-scale, the clearer the digit, and from some scale on the more alike are all of them. For comparison the classifier itself pulls.
+scale, the clearer the digit, and from some scale on the more alike are all of them. Guided only where little noise is left, they stay
+various (--interval). For comparison the classifier itself pulls.
 
 Into runs/guidance/ it writes guidance.png, a row for each scale.
 """
@@ -27,13 +28,16 @@ def main() -> None:
     add_classifier(parser)
     scales = [0.0, 1.0, 1.5, 2.0, 3.0, 5.0]
     parser.add_argument("--scales", type=number(float, 0), nargs="+", default=scales, help="values of w (default: 0 1 1.5 2 3 5)")
+    parser.add_argument("--interval", type=number(float, 0), nargs=2, metavar=("LOWEST", "HIGHEST"), default=[0, 400],
+                        help="timesteps between which the second half of the rows is guided (default: 0 400)")  # fmt: skip
     parser.add_argument("--images", type=number(int, 20), default=500, help="pictures for each line of the table (default: %(default)s)")
     options = parser.parse_args()
     model, scheduler = trained(options)
     any_digit, classifier = null_label(model, options), judge(options)
     real = classifier.read(real_digits(model, options)[0][: options.images])[1]
     labels = np.arange(options.images) % 10
-    solver = hcrot.DPMSolverMultistepScheduler.from_config(scheduler.config)
+    with_noise = {"algorithm_type": "sde-dpmsolver++", "solver_order": 1, "timestep_spacing": "trailing", "thresholding": True}
+    solver = hcrot.DPMSolverMultistepScheduler.from_config(scheduler.config, **with_noise)
     rows, names = [], []
 
     def show(name: str, images: np.ndarray) -> None:
@@ -44,8 +48,11 @@ def main() -> None:
 
     print(f"{'guidance':24}{'agreement':>10}{'distance':>12}")
     common = {"generator": options.seed, "class_labels": labels, "num_inference_steps": options.inference_steps}
-    for scale in options.scales:
-        show(f"w = {scale:g}", pipelines.sample(model, solver, guidance_scale=scale, null_label=any_digit, **common))
+    lowest, highest = options.interval
+    for place, interval in (("", None), (f", t {lowest:g} to {highest:g}", (lowest, highest))):
+        for scale in [scale for scale in options.scales if interval is None or scale > 1]:
+            guided = {"guidance_scale": scale, "guidance_interval": interval, "null_label": any_digit}
+            show(f"w = {scale:g}{place}", pipelines.sample(model, solver, **guided, **common))
     pulled = GuidedByClassifier(model, solver, classifier, labels, scale=1.0)
     show("by the classifier", pipelines.sample(pulled, solver, **common | {"class_labels": np.full(options.images, any_digit)}))
     path = options.output / "guidance.png"

@@ -92,7 +92,8 @@ def test_guidance(example, checkpoint, classifier, capsys):
     arguments = ["--classifier", classifier, "--inference-steps", 2, "--images", 20, "--scales", 1, 3]
     folder = example("guidance", "--checkpoint", checkpoint, *arguments)
     picture(folder / "guidance.png")
-    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["w = 1", "w = 3", "by the classifier"]
+    names = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:5]]
+    assert names == ["w = 1", "w = 3", "w = 3, t 0 to 400", "by the classifier"]
 
 
 def test_samplers_count_the_calls_of_the_network(example, checkpoint, classifier, capsys):
