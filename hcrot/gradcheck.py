@@ -149,6 +149,8 @@ def check_gradients(
         raise TypeError(f"check_gradients: module must be a Module, got {type(module).__name__}")
     generator = init.as_generator("check_gradients", 0 if generator is None else generator)
     subject = copy.deepcopy(module).astype(np.float64).train()
+    for parameter in subject.parameters():
+        parameter.trainable = True  # of a frozen one there would be no gradient to check
     subject.zero_grad()
     inputs = tuple(_in_float64(value) for value in inputs)
     if not subject.parameters() and not any(map(is_floating, inputs)):

@@ -19,10 +19,10 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 
-from hcrot.parameter import Parameter, flat
+from hcrot.parameter import IncompatibleKeys, Parameter, flat, load_arrays
 from hcrot.passes import BEGUN, ENDED, WAITING, InplaceError, Pass, detecting_inplace, fingerprint, thread
 
-__all__ = ["Identity", "Module", "Parameter", "Sequential", "check_gradient", "check_term", "describe_shape", "flat"]
+__all__ = ["Identity", "IncompatibleKeys", "Module", "Parameter", "Sequential", "check_gradient", "check_term", "describe_shape", "flat"]
 
 
 Self = TypeVar("Self", bound="Module")
@@ -276,29 +276,21 @@ class Module:
         """A copy of every parameter's values, by name."""
         return {name: parameter.data.copy() for name, parameter in self.named_parameters()}
 
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
-        """Copy ``state`` into the parameters, in place. Strict, and all or nothing: after an error no parameter has changed.
+    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> IncompatibleKeys:
+        """Copy ``state`` into the parameters, in place. All or nothing: after an error no parameter has changed.
 
         Args:
-            state: floating-point arrays by name; exactly the names and shapes of :meth:`state_dict`. Any float dtype, cast to each
-                parameter's own.
+            state: floating-point arrays by name, of the shapes of :meth:`state_dict`. Any float dtype, cast to each parameter's own.
+            strict: whether the names must be exactly those of :meth:`state_dict`. False: parameters that the state lacks stay as they are,
+                arrays under other names are left out, and the result tells both. A wrong shape is an error in any case, as in PyTorch.
+
+        Returns:
+            ``(missing_keys, unexpected_keys)``; both are empty after a strict load.
 
         Raises:
             ValueError: names every missing and unexpected key, and every array of a wrong shape or dtype.
         """
-        parameters = dict(self.named_parameters())
-        problems = [f"missing {name}" for name in parameters if name not in state]
-        problems += [f"unexpected {name}" for name in state if name not in parameters]
-        for name in parameters.keys() & state.keys():
-            array, expected = np.asarray(state[name]), parameters[name].shape
-            if array.shape != expected:
-                problems.append(f"{name} has shape {array.shape}, expected {expected}")
-            elif not np.issubdtype(array.dtype, np.floating):
-                problems.append(f"{name} has dtype {array.dtype}, expected a floating-point one")
-        if problems:
-            raise ValueError(f"{type(self).__name__}.load_state_dict: " + "; ".join(problems))
-        for name, parameter in parameters.items():
-            parameter.data[...] = state[name]
+        return load_arrays(f"{type(self).__name__}.load_state_dict", dict(self.named_parameters()), state, strict)
 
     # ---------------------------------------------------------------- looking at it
 

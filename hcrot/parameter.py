@@ -1,10 +1,21 @@
 """Parameter: an array to be learned, with its gradient; and :func:`flat`, the view of its numbers in the order of memory."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
-__all__ = ["Parameter", "flat"]
+__all__ = ["IncompatibleKeys", "Parameter", "flat", "load_arrays"]
+
+NAMES_HERE = {
+    "requires_grad": "trainable: set parameter.trainable = False to freeze it",
+    "requires_grad_": "trainable: set parameter.trainable = False to freeze it",
+    "gradient": "grad",
+    "value": "data",
+    "detach": "data, which is a plain array",
+    "numpy": "data, which is a plain array",
+}
+"""Other libraries' names of what a Parameter has."""
 
 
 def flat(array: np.ndarray) -> np.ndarray:
@@ -36,7 +47,7 @@ class Parameter:
         data: the values.
         grad: the gradient of the loss, of the same shape, dtype and memory order, zero at first.
         trainable: the argument. It may be changed at any time: optimizers and gradient norms leave out a parameter while it is False.
-            Backward goes on adding to its gradient; setting True again makes it zero, so that no step uses what was added meanwhile.
+            Layers neither compute nor add its gradient then. Setting True again makes it zero, so that no step uses an old one.
             PyTorch's name for it is ``requires_grad``. There are no other attributes, and setting one is an AttributeError.
         constant: whether it was made with ``trainable=False`` and never set free. ``Module.parameters()`` leaves out constants only.
     """
@@ -64,6 +75,8 @@ class Parameter:
                 f"Parameter: {name} must be a float32 or float64 array of shape {self.data.shape}, got {came}; "
                 f"write into it instead: parameter.{name}[...] = values"
             )
+        if not hasattr(type(self), name) and not hasattr(self, "__dict__"):
+            unknown(name)
         object.__setattr__(self, name, value)
 
     @property
@@ -87,14 +100,53 @@ class Parameter:
             self.constant = False
         self._trainable = bool(value)
 
-    @property
-    def requires_grad(self) -> bool:
-        """PyTorch's name; always an AttributeError, which tells the name here. (If it were ignored, frozen weights would move.)"""
-        raise AttributeError("Parameter has no attribute requires_grad: set parameter.trainable = False to freeze it")
+    if not TYPE_CHECKING:  # a type checker is to find unknown names itself
 
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
-        raise AttributeError(f"Parameter has no attribute requires_grad: set parameter.trainable = {value!r} instead")
+        def __getattr__(self, name: str) -> NoReturn:
+            unknown(name)
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype}{'' if self.trainable else ', trainable=False'})"
+
+
+def unknown(name: str) -> NoReturn:
+    """Raise the AttributeError for a name that a Parameter does not have. (If it were ignored, frozen weights would move.)"""
+    hint = f"; hcrot's name is {NAMES_HERE[name]}" if name in NAMES_HERE else ""
+    if name in ("grad_fn", "backward", "retain_grad", "is_leaf"):
+        hint = "; there is no autograd: modules have a backward, which adds to parameter.grad"
+    raise AttributeError(f"Parameter has no attribute {name}{hint}")
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict`` returns, as in PyTorch: the names that the state lacked, and those that the module does not have."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def load_arrays(owner: str, parameters: Mapping[str, Parameter], state: Mapping[str, np.ndarray], strict: bool) -> IncompatibleKeys:
+    """Copy arrays into parameters of the same name, in place, all or nothing: after an error no parameter has changed.
+
+    Args:
+        owner: whom an error message names.
+        parameters, state: by name.
+        strict: whether the names must be the same ones. Shapes and dtypes must fit in any case.
+
+    Raises:
+        ValueError: names every array that is wrong.
+    """
+    keys = IncompatibleKeys([name for name in parameters if name not in state], [name for name in state if name not in parameters])
+    problems = [f"missing {name}" for name in keys.missing_keys] + [f"unexpected {name}" for name in keys.unexpected_keys]
+    problems = problems if strict else []
+    for name in parameters.keys() & state.keys():
+        array, expected = np.asarray(state[name]), parameters[name].shape
+        if array.shape != expected:
+            problems.append(f"{name} has shape {array.shape}, expected {expected}")
+        elif not np.issubdtype(array.dtype, np.floating):
+            problems.append(f"{name} has dtype {array.dtype}, expected a floating-point one")
+    if problems:
+        raise ValueError(f"{owner}: " + "; ".join(problems))
+    for name, parameter in parameters.items():
+        if name in state:
+            parameter.data[...] = state[name]
+    return keys

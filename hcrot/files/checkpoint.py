@@ -25,11 +25,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from hcrot.files.json_and_arrays import plain, read_arrays_and_metadata, read_folder, read_json, replacing_folder, write_arrays
-from hcrot.files.pretrained import CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, check_network, write_model
+from hcrot.files.pretrained import ARRAYS_NAME, CONFIG_NAME, MODEL_FILES, SCHEDULER_NAME, check_network, write_model
 from hcrot.module import Module
 
 STATE_NAME = "training_state.json"
-ARRAYS_NAME = "training_state.safetensors"
 GENERATORS = "model.generators"
 """Under which name the network's own generators are kept; no name of a state has a dot."""
 

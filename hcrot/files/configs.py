@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["chosen_arguments", "plain_argument", "warn_of_unknown_keys"]
+__all__ = ["chosen_arguments", "level_of_the_caller", "plain_argument", "warn_of_unknown_keys"]
 
 USE_DEFAULTS = "_use_default_values"
 PACKAGE = __name__.partition(".")[0]
@@ -42,11 +42,11 @@ def warn_of_unknown_keys(owner: str, unknown: Collection[str]) -> None:
     """Say in one warning, at the line of whoever called hcrot, which keys of a configuration have no effect. No keys, no warning."""
     if unknown:
         names = ", ".join(map(repr, sorted(unknown)[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        warnings.warn(f"{owner}: unknown configuration keys are ignored: {names}", stacklevel=_level_of_the_caller())
+        warnings.warn(f"{owner}: unknown configuration keys are ignored: {names}", stacklevel=level_of_the_caller())
 
 
-def _level_of_the_caller() -> int:
-    """How many frames above `warn_of_unknown_keys` the first one outside of hcrot is, counted as `warnings.warn` counts."""
+def level_of_the_caller() -> int:
+    """For `warnings.warn`: how many frames above the function that calls this the first one outside of hcrot is."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
         level, frame = level + 1, frame.f_back

@@ -22,13 +22,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hcrot import init
+from hcrot.files.adapting import adapted
 from hcrot.files.blank import Blank, Part, TooLarge, first_difference, parts_of
 from hcrot.files.configs import chosen_arguments, plain_argument, warn_of_unknown_keys
 from hcrot.files.finding import describe_contents, find_file, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, plain, read_arrays, read_json, replacing_folder, write_arrays, write_json
-from hcrot.module import Module
+from hcrot.module import IncompatibleKeys, Module
 
 __all__ = [
+    "ARRAYS_NAME",
     "CONFIG_NAME",
     "INDEX_NAME",
     "MODEL_FILES",
@@ -44,6 +46,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 INDEX_NAME = "diffusion_pytorch_model.safetensors.index.json"
 SCHEDULER_NAME = "scheduler_config.json"
+ARRAYS_NAME = "training_state.safetensors"
 WEIGHTS_STEM = "diffusion_pytorch_model"
 VARIANT = r"[A-Za-z0-9_]+"
 MODEL_FILES = rf"{re.escape(CONFIG_NAME)}|{re.escape(WEIGHTS_NAME)}|{re.escape(INDEX_NAME)}|diffusion_pytorch_model-\d+-of-\d+\.safetensors"
@@ -138,7 +141,9 @@ class Pretrained(Module):
         *,
         subfolder: str | os.PathLike | None = None,
         variant: str | None = None,
+        use_ema: bool = True,
         generator: np.random.Generator | int | None = None,
+        **overrides: Any,
     ) -> Model:
         """The network in a folder that hcrot or diffusers wrote, float32 whatever the file has, in training mode.
 
@@ -146,22 +151,32 @@ class Pretrained(Module):
             folder: of a network, of a checkpoint (:mod:`hcrot.files.checkpoint`), or of a whole pipeline.
             subfolder: where in it the network is. None: in ``unet`` if the folder is a pipeline's that has one, else in itself.
             variant: which of several files of weights, such as "fp16" for ``diffusion_pytorch_model.fp16.safetensors``.
-            generator: for the network's own noise, dropout, or its seed; None: a new one, seeded by the operating system.
+            use_ema: of a checkpoint with training state, False takes the weights that the optimizer moved, instead of the moving average
+                that runs sample from.
+            generator: for the network's own noise, dropout, and for new weights, or its seed; None: a new one, seeded by the operating
+                system.
+            overrides: arguments of the constructor that take the place of config.json's, to go on with another network than the one
+                that was trained: ``from_pretrained(folder, in_channels=1, num_class_embeds=4)``. Parameters that the file lacks, or has
+                in another shape, are new, and a warning names them (diffusers: ``ignore_mismatched_sizes=True``).
 
         Raises:
+            TypeError: an override is no argument of the network.
             FileNotFoundError: no such folder, or one of the files is missing.
             ValueError: a file that is damaged or of another network, weights that do not fit; the message names the file.
             NotImplementedError: the network uses what hcrot does not have.
         """
         owner = f"{cls.__name__}.from_pretrained"
         generator = init.default_generator(owner, generator)
+        unknown = sorted(overrides.keys() - set(cls.argument_names()))
+        if unknown:
+            raise TypeError(f"{owner}: {unknown[0]!r} is no argument of {cls.__name__}, which has {', '.join(cls.argument_names())}")
 
         def read(place: Path) -> tuple[Path, dict[str, Any], Path, dict[str, np.ndarray]]:
             path = find_file(owner, place, CONFIG_NAME, subfolder, usual="unet")
             config = read_json(path)
             if config.get("_class_name", cls.class_name) != cls.class_name:
                 raise ValueError(f"{owner}: {path} describes a {config['_class_name']!r:.60}, expected a {cls.class_name}")
-            return path, config, *read_weights(path.parent, variant)
+            return path, config, *(read_weights(path.parent, variant) if use_ema else read_raw_weights(path.parent))
 
         path, config, source, weights = read_local_folder(owner, folder, read)
         numbers = sum(array.size for array in weights.values())
@@ -182,10 +197,9 @@ class Pretrained(Module):
             model.load_state_dict(weights)
         except ValueError as error:
             raise ValueError(f"{owner}: {source} does not fit {CONFIG_NAME}: {error}") from error
-        return model
+        return adapted(owner, model, overrides, generator) if overrides else model
 
-
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+    def load_state_dict(self, state: dict[str, np.ndarray], strict: bool = True) -> IncompatibleKeys:
         """:meth:`hcrot.Module.load_state_dict`, whose error explains names that all begin with a word too many.
 
         Raises:
@@ -199,7 +213,7 @@ class Pretrained(Module):
                 f"compile '_orig_mod.'), expected names such as {next(iter(own))!r}: load "
                 f"{{name.removeprefix({prefix!r}): array for name, array in state.items()}}"
             )
-        super().load_state_dict(state)
+        return super().load_state_dict(state, strict)
 
 
 # ---------------------------------------------------------------- the files
@@ -310,6 +324,18 @@ def read_weights(folder: Path, variant: str | None = None) -> tuple[Path, dict[s
             raise ValueError(f"{folder / file} does not hold what {index.name} says: they differ in {wrong}")
         weights |= shard
     return index, renamed(index, weights)
+
+
+def read_raw_weights(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """What the optimizer had made of the network's arrays when a checkpoint was written, and the file to name when they do not fit.
+
+    Raises:
+        FileNotFoundError: the folder holds no training state. ValueError: the file is damaged.
+    """
+    path = folder / ARRAYS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}, in which a checkpoint of hcrot keeps the weights that use_ema=False asks for")
+    return path, {name.removeprefix("model."): array for name, array in read_arrays(path).items() if name.startswith("model.")}
 
 
 def _of_variant(name: str, variant: str | None) -> str:

@@ -102,9 +102,9 @@ class BatchNorm2d(Module):
         x, mean, rstd = self.saved()
         check_gradient("BatchNorm2d", dout, x.shape, x.dtype)
         dx, dweight, dbias = group_norm_backward(one_image(dout), one_image(x), mean, rstd, *self.scale_and_shift(x.dtype), False)
-        if self.weight:
+        if self.weight and self.weight.trainable:
             self.weight.grad += dweight
-        if self.bias:
+        if self.bias and self.bias.trainable:
             self.bias.grad += dbias
         return many_images(dx, x.shape)
 

@@ -152,10 +152,11 @@ class Conv2d(Module):
 
     def group_backward(self, x: np.ndarray, dy: np.ndarray, outputs: slice) -> np.ndarray:
         """dx of the group of input channels x (B, C/G, H, W), whose output channels are ``outputs``; adds to their gradients."""
-        dweight, dbias = conv2d_weight_gradient(x, dy, self.geometry, self.algorithm)
-        self.weight.grad[outputs] += dweight
-        if self.bias:
-            self.bias.grad[outputs] += dbias
+        if self.weight.trainable:
+            dweight, dbias = conv2d_weight_gradient(x, dy, self.geometry, self.algorithm)
+            self.weight.grad[outputs] += dweight
+        if self.bias and self.bias.trainable:
+            self.bias.grad[outputs] += dbias if self.weight.trainable else pixel_sums(dy).sum(axis=0)
         return conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, x.shape[2], x.shape[3], self.algorithm)
 
     def describe(self) -> str:
@@ -258,7 +259,7 @@ class ConvTranspose2d(Module):
         x, shape = self.saved()
         check_gradient("ConvTranspose2d", dout, shape, x.dtype)
         dy = dout if dout.ndim == 4 else dout[None]
-        if self.bias:
+        if self.bias and self.bias.trainable:
             self.bias.grad += pixel_sums(dy).sum(axis=0)
         if self.groups == 1:
             dx = self.group_backward(x, dy, slice(None))
@@ -269,8 +270,9 @@ class ConvTranspose2d(Module):
 
     def group_backward(self, x: np.ndarray, dy: np.ndarray, inputs: slice) -> np.ndarray:
         """dx of the group of input channels x (B, C/G, H, W), numbered ``inputs``, that made dy (B, O/G, OH, OW); adds to dweight."""
-        dweight, _ = conv2d_weight_gradient(dy, x, self.geometry)
-        self.weight.grad[inputs] += dweight
+        if self.weight.trainable:
+            dweight, _ = conv2d_weight_gradient(dy, x, self.geometry)
+            self.weight.grad[inputs] += dweight
         return conv2d(dy, self.weight.data[inputs], None, self.geometry)
 
     def describe(self) -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hcrot import init
+from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.conv import conv2d, conv2d_input_gradient, conv2d_weight_gradient
 from hcrot.kernels.im2col import make_geometry, output_size
 from hcrot.layers.arguments import PLACE, without
@@ -95,10 +96,11 @@ class Conv1d(Module):
         check_gradient("Conv1d", dout, (len(x), self.out_channels, length)[3 - ndim :], x.dtype)
         dy, parts = (dout if ndim == 3 else dout[None])[:, :, None], []
         for inputs, outputs in self.slices():
-            dweight, dbias = conv2d_weight_gradient(x[:, inputs], dy[:, outputs], self.geometry)
-            self.weight.grad[outputs] += dweight[:, :, 0]
-            if self.bias:
-                self.bias.grad[outputs] += dbias
+            if self.weight.trainable:
+                dweight, dbias = conv2d_weight_gradient(x[:, inputs], dy[:, outputs], self.geometry)
+                self.weight.grad[outputs] += dweight[:, :, 0]
+            if self.bias and self.bias.trainable:
+                self.bias.grad[outputs] += dbias if self.weight.trainable else pixel_sums(dy[:, outputs]).sum(axis=0)
             parts.append(conv2d_input_gradient(dy[:, outputs], self.weight.data[outputs, :, None], self.geometry, 1, x.shape[3]))
         dx = (parts[0] if self.groups == 1 else np.concatenate(parts, axis=1))[:, :, 0]
         return dx if ndim == 3 else dx[0]

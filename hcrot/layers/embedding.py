@@ -80,6 +80,8 @@ class Embedding(Module):
     def backward(self, dout: np.ndarray) -> None:
         indices = self.saved()
         check_gradient("Embedding", dout, (*indices.shape, self.embedding_dim), self.weight.data.dtype)
+        if not self.weight.trainable:
+            return
         if self.padding_idx is not None:
             real = indices != self.padding_idx
             indices, dout = indices[real], dout[real]

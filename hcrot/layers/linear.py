@@ -56,10 +56,11 @@ class Linear(Module):
         check_gradient("Linear", dout, (*x.shape[:-1], self.out_features), x.dtype)
         if residual is not None:
             check_term("Linear.backward: residual", residual, x.shape, x.dtype)
-        dweight, dbias = linear_weight_gradient(x, dout)
-        self.weight.grad += dweight
-        if self.bias:
-            self.bias.grad += dbias
+        if self.weight.trainable:
+            dweight, dbias = linear_weight_gradient(x, dout)
+            self.weight.grad += dweight
+        if self.bias and self.bias.trainable:
+            self.bias.grad += dbias if self.weight.trainable else dout.reshape(-1, self.out_features).sum(axis=0)
         return linear(dout, self.weight.data.T, None, residual)
 
     def describe(self) -> str:

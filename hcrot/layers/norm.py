@@ -68,9 +68,9 @@ class GroupNorm(Module):
         if residual is not None:
             check_term(f"{type(self).__name__}.backward: residual", residual, x.shape, x.dtype)
         dx, dweight, dbias = group_norm_backward(dout, x, mean, rstd, *self.scale_and_shift(x.dtype), self.silu, residual)
-        if self.weight:
+        if self.weight and self.weight.trainable:
             self.weight.grad += dweight
-        if self.bias:
+        if self.bias and self.bias.trainable:
             self.bias.grad += dbias
         return dx
 
@@ -150,10 +150,11 @@ class LayerNorm(Module):
         xhat, rstd, shape = self.saved()
         check_gradient("LayerNorm", dout, shape, xhat.dtype)
         dy = dout.reshape(xhat.shape)
-        if self.bias:
+        if self.bias and self.bias.trainable:
             self.bias.grad += dy.sum(axis=0).reshape(self.normalized_shape)
-        if self.weight:
+        if self.weight and self.weight.trainable:
             self.weight.grad += (dy * xhat).sum(axis=0).reshape(self.normalized_shape)
+        if self.weight:
             dy = dy * self.weight.data.reshape(-1)
         dx = rstd * (dy - dy.mean(axis=1, keepdims=True) - xhat * (dy * xhat).mean(axis=1, keepdims=True))
         return dx.reshape(dout.shape)

@@ -63,8 +63,9 @@ class RMSNorm(Module):
         xhat, r, shape = self.saved()
         check_gradient("RMSNorm", dout, shape, xhat.dtype)
         dy = dout.reshape(xhat.shape)
-        if self.weight:
+        if self.weight and self.weight.trainable:
             self.weight.grad += (dy * xhat).sum(axis=0).reshape(self.normalized_shape)
+        if self.weight:
             dy = dy * self.weight.data.reshape(-1)
         dx = r * (dy - xhat * (dy * xhat).mean(axis=1, keepdims=True))
         return dx.reshape(shape)

@@ -58,7 +58,8 @@ class RMSNorm(Module):
         pixels, dy = channels_last(x), channels_last(dout)
         lengths = self.lengths(pixels)
         xhat = pixels / lengths
-        self.g.grad += math.sqrt(self.dim) * np.einsum("bhwc,bhwc->c", dy, xhat)[None, :, None, None]
+        if self.g.trainable:
+            self.g.grad += math.sqrt(self.dim) * np.einsum("bhwc,bhwc->c", dy, xhat)[None, :, None, None]
         q = dy * self.factors()
         inner = np.einsum("bhwc,bhwc->bhw", q, xhat)[..., None]
         return channels_first((q - xhat * np.where(lengths > SMALLEST, inner, 0)) / lengths)
@@ -124,7 +125,7 @@ class Attention(Module):
         do = tokens(self.to_out.backward(dout))
         dq, dk, dv = attention_backward(do, q, k, v, logsum, self.heads)
         m = self.num_mem_kv
-        for index, gradient in enumerate((dk, dv)):
+        for index, gradient in enumerate((dk, dv) if self.mem_kv.trainable else ()):
             self.mem_kv.grad[index] += gradient[:, :m].sum(axis=0).reshape(m, self.heads, -1).swapaxes(0, 1)
         dt = np.concatenate([dq, dk[:, m:], dv[:, m:]], axis=2)
         return self.norm.backward(self.to_qkv.backward(images(dt, shape)))
@@ -189,7 +190,7 @@ class LinearAttention(Module):
         dk, dv = self.softmax_k.backward(v @ dcontext.swapaxes(2, 3)), k @ dcontext
         dq = self.softmax_q.backward(do @ context.swapaxes(2, 3))
         m = self.num_mem_kv
-        for index, gradient in enumerate((dk, dv)):
+        for index, gradient in enumerate((dk, dv) if self.mem_kv.trainable else ()):
             self.mem_kv.grad[index] += gradient[:, :, :m].sum(axis=0).swapaxes(1, 2)
         return self.norm.backward(self.to_qkv.backward(self.join([dq, dk[:, :, m:], dv[:, :, m:]], shape)))
 
@@ -277,7 +278,7 @@ class RandomOrLearnedSinusoidalPosEmb(Module):
     def backward(self, dout: np.ndarray) -> None:
         t = self.saved()
         check_gradient("RandomOrLearnedSinusoidalPosEmb", dout, (len(t), self.dim + 1), t.dtype)
-        if self.weights.constant:
+        if not self.weights.trainable:
             return
         _, dsin, dcos = np.split(dout, [1, 1 + self.dim // 2], axis=1)
         angles = self.angles(t)

@@ -84,11 +84,17 @@ class GuidedByClassifier(Module):
 
 @contextmanager
 def gradients_as_they_were(model: Module) -> Iterator[None]:
-    """Backward adds to the gradients of parameters, which belong to whoever trains the model: afterwards they are what they were."""
+    """Parameters are frozen, which spares the arithmetic of their gradients. Those belong to whoever trains the model: if a module adds
+    to them all the same, afterwards they are what they were."""
     kept = [(parameter, parameter.grad.copy()) for _, parameter in model.named_parameters()]
+    free = [parameter for parameter in model.parameters() if parameter.trainable]
     try:
+        for parameter in free:
+            parameter.trainable = False
         yield
     finally:
+        for parameter in free:
+            parameter.trainable = True
         for parameter, gradient in kept:
             parameter.grad[...] = gradient
 

@@ -53,8 +53,9 @@ class Optimizer:
     **Freezing.** ``parameter.trainable = False`` may be set and taken back at any time. What counts is its value when a step
     begins. A frozen parameter is left out of the step and of the norm of the gradients: its values and its state stay bit for
     bit, also with weight decay. Its own number of steps stands still, so Adam corrects the bias of its moments as if the steps
-    between had not been; in PyTorch the same comes of ``grad = None``. Its gradient is zeroed with all others, because backward
-    passes go on adding to it. Its moving average goes on following it, as in PyTorch's ``AveragedModel``.
+    between had not been; in PyTorch the same comes of ``grad = None``. hcrot's layers do not compute its gradient; it is zeroed
+    with all others, because a module of one's own may go on adding to it. Its moving average goes on following it, as in
+    PyTorch's ``AveragedModel``.
 
     Raises:
         TypeError: something in ``params`` is not a Parameter.
