@@ -9,10 +9,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from hcrot.training.checks import check_state, checked_count
+from hcrot.training.checks import check_state, checked_count, checked_number
 from hcrot.training.optimizer import Optimizer
 
-__all__ = ["LRSchedule", "constant", "constant_with_warmup", "cosine", "get_scheduler", "linear"]
+__all__ = [
+    "LRSchedule", "constant", "constant_with_warmup", "cosine", "cosine_with_restarts", "get_scheduler", "linear", "one_cycle",
+    "polynomial",
+]  # fmt: skip
+
+POLYNOMIAL_END = 1e-7
+"""diffusers' ``lr_end``, at which the polynomial schedule ends."""
 
 
 class _Factor:
@@ -64,12 +70,94 @@ def cosine(num_warmup_steps: int, num_training_steps: int) -> Callable[[int], fl
     )
 
 
+def cosine_with_restarts(num_warmup_steps: int, num_training_steps: int, num_cycles: int = 1) -> Callable[[int], float]:
+    """Warm-up, then ``(1 + cos(pi (n t mod 1))) / 2``, and 0 from t = 1 on: n falls, each from the full rate (SGDR, section 3).
+
+    Args:
+        num_warmup_steps: W, >= 0.
+        num_training_steps: K, warm-up included.
+        num_cycles: n, >= 1.
+    """
+    cycles = checked_count("cosine_with_restarts", "num_cycles", num_cycles)
+    if cycles < 1:
+        raise ValueError(f"cosine_with_restarts: num_cycles must be an integer >= 1, got {num_cycles!r}")
+    return _after_warmup(
+        "cosine_with_restarts",
+        num_warmup_steps,
+        num_training_steps,
+        lambda progress: 0.5 * (1 + math.cos(math.pi * (cycles * progress % 1.0))) if progress < 1 else 0.0,
+        cycles,
+    )
+
+
+def polynomial(num_warmup_steps: int, num_training_steps: int, power: float = 1.0, end_factor: float = 0.0) -> Callable[[int], float]:
+    """Warm-up, then ``e + (1 - e) (1 - t)^p``. (`get_scheduler` takes diffusers' last rate, 1e-7: e is that by the base rate.)
+
+    Args:
+        num_warmup_steps: W, >= 0.
+        num_training_steps: K, warm-up included.
+        power: p, > 0.
+        end_factor: e, the last factor, >= 0.
+    """
+    p = checked_number("polynomial", "power", power, positive=True)
+    e = checked_number("polynomial", "end_factor", end_factor)
+    return _after_warmup("polynomial", num_warmup_steps, num_training_steps, lambda progress: e + (1 - e) * (1 - progress) ** p, p, e)
+
+
+def one_cycle(
+    total_steps: int,
+    pct_start: float = 0.3,
+    anneal_strategy: str = "cos",
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    three_phase: bool = False,
+) -> Callable[[int], float]:
+    """From ``1 / div_factor`` up to 1 and down to ``1 / (div_factor final_div_factor)`` (Smith & Topin 2018, Super-Convergence).
+
+    PyTorch's ``OneCycleLR`` with ``cycle_momentum=False``; its ``max_lr`` is the optimizer's rate. The last factor stays.
+
+    Args:
+        total_steps: K, >= 1; the last of them, K - 1, has the last factor.
+        pct_start: share of the steps until the highest rate, between 0 and 1; at most 1/2 with three phases.
+        anneal_strategy: "cos" or "linear", the shape of each phase.
+        div_factor, final_div_factor: > 0.
+        three_phase: whether the rate comes down to the first one as it went up, and only then to the last.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+    total = checked_count("one_cycle", "total_steps", total_steps)
+    share = checked_number("one_cycle", "pct_start", pct_start, positive=True)
+    if total < 1 or share >= 1 or (three_phase and share > 0.5):
+        limits = "total_steps >= 1 and pct_start below 1, or up to 0.5 with three phases"
+        raise ValueError(f"one_cycle: expected {limits}, got {total} and {share}")
+    if anneal_strategy not in ("cos", "linear"):
+        raise ValueError(f"one_cycle: anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+    first = 1 / checked_number("one_cycle", "div_factor", div_factor, positive=True)
+    last = first / checked_number("one_cycle", "final_div_factor", final_div_factor, positive=True)
+    ends, factors = [0.0, share * total - 1], [first, 1.0]
+    if three_phase:
+        ends, factors = [*ends, 2 * share * total - 2], [*factors, first]
+    ends, factors = [*ends, total - 1.0], [*factors, last]
+
+    def factor(step: int) -> float:
+        step = min(step, total - 1)
+        phase = next(number for number in range(1, len(ends)) if step <= ends[number] or number == len(ends) - 1)
+        length = ends[phase] - ends[phase - 1]
+        t = (step - ends[phase - 1]) / length if length else 1.0
+        done = 0.5 * (1 - math.cos(math.pi * t)) if anneal_strategy == "cos" else t
+        return factors[phase - 1] + (factors[phase] - factors[phase - 1]) * done
+
+    return _Factor(f"one_cycle({total})", factor)
+
+
 def _after_warmup(
-    name: str, num_warmup_steps: int, num_training_steps: int, shape: Callable[[float], float]
+    name: str, num_warmup_steps: int, num_training_steps: int, shape: Callable[[float], float], *others: float
 ) -> Callable[[int], float]:
     warmup = checked_count(name, "num_warmup_steps", num_warmup_steps)
     decay = max(1, checked_count(name, "num_training_steps", num_training_steps) - warmup)
-    text = f"{name}({warmup})" if name == "constant_with_warmup" else f"{name}({warmup}, {num_training_steps})"
+    numbers = [warmup] if name == "constant_with_warmup" else [warmup, num_training_steps, *others]
+    text = f"{name}({', '.join(map(str, numbers))})"
     return _Factor(text, lambda step: step / warmup if step < warmup else shape(min(1.0, (step - warmup) / decay)))
 
 
@@ -149,21 +237,31 @@ class LRSchedule:
 
 
 def get_scheduler(
-    name: str, optimizer: Optimizer, num_warmup_steps: int = 0, num_training_steps: int | None = None, *, last_epoch: int = -1
+    name: str,
+    optimizer: Optimizer,
+    num_warmup_steps: int = 0,
+    num_training_steps: int | None = None,
+    *,
+    num_cycles: int = 1,
+    power: float = 1.0,
+    last_epoch: int = -1,
 ) -> LRSchedule:
     """A schedule by diffusers' name for it.
 
     Args:
-        name: "constant" (which has neither warm-up nor end), "constant_with_warmup", "linear" or "cosine".
+        name: "constant" (which has neither warm-up nor end), "constant_with_warmup", "linear", "cosine",
+            "cosine_with_restarts" or "polynomial" (which ends at a rate of 1e-7).
         optimizer: whose learning rate to set.
         num_warmup_steps: W.
-        num_training_steps: K; "linear" and "cosine" need it.
+        num_training_steps: K; all but the constant ones need it.
+        num_cycles: of "cosine_with_restarts".
+        power: of "polynomial".
         last_epoch: see :class:`LRSchedule`.
 
     Raises:
         ValueError: unknown name, or a number that is missing or out of range.
     """
-    if name in ("linear", "cosine") and num_training_steps is None:
+    if name in ("linear", "cosine", "cosine_with_restarts", "polynomial") and num_training_steps is None:
         raise ValueError(f"get_scheduler: {name!r} needs num_training_steps")
     total = 0 if num_training_steps is None else num_training_steps
     factors = {
@@ -171,7 +269,17 @@ def get_scheduler(
         "constant_with_warmup": lambda: constant_with_warmup(num_warmup_steps),
         "linear": lambda: linear(num_warmup_steps, total),
         "cosine": lambda: cosine(num_warmup_steps, total),
+        "cosine_with_restarts": lambda: cosine_with_restarts(num_warmup_steps, total, num_cycles),
+        "polynomial": lambda: polynomial(num_warmup_steps, total, power, _end_factor(optimizer)),
     }
     if name not in factors:
         raise ValueError(f"get_scheduler: unknown schedule {name!r}, expected one of {', '.join(factors)}")
     return LRSchedule(optimizer, factors[name](), last_epoch)
+
+
+def _end_factor(optimizer: Optimizer) -> float:
+    """Which factor leads to POLYNOMIAL_END."""
+    base = float(optimizer.lr if optimizer.initial_lr is None else optimizer.initial_lr)
+    if base <= POLYNOMIAL_END:
+        raise ValueError(f"get_scheduler: 'polynomial' ends at a rate of {POLYNOMIAL_END}, the optimizer's must be larger, got {base}")
+    return POLYNOMIAL_END / base

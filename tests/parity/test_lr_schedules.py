@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hcrot.module import Parameter
-from hcrot.training.lr_schedules import LRSchedule, get_scheduler
+from hcrot.training.lr_schedules import LRSchedule, get_scheduler, one_cycle
 from hcrot.training.optim import SGD, AdamW
 
 torch = pytest.importorskip("torch")
 optimization = pytest.importorskip("diffusers.optimization")
 
 pytestmark = pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
-NAMES = ["constant", "constant_with_warmup", "linear", "cosine"]
+NAMES = ["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts"]
 names = pytest.mark.parametrize("name", NAMES)
 
 
@@ -189,6 +189,38 @@ def test_the_rates_are_those_of_diffusers(case, name):
     np.testing.assert_allclose(*seen, rtol=1e-14, atol=1e-16)
     if name in ("linear", "cosine") and case is not no_rate_at_all:
         assert np.ptp(seen[1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("cosine_with_restarts", {"num_cycles": 3}), ("polynomial", {"power": 2.5}), ("polynomial", {})]
+)
+def test_options_of_schedules(name, options):
+    rates = []
+    for make in (Ours, Theirs):
+        run = make(lr=0.3, group_lr=0.02)
+        run.make(name, **options)
+        rates.append([run.rates()])
+        for _ in range(15):
+            run.steps(1)
+            rates[-1].append(run.rates())
+    np.testing.assert_allclose(*rates, rtol=1e-13, atol=1e-16)
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"pct_start": 0.45, "anneal_strategy": "linear", "div_factor": 10, "final_div_factor": 7}, {"three_phase": True},
+    {"three_phase": True, "pct_start": 0.37, "anneal_strategy": "linear"},
+])  # fmt: skip
+@pytest.mark.parametrize("total", [10, 17])
+def test_one_cycle_is_pytorchs(options, total):
+    sgd, theirs = SGD([Parameter(np.zeros(2))], lr=0.5), torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.5)
+    ours = LRSchedule(sgd, one_cycle(total, **options))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(theirs, max_lr=0.5, total_steps=total, cycle_momentum=False, **options)
+    for step in range(total):
+        assert sgd.lr == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12), step
+        ours.step()
+        if step < total - 1:
+            cycle.step()
+    assert sgd.lr == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-12)
 
 
 def test_any_factor_is_pytorchs_lambda():

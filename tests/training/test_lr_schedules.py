@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from hcrot.module import Parameter
-from hcrot.training.lr_schedules import LRSchedule, constant, constant_with_warmup, cosine, get_scheduler, linear
+from hcrot.training.lr_schedules import (
+    LRSchedule,
+    constant,
+    constant_with_warmup,
+    cosine,
+    cosine_with_restarts,
+    get_scheduler,
+    linear,
+    one_cycle,
+    polynomial,
+)
 from hcrot.training.optim import SGD
 
 NAMES = ["constant", "constant_with_warmup", "linear", "cosine"]
@@ -29,6 +39,9 @@ def optimizer(lr=0.5):
         (cosine(0, 8), {2: 0.5 + math.sqrt(0.125)}),
         (linear(20, 10), {10: 0.5, 19: 0.95, 20: 1, 21: 0}),
         (cosine(0, 0), {0: 1, 1: 0}),
+        (cosine_with_restarts(4, 24, 2), {2: 0.5, 4: 1, 9: 0.5, 13: 0.5 - 0.5 * math.cos(math.pi / 10), 14: 1, 19: 0.5, 24: 0, 25: 0}),
+        (polynomial(2, 12, 2, 0.1), {1: 0.5, 2: 1, 7: 0.1 + 0.9 / 4, 12: 0.1, 99: 0.1}),
+        (one_cycle(11, 0.5, "linear", 4, 10), {0: 0.25, 9: 1 - 0.975 * 4.5 / 5.5, 10: 0.025, 99: 0.025}),
     ],
 )
 def test_factors_by_hand(factor, expected):
