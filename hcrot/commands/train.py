@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: runs/<name of the data>")
     parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {', '.join(sorted(CHANGEABLE))} can be given anew")
     parser.add_argument("--json", action="store_true", help="print what is known at the end as one line of JSON")
+    parser.add_argument("--tensorboard", action="store_true", help="write files for TensorBoard, too (pip install 'hcrot[tensorboard]')")
     details = parser.add_argument_group("options of the run")
     for name, (default, how, text) in OPTIONS.items():
         if default is not None:
@@ -82,7 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from hcrot.commands.train_loop import train
     from hcrot.files.runs import lock_run
+    from hcrot.tools.tensorboard import check_installed
 
+    if arguments.tensorboard:
+        check_installed()
     given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
     if {"minutes", "num_epochs"} <= given.keys():
         raise ValueError("--minutes and --num-epochs exclude each other")
@@ -97,7 +101,7 @@ def run(arguments: Namespace) -> int:
         if classes and not options.classes:
             labels, classes = labels * 0, []
         again = f"hcrot train {arguments.data} --output {folder} --resume"
-        result = train(images, labels, classes, options, folder, arguments.resume, again)
+        result = train(images, labels, classes, options, folder, arguments.resume, again, arguments.tensorboard)
     if arguments.json:
         print(json.dumps(result))
     return 0
@@ -124,7 +128,8 @@ def load_data(data: str, options: Namespace) -> "tuple[np.ndarray, np.ndarray, l
         images, labels, classes, enlarged = pictures.images, pictures.labels, pictures.classes, pictures.enlarged
     if options.resolution not in (None, images.shape[2]):
         images = resize(images, options.resolution)
-    counts = ", ".join(f"{name} {count:,}" for name, count in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True))
+    numbers = np.bincount(labels, minlength=len(classes))[: len(classes)]
+    counts = ", ".join(f"{name} {count:,}" for name, count in zip(classes, numbers, strict=True))
     kind, size = "grey" if images.shape[1] == 1 else "colour", f"{images.shape[2]}x{images.shape[3]}"
     print(f"{data}: {len(images):,} {kind} pictures of {size}" + (f" in {len(classes)} classes: {counts}" if classes else ", no classes"))
     if enlarged > len(images) // 10:

@@ -21,6 +21,7 @@ from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import open_metrics, read_metrics
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
+from hcrot.tools.tensorboard import open_events
 from hcrot.training.progress import ErrorByTime, error_by_time, seconds_of_a_batch, target_of
 
 __all__ = ["train"]
@@ -31,13 +32,21 @@ TRAINING = 0.75  # share of the time that forward and backward take; the rest is
 
 
 def train(
-    images: np.ndarray, labels: np.ndarray, classes: list[str], options: Namespace, folder: Path, resume: bool, again: str
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+    options: Namespace,
+    folder: Path,
+    resume: bool,
+    again: str,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train on pictures uint8 (N, C, H, W) and labels (N,); leave the checkpoint and the pictures in the folder.
 
     Args:
         resume: whether to go on from the checkpoint that is there.
         again: the command that goes on with this run, for who stops it.
+        tensorboard: whether to write the numbers of metrics.jsonl into files for TensorBoard, too.
 
     Returns:
         What is known at the end, for ``--json``.
@@ -77,7 +86,7 @@ def train(
     every = max(1, round(options.save_images_epochs * len(batches) / parts)) if options.save_images_epochs else math.ceil(steps / 5)
     stream, average = chain.from_iterable(repeat(batches)), 0.0  # epoch after epoch
     bar = tqdm(total=steps, initial=step, unit="step", disable=sys.stderr is None)
-    with open_metrics(folder, step) as metrics, stop_request() as stop, bar:
+    with open_metrics(folder, step) as metrics, open_events(folder, step, tensorboard) as events, stop_request() as stop, bar:
         while step < steps and not stop:
             start, loss = time.perf_counter(), 0.0
             for _ in range(parts):
@@ -106,6 +115,8 @@ def train(
             average = 0.98 * (average or loss) + 0.02 * loss
             numbers = {"step": step, "epoch": step * parts / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
             metrics.write(json.dumps(numbers) + "\n")
+            for name in ("loss", "lr", "grad_norm") if tensorboard else ():
+                events.add_scalar(name, numbers[name], step)
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
             if step % options.checkpointing_steps == 0:

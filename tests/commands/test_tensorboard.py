@@ -1,0 +1,55 @@
+"""``hcrot train --tensorboard``: the files say what metrics.jsonl says."""
+
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hcrot.commands import main
+
+TINY = ["--resolution", 8, "--channels", 8, "--layers-per-block", 1, "--train-batch-size", 4, "--attention", "--inference-steps", 2]
+
+
+@pytest.fixture
+def words(tmp_path, monkeypatch):
+    monkeypatch.setenv("HCROT_DATA", str(tmp_path / "cache"))
+    (tmp_path / "pictures").mkdir()
+    for number in range(8):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    return ["train", str(tmp_path / "pictures"), "--output", str(tmp_path / "run"), "--tensorboard"]
+
+
+def scalars(path):
+    """``{(name, step): value}``: each record is a length of 8 bytes, 4 bytes of checksum, the event, and 4 more of checksum."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    content, found = path.read_bytes(), {}
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = event_pb2.Event.FromString(content[12 : 12 + length])
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        content = content[16 + length :]
+    return found
+
+
+def test_the_files_say_what_the_metrics_say(words, tmp_path):
+    pytest.importorskip("tensorboardX")
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--num-epochs", "2", *map(str, TINY)])
+    assert ended.value.code == 0
+    [path] = (tmp_path / "run" / "tensorboard").iterdir()
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    expected = {(name, numbers["step"]): np.float32(numbers[name]) for numbers in metrics for name in ("loss", "lr", "grad_norm")}
+    assert len(expected) == 12 and scalars(path) == expected
+
+
+def test_without_the_package_one_sentence_and_no_run(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code not in (0, None)
+    assert "--tensorboard needs the package tensorboardX: pip install 'hcrot[tensorboard]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
