@@ -26,6 +26,7 @@ from hcrot import init
 from hcrot.accumulators import BlockCall, as_tuple, is_floating
 from hcrot.module import Module
 from hcrot.passes import InplaceError, detect_inplace, one_pass
+from hcrot.shown import Table
 
 __all__ = ["GradientError", "GradientLine", "GradientReport", "check_gradients"]
 
@@ -89,6 +90,12 @@ class GradientReport:
             for line in self.lines
         ]
         return "\n".join(rows)
+
+    def _repr_html_(self) -> str:
+        titles = ("array", "verdict", "shape", "analytic", "numeric", "relative error")
+        numbers = [(line, [f"{line.analytic:+.9e}", f"{line.numeric:+.9e}", f"{line.error:.1e}"]) for line in self.lines]
+        rows = [[line.name, line.verdict, str(line.shape), *texts] for line, texts in numbers]
+        return Table(repr(self).partition("\n")[0], titles, rows, 2, self.problems).html()
 
 
 class GradientError(AssertionError):

@@ -21,9 +21,9 @@ import numpy as np
 
 from hcrot.parameter import IncompatibleKeys, Parameter, flat, load_arrays
 from hcrot.passes import BEGUN, ENDED, WAITING, InplaceError, Pass, detecting_inplace, fingerprint, thread
+from hcrot.shown import module_html
 
 __all__ = ["Identity", "IncompatibleKeys", "Module", "Parameter", "Sequential", "check_gradient", "check_term", "describe_shape", "flat"]
-
 
 Self = TypeVar("Self", bound="Module")
 Inputs = ParamSpec("Inputs")
@@ -92,8 +92,7 @@ class Module:
     def saved(self) -> Any:
         """Hand over what the latest forward kept (a single value bare, several as a tuple) and let go of it.
 
-        So memory falls as backward proceeds. After several forwards within one pass, each call hands over what one of them kept, the latest
-        first.
+        So memory falls as backward proceeds. After several forwards within one pass, calls hand over what each kept, the latest first.
 
         Raises:
             RuntimeError: nothing is kept: no forward came before, it failed, it ran in inference (perhaps of this part alone), or its
@@ -210,8 +209,7 @@ class Module:
     def named_generators(self) -> Iterator[tuple[str, np.random.Generator]]:
         """Yield ``(name, generator)`` for every random generator that a module at or below this one holds as an attribute, in order.
 
-        Their states belong to the state of a training run: with them, dropout goes on after a restart as if there had been none. One that
-        several modules share comes several times.
+        With their states, part of that of a training run, dropout goes on after a restart. One that several modules share comes again.
         """
         for prefix, module in self.named_modules():
             for name, value in vars(module).items():
@@ -302,6 +300,8 @@ class Module:
         head = f"{type(self).__name__}({self.describe()}"
         parts = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         return head + "".join(f"\n  {part}" for part in parts) + ("\n)" if parts else ")")
+
+    _repr_html_ = module_html
 
 
 def check_findable(owner: str, name: str, container: list | tuple | dict, nested: bool = False) -> None:

@@ -1,5 +1,7 @@
 """Self-attention of the pixels of an image, with everything that diffusers puts around it."""
 
+import math
+
 import numpy as np
 
 from hcrot import init
@@ -10,7 +12,7 @@ from hcrot.layers.linear import Linear
 from hcrot.layers.norm import GroupNorm
 from hcrot.module import Identity, Module, check_gradient
 
-__all__ = ["Attention", "images", "tokens"]
+__all__ = ["Attention", "attention_map", "images", "tokens"]
 
 
 class Attention(Module):
@@ -93,11 +95,35 @@ class Attention(Module):
         dt = self.to_q.backward(dq, residual=self.to_k.backward(dk, residual=self.to_v.backward(dv)))
         return self.group_norm.backward(images(dt, dout.shape), residual=dy if self.residual_connection else None)
 
+    def multiplications(self, y: np.ndarray, x: np.ndarray) -> int:
+        """Multiply-adds of a forward without the layers inside, for :func:`hcrot.summary`: ``q k^T`` and P v, T T h d for each image."""
+        return 2 * len(x) * (x.shape[2] * x.shape[3]) ** 2 * self.heads * self.dim_head
+
+    def attention_map(self, q: np.ndarray, k: np.ndarray, *others: object) -> np.ndarray:
+        """The softmax, for :func:`hcrot.watch`, of what forward saves."""
+        return attention_map(q, k, self.heads)
+
     def describe(self) -> str:
         return (
             f"{self.channels}, heads={self.heads}, dim_head={self.dim_head}, residual_connection={self.residual_connection}, "
             f"rescale_output_factor={self.rescale_output_factor}"
         )
+
+
+def attention_map(q: np.ndarray, k: np.ndarray, heads: int) -> np.ndarray:
+    """``softmax(q k^T / sqrt(d))`` head by head, which the kernels never hold as a whole.
+
+    Args:
+        q, k: (B, T, h d) and (B, K, h d).
+        heads: h.
+
+    Returns:
+        (B, h, T, K); each row adds up to 1.
+    """
+    q, k = (array.reshape(*array.shape[:2], heads, -1).swapaxes(1, 2) for array in (q, k))
+    scores = q @ k.swapaxes(2, 3) / math.sqrt(q.shape[3])
+    weights = np.exp(scores - scores.max(axis=3, keepdims=True))
+    return weights / weights.sum(axis=3, keepdims=True)
 
 
 def tokens(x: np.ndarray) -> np.ndarray:

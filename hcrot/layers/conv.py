@@ -159,6 +159,10 @@ class Conv2d(Module):
             self.bias.grad[outputs] += dbias if self.weight.trainable else pixel_sums(dy).sum(axis=0)
         return conv2d_input_gradient(dy, self.weight.data[outputs], self.geometry, x.shape[2], x.shape[3], self.algorithm)
 
+    def multiplications(self, y: np.ndarray, *inputs: np.ndarray) -> int:
+        """Multiply-adds of a forward, as the formula has them, for :func:`hcrot.summary`: C/G KH KW for each number of y."""
+        return y.size * self.weight.data[0].size
+
     def describe(self) -> str:
         kernel_h, kernel_w, stride_h, stride_w, *_, dilation_h, dilation_w = self.geometry
         sides = self.pad.sides if self.pad else self.geometry[4:8]
@@ -274,6 +278,10 @@ class ConvTranspose2d(Module):
             dweight, _ = conv2d_weight_gradient(dy, x, self.geometry)
             self.weight.grad[inputs] += dweight
         return conv2d(dy, self.weight.data[inputs], None, self.geometry)
+
+    def multiplications(self, y: np.ndarray, x: np.ndarray) -> int:
+        """Multiply-adds of a forward, for :func:`hcrot.summary`: O/G KH KW for each number of x."""
+        return x.size * self.weight.data[0].size
 
     def describe(self) -> str:
         kernel_h, kernel_w, stride_h, stride_w, top, _, left, _, *dilation = self.geometry

@@ -109,6 +109,10 @@ class Conv1d(Module):
         """The channels in and out of each group."""
         return list(zip(group_slices(self.in_channels, self.groups), group_slices(self.out_channels, self.groups), strict=True))
 
+    def multiplications(self, y: np.ndarray, x: np.ndarray) -> int:
+        """Multiply-adds of a forward, for :func:`hcrot.summary`: C/G K for each number of y."""
+        return y.size * self.weight.data[0].size
+
     def describe(self) -> str:
         _, kernel, _, stride, _, _, left, right, _, dilation = self.geometry
         return (

@@ -4,7 +4,7 @@ import numpy as np
 
 from hcrot import init
 from hcrot.kernels.attention import attention, attention_backward
-from hcrot.layers.attention import images, tokens
+from hcrot.layers.attention import attention_map, images, tokens
 from hcrot.layers.conv import check_images
 from hcrot.layers.linear import Linear
 from hcrot.module import Module, check_gradient, describe_shape
@@ -79,6 +79,14 @@ class CrossAttention(Module):
         dcontext = self.to_k.backward(dk, residual=self.to_v.backward(dv))
         dx = self.to_q.backward(dq)
         return images(dx, shape) if len(shape) == 4 else dx, dcontext
+
+    def multiplications(self, y: np.ndarray, x: np.ndarray, context: np.ndarray) -> int:
+        """Multiply-adds of a forward without the layers inside, for :func:`hcrot.summary`: ``q k^T`` and P v, T K h d for each of B."""
+        return 2 * x.size // self.channels * context.shape[1] * self.heads * self.dim_head
+
+    def attention_map(self, q: np.ndarray, k: np.ndarray, *others: object) -> np.ndarray:
+        """The softmax, for :func:`hcrot.watch`, of what forward saves."""
+        return attention_map(q, k, self.heads)
 
     def describe(self) -> str:
         bias = self.to_q.bias is not None

@@ -63,5 +63,9 @@ class Linear(Module):
             self.bias.grad += dbias if self.weight.trainable else dout.reshape(-1, self.out_features).sum(axis=0)
         return linear(dout, self.weight.data.T, None, residual)
 
+    def multiplications(self, y: np.ndarray, *inputs: np.ndarray) -> int:
+        """Multiply-adds of a forward, for :func:`hcrot.summary`: I for each number of y."""
+        return y.size * self.in_features
+
     def describe(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

@@ -27,7 +27,7 @@ from hcrot.kernels.attention import attention, attention_backward
 from hcrot.kernels.channels import concatenate, pixel_sums, plus, split
 from hcrot.layers import resample
 from hcrot.layers.activation import SiLU
-from hcrot.layers.attention import images, tokens
+from hcrot.layers.attention import attention_map, images, tokens
 from hcrot.layers.batch_norm import BatchNorm2d
 from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.dropout import Dropout
@@ -89,6 +89,14 @@ class AttentionBlock(Module):
         do = tokens(self.to_out.backward(dout))
         dqkv = np.concatenate(attention_backward(do, q, k, v, logsum, 1), axis=2)
         return plus(dout, self.norm.backward(self.to_qkv.backward(images(dqkv, shape))))
+
+    def multiplications(self, y: np.ndarray, x: np.ndarray) -> int:
+        """Multiply-adds of a forward without the layers inside, for :func:`hcrot.summary`: ``q k^T`` and P v, T T C for each image."""
+        return 2 * x.size * x.shape[2] * x.shape[3]
+
+    def attention_map(self, q: np.ndarray, k: np.ndarray, *others: object) -> np.ndarray:
+        """The softmax, for :func:`hcrot.watch`, of what forward saves."""
+        return attention_map(q, k, 1)
 
 
 class ResidualBlock(Module):

@@ -13,7 +13,7 @@ from hcrot import init
 from hcrot.kernels.attention import attention, attention_backward
 from hcrot.kernels.im2col import channels_first, channels_last
 from hcrot.layers.activation import Softmax
-from hcrot.layers.attention import images, tokens
+from hcrot.layers.attention import attention_map, images, tokens
 from hcrot.layers.conv import Conv2d, check_images
 from hcrot.layers.embedding import check_timesteps
 from hcrot.module import Module, Parameter, Sequential, check_gradient
@@ -130,6 +130,15 @@ class Attention(Module):
         dt = np.concatenate([dq, dk[:, m:], dv[:, m:]], axis=2)
         return self.norm.backward(self.to_qkv.backward(images(dt, shape)))
 
+    def multiplications(self, y: np.ndarray, x: np.ndarray) -> int:
+        """Multiply-adds of a forward without the layers inside, for :func:`hcrot.summary`: T (m + T) h d for each product and image."""
+        pixels = x.shape[2] * x.shape[3]
+        return 2 * len(x) * pixels * (self.num_mem_kv + pixels) * self.heads * self.dim_head
+
+    def attention_map(self, q: np.ndarray, k: np.ndarray, *others: object) -> np.ndarray:
+        """The softmax, for :func:`hcrot.watch`, of what forward saves; the first m keys are the learned ones."""
+        return attention_map(q, k, self.heads)
+
     def describe(self) -> str:
         return f"{self.dim}, heads={self.heads}, dim_head={self.dim_head}, num_mem_kv={self.num_mem_kv}"
 
@@ -203,6 +212,10 @@ class LinearAttention(Module):
         """The way back: arrays (B, h, T, d) side by side as channels of images; ``shape`` tells H and W."""
         t = np.concatenate([part.swapaxes(1, 2).reshape(shape[0], -1, self.heads * self.dim_head) for part in parts], axis=2)
         return images(t, shape)
+
+    def multiplications(self, y: np.ndarray, x: np.ndarray) -> int:
+        """Multiply-adds of a forward without the layers inside, for :func:`hcrot.summary`: (m + T) h d d for context, T h d d for o."""
+        return len(x) * (self.num_mem_kv + 2 * x.shape[2] * x.shape[3]) * self.heads * self.dim_head**2
 
     def describe(self) -> str:
         return f"{self.dim}, heads={self.heads}, dim_head={self.dim_head}, num_mem_kv={self.num_mem_kv}"

@@ -16,6 +16,7 @@ from hcrot.files.finding import find_file, read_local_folder
 from hcrot.files.json_and_arrays import DIFFUSERS_VERSION, read_json, replacing, write_json
 from hcrot.files.pretrained import SCHEDULER_NAME
 from hcrot.init import is_int, is_real
+from hcrot.shown import Table
 
 __all__ = [
     "Check", "Config", "Scheduler", "SchedulerConfig", "checked_betas", "checked_boolean", "checked_choice", "checked_fraction",
@@ -144,6 +145,12 @@ class SchedulerConfig:
             long = isinstance(value, list) and len(value) > 5
             changed[name] = f"[{value[0]!r}, {value[1]!r}, ..., {value[-1]!r}]" if long else repr(value)
         return changed
+
+    def _repr_html_(self) -> str:
+        """In a notebook: every argument, and which of them differ from their defaults."""
+        changed = self._changed_arguments()
+        rows = [[name, changed.get(name, repr(value)), "" if name in changed else "default"] for name, value in self._arguments.items()]
+        return Table(repr(self), ("argument", "value", ""), rows, 3).html()
 
     @classmethod
     def _argument_list(cls) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from hcrot.kernels.optim import Arrays, norm_of, square_sum
 from hcrot.module import Parameter
+from hcrot.shown import Table
 from hcrot.training.checks import check_no_others, check_state, checked_flag, checked_number, parameters_text
 from hcrot.training.clipping import check_max_norm, clipping_factor
 from hcrot.training.ema import EMA, move
@@ -97,6 +98,14 @@ class Optimizer:
         if len(self.groups) > 1:
             shown.append(f"groups={len(self.groups)}")
         return f"{type(self).__name__}({', '.join(shown)}, parameters={parameters_text(self.parameters)}, step={self.step_count})"
+
+    def _repr_html_(self) -> str:
+        titles = ("group", "parameters", "lr", "weight_decay")
+        rows = [
+            [str(index), parameters_text(group.parameters), f"{float(self.lr) * group.lr_ratio:g}", f"{group.weight_decay:g}"]
+            for index, group in enumerate(self.groups)
+        ]
+        return Table(repr(self), titles, rows, 2).html()
 
     def update(self, p: np.ndarray, g: np.ndarray, lr: float, weight_decay: float, step: int, *state: np.ndarray) -> None:
         """Update one parameter, and its state arrays (in the order of ``state_names``), in place; its first ``step`` is 1."""
