@@ -1,4 +1,4 @@
-"""The pictures of a run: the loss, grids and strips of images, an animation.
+"""The pictures of a run: the loss, grids and strips of images, an animation; those of a network's layers are in ``layer_pictures.py``.
 
 matplotlib and Pillow are imported when a picture is drawn, not with hcrot, and the user's own matplotlib (backend, style, open figures) is
 neither used nor changed; MPLBACKEND may name what is not installed. Images come as models see them: ``(N, C, H, W)`` floats in [-1, 1], C =
@@ -7,10 +7,8 @@ to a square. Files are written beside their target and renamed; missing folders 
 """
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +16,13 @@ import numpy as np
 
 from hcrot.files.json_and_arrays import replacing
 from hcrot.init import check_positive
+from hcrot.tools.figures import default_style, new_figure, save, tidy
+from hcrot.tools.layer_pictures import plot_activations, plot_attention, plot_histograms, plot_profile, plot_summary, plot_watch
 
-__all__ = ["as_bytes", "COARSENESS", "GAP", "INK", "PAGE", "image_grid", "image_strip", "moving_average", "plot_loss", "save_gif"]
+__all__ = [
+    "as_bytes", "COARSENESS", "GAP", "INK", "PAGE", "image_grid", "image_strip", "moving_average", "plot_activations", "plot_attention",
+    "plot_histograms", "plot_loss", "plot_profile", "plot_summary", "plot_watch", "save_gif",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,11 +54,11 @@ def rehearse(folder: str | os.PathLike) -> None:
 def plot_loss(
     steps: Sequence[int] | np.ndarray,
     losses: Sequence[float] | np.ndarray,
-    path: str | os.PathLike,
+    path: str | os.PathLike | None = None,
     *,
     title: str = "",
     evaluations: Mapping[str, tuple[Sequence[int], Sequence[float]]] | None = None,
-) -> None:
+) -> "Figure":
     """Draw a training loss as it came, and its moving average over 1/20 of the run, centred, so that it does not lag.
 
     The axis is logarithmic when all losses are positive and the largest is over five times the smallest.
@@ -63,18 +66,17 @@ def plot_loss(
     Args:
         steps: n of them, n >= 1, ascending.
         losses: n of them; what is not finite is left out, as a gap.
-        path: the PNG file.
+        path: the PNG file; None: none is written.
         title: above the picture.
         evaluations: for each, a panel below with ``(steps, values)`` as connected points, by its name.
+
+    Returns:
+        the figure, which shows itself in a notebook.
 
     Raises:
         ValueError: no losses, or not as many as steps.
         OSError: the file cannot be written.
     """
-    _import_matplotlib()
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
-
     step, loss = np.asarray(steps), np.asarray(losses, dtype=np.float64)
     if step.ndim != 1 or step.shape != loss.shape or step.size == 0:
         raise ValueError(f"plot_loss: expected as many losses as steps, at least one, got {loss.shape} and {step.shape}")
@@ -82,8 +84,10 @@ def plot_loss(
     loss = np.where(np.isfinite(loss), loss, np.nan)
     smooth = moving_average(loss, max(1, loss.size // 40))
 
-    with _default_style():
-        figure = Figure(figsize=(8, 4.2 + 1.9 * len(evaluations)), dpi=150, layout="constrained")
+    with default_style():
+        from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+        figure = new_figure(figsize=(8, 4.2 + 1.9 * len(evaluations)), dpi=150, layout="constrained")
         heights = [4.2, *(1.9 for _ in evaluations)]
         axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         axes[0].set_title(title, loc="left")
@@ -102,10 +106,9 @@ def plot_loss(
             axis.set_ylabel(name)
         axes[-1].set_xlabel("step")
         for axis in axes:
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.grid(color="#dddddd", linewidth=0.6)
-            axis.set_axisbelow(True)
-        _save(figure, path)
+            tidy(axis)
+        save(figure, path)
+    return figure
 
 
 def moving_average(values: np.ndarray, reach: int) -> np.ndarray:
@@ -131,22 +134,25 @@ def moving_average(values: np.ndarray, reach: int) -> np.ndarray:
 
 def image_grid(
     images: np.ndarray,
-    path: str | os.PathLike,
+    path: str | os.PathLike | None = None,
     *,
     columns: int,
     row_labels: Sequence[str] | None = None,
     title: str = "",
     pixels: int = 56,
-) -> None:
+) -> "Figure":
     """Draw images in rows of ``columns``, row after row, each row with its label at the left.
 
     Args:
         images: (N, 1 or 3, H, W) in [-1, 1].
-        path: the PNG file.
+        path: the PNG file; None: none is written.
         columns: images in a row; the last row may be shorter.
         row_labels: one for each row.
         title: above the grid.
         pixels: about how wide each image is drawn.
+
+    Returns:
+        the figure, which shows itself in a notebook.
 
     Raises:
         TypeError, ValueError: images that are not as described, ``columns`` < 1, or not one label for each row.
@@ -159,25 +165,29 @@ def image_grid(
     longest = max(map(len, row_labels or [""]))
     left, top = (max(36, 8 + 9 * longest) if row_labels else 0), (32 if title else 0)  # a letter of this size is 9 pixels wide
     row_height = (sheet.shape[0] - GAP) / rows
-    with _default_style():
+    with default_style():
         page = _page(sheet, left, top)
         _write(page, title, left + GAP, 18, size=13, align="left")
         for row, label in enumerate(row_labels or ()):
             _write(page, label, left / 2 + 2, top + GAP / 2 + (row + 0.5) * row_height, size=15)
-        _save(page, path)
+        save(page, path)
+    return page
 
 
 def image_strip(
-    images: np.ndarray, titles: Sequence[str], path: str | os.PathLike, *, title: str = "", pixels: int = 112
-) -> None:
+    images: np.ndarray, titles: Sequence[str], path: str | os.PathLike | None = None, *, title: str = "", pixels: int = 112
+) -> "Figure":
     """Draw images side by side, each under its own title: stations of a process.
 
     Args:
         images: (N, 1 or 3, H, W) in [-1, 1].
         titles: N of them.
-        path: the PNG file.
+        path: the PNG file; None: none is written.
         title: above all.
         pixels: about how wide each image is drawn.
+
+    Returns:
+        the figure, which shows itself in a notebook.
 
     Raises:
         TypeError, ValueError: images that are not as described, or not as many titles.
@@ -188,12 +198,13 @@ def image_strip(
         raise ValueError(f"image_strip: expected a title for each of {len(images)} images, got {len(titles)}")
     top = 56 if title else 28
     column_width = (sheet.shape[1] - GAP) / len(images)
-    with _default_style():
+    with default_style():
         page = _page(sheet, 0, top)
         _write(page, title, GAP, 16, size=13, align="left")
         for column, text in enumerate(titles):
             _write(page, text, GAP / 2 + (column + 0.5) * column_width, top - 12, size=12)
-        _save(page, path)
+        save(page, path)
+    return page
 
 
 def save_gif(
@@ -245,30 +256,6 @@ def as_bytes(images: np.ndarray) -> np.ndarray:
     return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
-def _default_style() -> AbstractContextManager[None]:
-    """matplotlib's own style for a while, whatever the user's is; without the backend, which is not part of a style."""
-    _import_matplotlib()
-    from matplotlib.style import context
-
-    return context("default")
-
-
-def _import_matplotlib() -> None:
-    """Import it without MPLBACKEND, which names what shall show figures in windows, and which may be inherited from a notebook whose
-    package is not installed here: then matplotlib refuses to be imported. Afterwards the user's choice stands, if it is possible."""
-    if "matplotlib" in sys.modules:
-        return
-    backend = os.environ.pop("MPLBACKEND", None)
-    try:
-        import matplotlib
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
-    if backend:
-        with suppress(ValueError):
-            matplotlib.rcParams["backend"] = backend
-
-
 def _sheet(owner: str, images: np.ndarray, columns: int, pixels: int) -> np.ndarray:
     """The images in rows of ``columns``, enlarged and with GAP around each: uint8 (rows (h + GAP) + GAP, ..., 3)."""
     if not isinstance(images, np.ndarray) or images.dtype.kind != "f":
@@ -294,10 +281,8 @@ def _sheet(owner: str, images: np.ndarray, columns: int, pixels: int) -> np.ndar
 
 def _page(sheet: np.ndarray, left: int, top: int) -> "Figure":
     """A figure of one dot per pixel, in its points of 1/72 inch too, with the sheet below and right of margins."""
-    from matplotlib.figure import Figure
-
     height, width = sheet.shape[0] + top, sheet.shape[1] + left
-    figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor=(PAGE / 255,) * 3)
+    figure = new_figure(figsize=(width / 72, height / 72), dpi=72, facecolor=(PAGE / 255,) * 3)
     figure.figimage(sheet, xo=left, yo=0, origin="upper")
     return figure
 
@@ -306,8 +291,3 @@ def _write(figure: "Figure", text: str, x: float, y: float, size: int, align: st
     """Write at x, y pixels from the left and the top."""
     width, height = figure.get_size_inches() * figure.dpi
     figure.text(x / width, 1 - y / height, text, color=INK, size=size, ha=align, va="center_baseline")
-
-
-def _save(figure: "Figure", path: str | os.PathLike) -> None:
-    with replacing(path) as unfinished:
-        figure.savefig(unfinished, format="png")

@@ -119,7 +119,7 @@ def test_one_frame_makes_a_gif_too(tmp_path):
 @pytest.fixture
 def drawn(monkeypatch):
     figures = []
-    monkeypatch.setattr(plotting, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plotting, "save", lambda figure, path: figures.append(figure))
     return figures
 
 
