@@ -154,8 +154,8 @@ def plot_histograms(
     layers = _called("plot_histograms", seen) if names is None else [seen[name] for name in names]
     columns, rows = min(columns, len(layers)), math.ceil(len(layers) / columns)
     with default_style():
-        figure = new_figure(figsize=(3.2 * columns, 0.3 + 1.7 * rows), dpi=90, layout="constrained")
-        panels = figure.subplots(rows, 2 * columns, squeeze=False).reshape(-1, 2)
+        figure = _grid_figure(rows, 2 * columns, 1.6, 1.7)
+        panels = np.reshape(figure.subplots(rows, 2 * columns, squeeze=False), (-1, 2))
         for index, pair in enumerate(panels):
             layer = layers[index] if index < len(layers) else None
             found = (layer.output, layer.gradient) if layer else (None, None)
@@ -199,15 +199,14 @@ def plot_activations(
     columns, rows = min(columns, len(activations)), math.ceil(len(activations) / columns)
     limit = np.abs(activations[np.isfinite(activations)]).max(initial=0) or 1.0
     with default_style():
-        figure = new_figure(figsize=(1.2 * columns + 0.9, 0.4 + 1.2 * rows), dpi=90, layout="constrained")
+        figure = _grid_figure(rows, columns, 1.2, 1.3)
         panels = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(panels.flat):
             axes.set_axis_off()
             if index < len(activations):
-                image = axes.imshow(activations[index], cmap="RdBu_r", vmin=-limit, vmax=limit)
+                axes.imshow(activations[index], cmap="RdBu_r", vmin=-limit, vmax=limit)
                 axes.set_title(index, size=7, pad=2)
-        figure.colorbar(image, ax=panels)
-        figure.suptitle(title, size=10)
+        figure.suptitle(f"{title}   white is 0, the darkest red and blue are {limit:.3g} and -{limit:.3g}".strip(), size=8)
         save(figure, path)
     return figure
 
@@ -239,7 +238,7 @@ def plot_attention(
     (columns,) = check_positive("plot_attention", columns=columns)
     heads = min(columns, len(attention))
     with default_style():
-        figure = new_figure(figsize=(1.6 * heads, 0.3 + 1.6 * len(queries)), dpi=90, layout="constrained")
+        figure = _grid_figure(len(queries), heads, 1.6, 1.8)
         panels = figure.subplots(len(queries), heads, squeeze=False)
         for query, row in zip(queries, panels, strict=True):
             for head, axes in enumerate(row):
@@ -250,6 +249,15 @@ def plot_attention(
                 axes.set_yticks([])
                 axes.set_title(f"head {head}, query {query}", size=7)
         save(figure, path)
+    return figure
+
+
+def _grid_figure(rows: int, columns: int, width: float, height: float) -> "Figure":
+    """A figure for many small panels of this size in inches. Its margins are fixed: to fit them takes seconds for some tens of panels."""
+    size = (width * columns, height * rows + 0.5)
+    figure = new_figure(figsize=size, dpi=90)
+    margins = {"left": 0.1 / size[0], "right": 1 - 0.1 / size[0], "bottom": 0.2 / size[1], "top": 1 - 0.5 / size[1]}
+    figure.subplots_adjust(**margins, wspace=0.12, hspace=0.35)
     return figure
 
 
