@@ -62,14 +62,13 @@ def subject_of(model: Module, own_gradients: bool) -> Module:
     Args:
         own_gradients: whether backward will run.
     """
-    shared: dict[int, Any] = {}
+    shared: dict[int, Any] = {id(module._kept): None for module in model.modules()}  # what waits for its backward is not copied
     for _, parameter in model.named_parameters():
         if not parameter.constant:
             shared[id(parameter.data)] = parameter.data
             if not own_gradients:
                 shared[id(parameter.grad)] = parameter.grad
     subject = copy.deepcopy(model, shared)
-    subject.forget()
     return subject if subject.training else subject.train()
 
 

@@ -123,6 +123,24 @@ def test_eval_mode_depth_and_no_inputs():
     assert "<td" in short._repr_html_() and "Linear" not in short._repr_html_()
 
 
+def test_what_a_forward_may_change_is_a_copy_and_what_waits_for_its_backward_is_left_alone():
+    class Waiting:
+        def __deepcopy__(self, memo):
+            raise AssertionError("copied")
+
+    model = hcrot.Sequential(hcrot.BatchNorm2d(4), hcrot.ReLU())
+    model[1].save(Waiting())
+    for look in (hcrot.summary, hcrot.profile):
+        look(model, np.random.default_rng(0).standard_normal((3, 4, 5, 6), dtype=np.float32))
+    assert not model[0].running_mean.data.any() and isinstance(model[1].saved(), Waiting)
+
+
+def test_a_part_in_eval_mode_keeps_nothing():
+    model = hcrot.Sequential(hcrot.Linear(4, 4), hcrot.Linear(4, 4))
+    model[0].eval()
+    assert [line.kept for line in hcrot.summary(model, ones(2, 4)).lines] == [32, 0, 32]
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(TypeError, match="summary: model must be a Module, got int"):
         hcrot.summary(3)
