@@ -92,9 +92,8 @@ class GradientReport:
         return "\n".join(rows)
 
     def _repr_html_(self) -> str:
+        rows = [[a.name, a.verdict, str(a.shape), f"{a.analytic:+.9e}", f"{a.numeric:+.9e}", f"{a.error:.1e}"] for a in self.lines]
         titles = ("array", "verdict", "shape", "analytic", "numeric", "relative error")
-        numbers = [(line, [f"{line.analytic:+.9e}", f"{line.numeric:+.9e}", f"{line.error:.1e}"]) for line in self.lines]
-        rows = [[line.name, line.verdict, str(line.shape), *texts] for line, texts in numbers]
         return Table(repr(self).partition("\n")[0], titles, rows, 2, self.problems).html()
 
 
