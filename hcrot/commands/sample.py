@@ -68,10 +68,6 @@ def run(options: Namespace) -> int:
 
     import hcrot
 
-    if options.count:
-        from hcrot.commands.sample_shards import draw_shards
-
-        return draw_shards(options)
     for path in options.output:
         if path.suffix not in KINDS:
             raise ValueError(f"--output {path}: the ending is {path.suffix}, expected .png, .gif, .npz, or none for a folder")
@@ -81,6 +77,10 @@ def run(options: Namespace) -> int:
     classes = chosen_classes(options.classes, names, model.config["num_class_embeds"], options.checkpoint)
     labels = None if classes is None else np.repeat(classes, options.number)
     options.guidance_scale = guidance_of(options.guidance_scale, options.checkpoint, labels, model.config["num_class_embeds"])
+    if options.count:
+        from hcrot.commands.sample_shards import draw_shards
+
+        return draw_shards(options, model, sampler_of(options.sampler, scheduler), classes, draw)
     animated = any(path.suffix == ".gif" for path in options.output)
     images, frames = draw(model, sampler_of(options.sampler, scheduler), labels, options, keep=animated)
     shown = None if classes is None else [names[k] if k < len(names) else str(k) for k in classes]

@@ -9,6 +9,8 @@ was killed goes on with those that are not.
 import hashlib
 import json
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import numpy as np
 from tqdm import tqdm
 
 import hcrot
-from hcrot.commands.sample import chosen_classes, draw, load, sampler_of
 from hcrot.files.json_and_arrays import replacing
 from hcrot.tools.plotting import as_bytes
 from hcrot.training.distributed import Ranks, job
@@ -24,8 +25,8 @@ from hcrot.training.distributed import Ranks, job
 __all__ = ["draw_shards"]
 
 
-def draw_shards(options: Namespace) -> int:
-    """Draw ``options.count`` pictures into the one folder of ``options.output``.
+def draw_shards(options: Namespace, model: Any, sampler: Any, classes: list[int] | None, draw: Callable[..., Any]) -> int:
+    """Draw ``options.count`` pictures of these classes into the one folder of ``options.output``, by ``draw`` of `hcrot.commands.sample`.
 
     Raises:
         ValueError: another output than one folder, or a shard there is of other pictures than these.
@@ -36,16 +37,13 @@ def draw_shards(options: Namespace) -> int:
     with job() as ranks:
         if options.threads:
             hcrot.set_num_threads(options.threads)
-        model, scheduler, names = load(options.checkpoint)
-        sampler = sampler_of(options.sampler, scheduler)
-        classes = chosen_classes(options.classes, names, model.config["num_class_embeds"], options.checkpoint)
         about = description(model, sampler, classes, options)
         starts = range(0, options.count, options.shard_size)
         with ranks.first_goes_ahead():
             folder.mkdir(parents=True, exist_ok=True)
             missing = [start for start in starts if not holds(folder, start, options, about)]
         ranks.wait()  # all have looked before the first of them is written
-        draw_missing(missing, folder, model, sampler, classes, about, options, ranks)
+        draw_missing(missing, folder, partial(draw, model, sampler), classes, about, options, ranks)
         ranks.wait()
         result = {"pictures": options.count, "drawn": sum(size_of(start, options) for start in missing), "output": str(folder)}
         text = f"{options.count:,} pictures in {len(starts):,} shards in {folder}/, {result['drawn']:,} of them drawn now"
@@ -54,12 +52,12 @@ def draw_shards(options: Namespace) -> int:
 
 
 def draw_missing(
-    missing: list[int], folder: Path, model: Any, sampler: Any, classes: list[int] | None, about: str, options: Namespace, ranks: Ranks
+    missing: list[int], folder: Path, draw: Callable[..., Any], classes: list[int] | None, about: str, options: Namespace, ranks: Ranks
 ) -> None:
     for start in tqdm(missing[ranks.rank :: ranks.size], desc="drawing", unit="shard", leave=False, disable=ranks.quiet):
         numbers = np.arange(start, start + size_of(start, options))
         labels = None if classes is None else np.array(classes)[numbers % len(classes)]
-        images, _ = draw(model, sampler, labels, Namespace(**vars(options) | {"number": len(numbers)}), first=start, progress=False)
+        images, _ = draw(labels, Namespace(**vars(options) | {"number": len(numbers)}), first=start, progress=False)
         arrays: dict[str, Any] = {"images": as_bytes(images), "about": np.array(about)} | ({} if labels is None else {"labels": labels})
         with replacing(path_of(folder, start)) as unfinished, open(unfinished, "wb") as file:
             np.savez(file, **arrays)
