@@ -33,14 +33,14 @@ OVERHEAD = 2e-6  # seconds in which a rank gets one message on its way
 BATCH, STEPS = 64, 5
 
 
-def work(threads: int) -> None:
+def work(threads: int, batch: int) -> None:
     """A rank of a job that is told on stdin to take STEPS steps, or by a number to sum so many gradients; it answers in lines of JSON."""
     with job() as ranks:
         hcrot.set_num_threads(threads)
         rng = np.random.default_rng(0)
         model = hcrot.UNet2dModel(**SEED, generator=rng)
         optimizer, parts = hcrot.AdamW(model.parameters()), GradientParts(model, ranks.size, ranks)
-        images, rows = rng.standard_normal((BATCH, 1, 14, 14), dtype=np.float32), np.array_split(np.arange(BATCH), ranks.size)
+        images, rows = rng.standard_normal((batch, 1, 14, 14), dtype=np.float32), np.array_split(np.arange(batch), ranks.size)
         while True:
             order = int(ranks.of_first(float(sys.stdin.readline() or -1) if ranks.first else 0))
             if order < 0:
@@ -80,8 +80,8 @@ def sums(size: int, ranks: Ranks) -> list[float]:
 class Job:
     """A job of :func:`work`; called with an order, it returns the answer."""
 
-    def __init__(self, ranks: int, threads: int):
-        command = [*([str(MPIEXEC), "-n", str(ranks)] if ranks > 1 else []), sys.executable, __file__, "--work", str(threads)]
+    def __init__(self, ranks: int, threads: int, batch: int):
+        command = [*([str(MPIEXEC), "-n", str(ranks)] if ranks > 1 else []), sys.executable, __file__, "--work", str(threads), str(batch)]
         here = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])}
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=here)
 
@@ -134,7 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error('there is no mpiexec: pip install "hcrot[mpi]"')
     parser.prepare(options)
     headline("Data parallel training", options)
-    jobs = {"1 process of 2 threads": Job(1, min(2, hcrot.get_num_threads())), "2 ranks of 1 thread": Job(2, 1)}
+    batch = 4 if options.quick else BATCH
+    jobs = {"1 process of 2 threads": Job(1, min(2, hcrot.get_num_threads()), batch), "2 ranks of 1 thread": Job(2, 1, batch)}
     steps: dict[str, list[list[float]]] = {name: [] for name in jobs}
     for take in jobs.values():
         take(0)  # loads kernels
@@ -156,7 +157,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = simulate(compute, answer["bytes"], answer["buckets"], options.latency, options.bandwidth)
 
     for name, seconds in medians.items():
-        print(f"{name}: {duration(seconds)} for a step of {BATCH} images")
+        print(f"{name}: {duration(seconds)} for a step of {batch} images")
     print(f"Speed of the ranks: {one / two:.2f} of the process. They wait {duration(waiting)} for the sum of {answer['bytes']:,} bytes.")
     print(f"Sums here: {duration(here[0])} and a second for {here[1] / 1e9:.2f} GB\n")
     table = Table(["machines", "stragglers", "ring", "tree", "in order"], options.markdown, 10)
@@ -176,6 +177,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--work"]:
-        work(int(sys.argv[2]))
+        work(int(sys.argv[2]), int(sys.argv[3]))
     else:
         main()

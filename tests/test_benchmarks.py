@@ -190,11 +190,11 @@ def test_comparing_with_pytorch(script, capsys):
 
 
 def test_ranks_are_compared_with_one_process_and_simulated(script):
-    importlib.import_module("machines")
     pytest.importorskip("mpi4py")
     figures = script("machines")
     assert numbers(figures["steps"].values()) and numbers(figures["sums"]) and figures["waiting"] > 0
-    assert [row["ranks"] for row in figures["rows"]] == [2**k for k in range(11)] and figures["rows"][0]["ring"] == 1
+    assert [row["ranks"] for row in figures["rows"]] == [2**k for k in range(11)]
+    assert figures["rows"][0]["ring"] == pytest.approx(1, abs=0.2)
     module = importlib.import_module("machines")
     latency, bandwidth = module.fitted(np.array([1e3, 1e5, 1e7]), 2e-5 + np.array([1e3, 1e5, 1e7]) / 5e8)
     assert latency == pytest.approx(2e-5) and bandwidth == pytest.approx(5e8)
