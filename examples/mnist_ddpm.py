@@ -3,6 +3,7 @@
     python examples/mnist_ddpm.py                                               some six minutes on two cores
     python examples/mnist_ddpm.py --resume                                      go on with a run that was stopped
     python examples/mnist_ddpm.py --sample-only runs/mnist_ddpm/checkpoint      draw again from what was learned
+    mpiexec -n 4 python examples/mnist_ddpm.py                                  train with four processes (docs/scaling.md)
 
 Into runs/mnist_ddpm/ it writes the checkpoint, loss.png, metrics.jsonl, forward_process.png (noise covering a digit),
 reverse_process.png (a 5 appearing out of noise), samples.png (a row for each digit), denoising.gif and config.json.
@@ -33,6 +34,8 @@ from hcrot.tools.arguments import refusing_bad_input
 from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
 from hcrot.tools.plotting import image_grid, image_strip, plot_loss, rehearse, save_gif
 from hcrot.tools.stopping import end_on_signals, stop_request
+from hcrot.training.distributed import Ranks, job
+from hcrot.training.gradient_parts import GradientParts
 from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
 from hcrot.training.progress import seconds_of_a_batch
 from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, NEW, SEED, parse_arguments
@@ -43,9 +46,12 @@ def main() -> None:
     arguments, given = parse_arguments(__doc__)
     with ExitStack() as held:
         with refusing_bad_input(Path(sys.argv[0]).name):
+            ranks = held.enter_context(job())
             if arguments.sample_only:
                 folder, checkpoint = Path(arguments.output or "runs/mnist_ddpm_samples"), Path(arguments.sample_only)
                 options = Namespace(**MNIST | given)
+                if ranks.size > 1:
+                    raise ValueError("--sample-only is for one process; to draw with several: mpiexec -n 4 hcrot sample")
                 if arguments.resume:
                     raise ValueError("--sample-only does not train: it does not go with --resume")
                 if (folder / "config.json").exists():
@@ -57,14 +63,19 @@ def main() -> None:
             else:
                 folder = Path(arguments.output or "runs/mnist_ddpm")
                 checkpoint = folder / "checkpoint"
-                held.enter_context(lock_run(folder, arguments.resume))
-                options, images, labels = options_and_data(arguments, given, folder)
+                with ranks.first_goes_ahead():
+                    if ranks.first:
+                        held.enter_context(lock_run(folder, arguments.resume))
+                    options, images, labels = options_and_data(arguments, given, folder, ranks)
                 size = images.shape[2]
             judge = load_judge(arguments.evaluate, size, options) if arguments.evaluate else None
-            rehearse(folder)  # what would fail after training fails now
+            if ranks.first:
+                rehearse(folder)  # what would fail after training fails now
 
         if not arguments.sample_only:
-            train(images, labels, options, folder, arguments.resume)
+            train(images, labels, options, folder, arguments.resume, ranks)
+            if not ranks.first:
+                return
             model, scheduler = load_for_sampling(checkpoint, options)  # the moving average of the weights
         draw_samples(model, scheduler, options, folder)
         if judge:
@@ -72,8 +83,9 @@ def main() -> None:
     print(f"Everything is in {folder}/, {(time.perf_counter() - start) / 60:.1f} minutes after the start.")
 
 
-def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Path, resume: bool) -> None:
-    """Train on images (N, 1, H, W) in [-1, 1] and labels (N,); leave folder/checkpoint, and draw what happened."""
+def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Path, resume: bool, ranks: Ranks) -> None:
+    """Train on images (N, 1, H, W) in [-1, 1] and labels (N,); leave folder/checkpoint, and draw what happened. The ranks, processes that
+    mpiexec has started, do the same and share each step's images; the first writes."""
 
     # the network, the noise, and what makes the network learn ---------------------------------------------------------
 
@@ -97,9 +109,10 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
         if options.guidance_scale != 1 and not options.label_dropout:
             raise ValueError(f"--guidance-scale {options.guidance_scale} needs --label-dropout, such as 0.1")
         scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training
-        batches = Batches(images, labels, batch_size=options.batch_size, generator=rng)
+        parts = GradientParts(model, options.parts, ranks)
+        batches = Batches(np.arange(len(images)), batch_size=options.batch_size, generator=rng)
         if options.minutes and not resume:
-            options.epochs = epochs_that_fit(options.minutes, model, images, labels, options.batch_size)
+            options.epochs = ranks.size * ranks.of_first(epochs_that_fit(options.minutes, model, images, labels, options.batch_size))
         steps = math.ceil(options.epochs * len(batches))
         optimizer = hcrot.AdamW(model.parameters(), lr=options.lr)
         schedule = learning_rate(optimizer, options, steps, len(batches))
@@ -107,13 +120,21 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
 
         state = {"optimizer": optimizer, "schedule": schedule, "batches": batches, "rng": rng}
         step, seconds = 0, 0.0
+
+        def save() -> None:
+            ranks.check_equal("the weights", [*(parameter.data for parameter in model.parameters()), *ema.averages])
+            with ranks.first_goes_ahead():
+                if ranks.first:
+                    hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+
         if resume:
             step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state)
         else:
-            hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
-        with replacing(folder / "config.json") as unfinished:
-            unfinished.write_text(json.dumps(vars(options), indent=2) + "\n", encoding="utf-8")
-        metrics = open_metrics(folder, step)
+            save()
+        if ranks.first:
+            with replacing(folder / "config.json") as unfinished:
+                unfinished.write_text(json.dumps(vars(options), indent=2) + "\n", encoding="utf-8")
+        metrics = open_metrics(folder if ranks.first else None, step)
 
     # the training loop ------------------------------------------------------------------------------------------------
 
@@ -121,40 +142,45 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
     print(f"{len(images):,} images of {height}x{width}, {model.num_parameters():,} parameters, {steps:,} steps of {batches.batch_size}")
     limit = 60 * options.minutes if options.minutes else math.inf
     stream, average = chain.from_iterable(repeat(batches)), None  # epoch after epoch
-    bar = tqdm(total=steps, initial=step, unit="step", disable=sys.stderr is None)  # None: a program without a console
+    bar = tqdm(total=steps, initial=step, unit="step", disable=ranks.quiet)
     with metrics, stop_request() as stop, bar:
-        while step < steps and seconds < limit and not stop:
+        while step < steps and seconds < limit and not ranks.agree(stop):
             start = time.perf_counter()
-            clean, classes = next(stream)
-            noise = rng.standard_normal(clean.shape, dtype=np.float32)
-            timesteps = rng.integers(len(scheduler), size=len(clean))
-            noisy = scheduler.add_noise(clean, noise, timesteps)
+            [batch], losses = next(stream), []
+            for rows in parts.of(np.array_split(batch, options.parts), rng):
+                clean = images[rows]
+                noise = rng.standard_normal(clean.shape, dtype=np.float32)
+                timesteps = rng.integers(len(scheduler), size=len(clean))
+                noisy = scheduler.add_noise(clean, noise, timesteps)
 
-            classes = hcrot.drop_labels(classes, 10, options.label_dropout, rng)
-            loss, dout = hcrot.mse_loss(model(noisy, timesteps, classes), noise)
-            model.backward(dout)
-            lr = optimizer.lr
+                classes = hcrot.drop_labels(labels[rows], 10, options.label_dropout, rng)
+                loss, dout = hcrot.mse_loss(model(noisy, timesteps, classes), noise)
+                share = len(rows) / len(batch)
+                model.backward(np.float32(share) * dout)
+                losses.append(share * loss)
+            loss, lr = parts.sum(losses), optimizer.lr
             norm = optimizer.step(max_grad_norm=options.clip or math.inf, ema=ema, zero_grad=True)
             if not math.isfinite(loss + norm):
                 sys.exit(f"Diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --lr.")
             schedule.step()
 
-            duration = time.perf_counter() - start
+            duration = ranks.of_first(time.perf_counter() - start)
             step, seconds, average = step + 1, seconds + duration, 0.98 * (average or loss) + 0.02 * loss
             numbers = {"step": step, "epoch": step / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
             metrics.write(json.dumps(numbers) + "\n")
-            bar.set_postfix_str(f"loss {average:.4f}, {len(clean) / duration:.0f} images/s", refresh=False)
+            bar.set_postfix_str(f"loss {average:.4f}, {len(batch) / duration:.0f} images/s", refresh=False)
             bar.update()
             if step % options.save_every == 0:
-                hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
-        hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=[step, seconds])
+                save()
+        save()
 
     if stop:
         again = f"{sys.executable} {sys.argv[0]} --resume --output {folder}"
         with suppress(OSError):  # the terminal may be gone
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
         sys.exit(stop.exit_code)
-    draw_training(scheduler, images[np.argmax(labels == 5)], options, folder)
+    if ranks.first:
+        draw_training(scheduler, images[np.argmax(labels == 5)], options, folder)
 
 
 def sample(
@@ -259,23 +285,25 @@ def evaluate(
 # files ----------------------------------------------------------------------------------------------------------------
 
 
-def options_and_data(arguments: Namespace, given: dict, folder: Path) -> tuple[Namespace, np.ndarray, np.ndarray]:
+def options_and_data(arguments: Namespace, given: dict, folder: Path, ranks: Ranks) -> tuple[Namespace, np.ndarray, np.ndarray]:
     """The options of the run, images (N, 1, H, W) in [-1, 1] and labels (N,)."""
     if arguments.resume:
         options = saved_options(folder, given)
-    elif (folder / "config.json").exists():
+    elif ranks.first and (folder / "config.json").exists():
         raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
     else:
         options = Namespace(**{"seed": SEED, "digits": DIGITS}.get(arguments.preset or given.get("dataset"), MNIST) | given)
     if options.threads:
         hcrot.set_num_threads(options.threads)
+    shared = {"parts": options.parts or ranks.size} | ({"threads": hcrot.get_num_threads()} if ranks.size > 1 else {})
+    vars(options).update(shared)  # the last bits of the weights depend on them
     try:
         return options, *load_data(options)
     except DataUnavailable as reason:
         if arguments.resume or arguments.preset:
             raise
         print(f"{reason}: training on the bundled 8x8 digits instead.")
-        options = Namespace(**DIGITS | given | {"dataset": "digits"})
+        options = Namespace(**DIGITS | given | shared | {"dataset": "digits"})
         return options, *load_data(options)
 
 

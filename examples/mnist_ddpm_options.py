@@ -23,6 +23,7 @@ OPTIONS = {  # name: (default, how to read it, what it is)
     "epochs": (3.0, number(float, 1e-6), "passes over the images; may be a fraction"),
     "minutes": (None, number(float, 1e-6), "instead of --epochs: train for about so long"),
     "batch_size": (128, number(int, 1), "images in a step"),
+    "parts": (None, number(int, 1), "cut a step's images into so many parts, for as many processes or fewer (default: one for each)"),
     "lr": (1e-3, float, "AdamW's highest learning rate"),
     "lr_schedule": ("cosine", str, "how the learning rate falls"),
     "warmup": (100, number(int, 0), "steps in which the learning rate rises; at most a tenth of all"),
@@ -35,13 +36,13 @@ OPTIONS = {  # name: (default, how to read it, what it is)
     "timestep_spacing": ("leading", str, "where those steps lie; the checkpoint keeps it"),
     "guidance_scale": (1.0, number(float, 0), "how much more of its digit a picture is to have; needs --label-dropout; 1: no more"),
     "seed": (0, number(int, 0), "the same seed, the same run"),
-    "threads": (None, number(int, 1), "of hcrot's kernels (default: every core)"),
+    "threads": (None, number(int, 1), "of hcrot's kernels, in each process (default: every core, or this process's share)"),
 }
 CHOICES = {"dataset": ("mnist", "digits"), "schedule": tuple(BETA_SCHEDULES), "lr_schedule": ("constant", "linear", "cosine")}
 CHOICES["timestep_spacing"] = tuple(TIMESTEP_SPACINGS)
 CHANGEABLE = {"data_dir", "epochs", "save_every", "inference_steps", "guidance_scale"}  # with --resume
 
-NEW = {"label_dropout": 0.0, "guidance_scale": 1.0, "timestep_spacing": "leading"}  # what runs of earlier versions do not have
+NEW = {"label_dropout": 0.0, "guidance_scale": 1.0, "timestep_spacing": "leading", "parts": 1}  # what runs of earlier versions do not have
 
 MNIST = {name: default for name, (default, _, _) in OPTIONS.items()}
 DIGITS = MNIST | {"dataset": "digits", "image_size": "native", "channels": [32, 64], "epochs": 60.0, "batch_size": 64}

@@ -18,9 +18,10 @@ from hcrot.kernels.launch import recorded
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = [
-    "accuracy", "company", "compare_pytorch", "convolution_story", "kernels", "products", "profile_layers", "rivals", "scaling", "threads",
+    "accuracy", "company", "compare_pytorch", "convolution_story", "kernels", "machines", "products", "profile_layers", "rivals", "scaling",
+    "threads",
 ]  # fmt: skip
-ONE_CORE = {"products"}
+ONE_CORE = {"machines", "products"}
 
 
 @pytest.fixture
@@ -186,6 +187,19 @@ def test_comparing_with_pytorch(script, capsys):
     (row,) = figures["rows"]
     assert numbers([row["hcrot"], row["PyTorch"]]) and row["ratio"] == row["hcrot"] / row["PyTorch"] and row["at most"] == 0.18
     assert "seed, forward, batch 1" in capsys.readouterr().out
+
+
+def test_ranks_are_compared_with_one_process_and_simulated(script):
+    pytest.importorskip("mpi4py")
+    figures = script("machines")
+    assert numbers(figures["steps"].values()) and numbers(figures["sums"]) and figures["waiting"] > 0
+    assert [row["ranks"] for row in figures["rows"]] == [2**k for k in range(11)]
+    assert figures["rows"][0]["ring"] == pytest.approx(1, abs=0.2)
+    module = importlib.import_module("machines")
+    latency, bandwidth = module.fitted(np.array([1e3, 1e5, 1e7]), 2e-5 + np.array([1e3, 1e5, 1e7]) / 5e8)
+    assert latency == pytest.approx(2e-5) and bandwidth == pytest.approx(5e8)
+    times = module.communication(4, 8e6, 10, 1e-5, 1e9)  # three quarters of 8 MB, twice; of a tree's two levels all, twice
+    assert times["ring"] == pytest.approx(6e-4 + 12e-3) and times["tree"] == pytest.approx(4e-4 + 32e-3)
 
 
 def test_rivals_are_compared_before_they_are_timed(script, capsys):

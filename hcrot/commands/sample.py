@@ -3,6 +3,7 @@
     hcrot sample runs/flowers                                       samples.png, eight of each class
     hcrot sample runs/flowers --classes rose --number 64 --sampler ddim --steps 50 --guidance-scale 2
     hcrot sample runs/flowers --output drawn.png steps.gif all.npz pictures/
+    mpiexec -n 4 hcrot sample runs/flowers --count 1000000 --output million     with four processes; see docs/scaling.md
 
 CHECKPOINT is the folder of a run of hcrot train or examples/mnist_ddpm.py, a checkpoint, or a pipeline of diffusers on this machine.
 Picture k depends on the seed and on k alone, however many are drawn at a time. The default sampler is DPM-Solver++ with noise in its
@@ -49,6 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "a folder of single pictures (default: samples.png)")  # fmt: skip
     parser.add_argument("--classes", metavar="CLASS", nargs="+", help="names or numbers of classes (default: all)")
     parser.add_argument("--number", metavar="N", type=number(int, 1), default=8, help="pictures of each class (default: %(default)s)")
+    parser.add_argument("--count", metavar="N", type=number(int, 1),
+                        help="pictures of all classes together, into one folder of .npz files; a job that was killed goes on where it was")
+    parser.add_argument("--shard-size", metavar="N", type=number(int, 1), default=1000, help="of --count in a file (default: %(default)s)")
     parser.add_argument("--sampler", choices=list(SAMPLERS), default=BEST, help="default: %(default)s")
     parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="steps from noise to a picture (default: %(default)s)")
     parser.add_argument("--guidance-scale", metavar="W", type=number(float, 0),
@@ -73,6 +77,10 @@ def run(options: Namespace) -> int:
     classes = chosen_classes(options.classes, names, model.config["num_class_embeds"], options.checkpoint)
     labels = None if classes is None else np.repeat(classes, options.number)
     options.guidance_scale = guidance_of(options.guidance_scale, options.checkpoint, labels, model.config["num_class_embeds"])
+    if options.count:
+        from hcrot.commands.sample_shards import draw_shards
+
+        return draw_shards(options, model, sampler_of(options.sampler, scheduler), classes, draw)
     animated = any(path.suffix == ".gif" for path in options.output)
     images, frames = draw(model, sampler_of(options.sampler, scheduler), labels, options, keep=animated)
     shown = None if classes is None else [names[k] if k < len(names) else str(k) for k in classes]
@@ -146,9 +154,10 @@ def guidance_of(asked: float | None, checkpoint: Path, labels: "np.ndarray | Non
 
 
 def draw(
-    model: "UNet2dModel", scheduler: "NoiseScheduler", labels: "np.ndarray | None", options: Namespace, keep: bool = False
+    model: "UNet2dModel", scheduler: "NoiseScheduler", labels: "np.ndarray | None", options: Namespace, keep: bool = False,
+    first: int = 0, progress: bool = True,
 ) -> "tuple[np.ndarray, list[np.ndarray]]":
-    """Pictures (N, C, H, W) in [-1, 1], and if ``keep`` says so what they came from, step by step.
+    """Pictures (N, C, H, W) in [-1, 1], from number ``first`` on, and if ``keep`` says so what they came from, step by step.
 
     Raises:
         ValueError: guidance without a label for "of any class".
@@ -169,15 +178,15 @@ def draw(
         if isinstance(scheduler, hcrot.DDIMScheduler):
             guided["use_clipped_model_output"] = True  # a guided x_0 is clipped so often that the noise no longer goes with it
     parts, histories = [], []
-    for start in tqdm(range(0, total, options.batch_size), desc="drawing", unit="batch", leave=False):
+    for start in tqdm(range(0, total, options.batch_size), desc="drawing", unit="batch", leave=False, disable=not progress):
         stop = min(start + options.batch_size, total)
         drawn = hcrot.pipelines.sample(
             model,
             scheduler,
-            generator=[np.random.default_rng([options.seed, k]) for k in range(start, stop)],
+            generator=[np.random.default_rng([options.seed, first + k]) for k in range(start, stop)],
             class_labels=None if labels is None else labels[start:stop],
             num_inference_steps=options.steps,
-            progress=total <= options.batch_size,
+            progress=progress and total <= options.batch_size,
             **guided,
         )
         parts.append(drawn[0] if keep else drawn)

@@ -5,6 +5,7 @@
     hcrot train flowers --minutes 120 --random-flip --label-dropout 0.1
     hcrot train mnist --resolution 32
     hcrot train digits --minutes 3
+    mpiexec -n 4 hcrot train flowers            four processes, here or on four machines; see docs/scaling.md
 
 Into runs/<name of the folder> it writes the checkpoint, samples-<step>.png on the way and samples.png at the end, loss.png, metrics.jsonl
 and config.json. The checkpoint opens in diffusers. The training loop is in hcrot/commands/train_loop.py, to be read.
@@ -13,6 +14,7 @@ and config.json. The checkpoint opens in diffusers. The training loop is in hcro
 import argparse
 import json
 from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ __all__ = ["OPTIONS", "add_arguments", "load_data", "run"]
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from hcrot.training.distributed import Ranks
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
 LR_SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
@@ -42,7 +46,9 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "attention": (None, {"type": number(int, 0), "nargs": "*"}, "levels with attention, 0 being the first (default: that of 8 pixels)"),
     "dropout": (0.0, {"type": number(float, 0)}, "in residual blocks"),
     "train_batch_size": (None, {"type": number(int, 1)}, "pictures at a time (default: by resolution and minutes)"),
-    "gradient_accumulation_steps": (1, {"type": number(int, 1)}, "batches to a step of the optimizer"),
+    "gradient_accumulation_steps": (
+        None, {"type": number(int, 1)}, "batches to a step of the optimizer, shared out among processes (default: one for each process)"
+    ),
     "learning_rate": (1e-3, {"type": number(float, 0)}, "AdamW's highest learning rate"),
     "lr_scheduler": ("cosine", {"choices": LR_SCHEDULES}, "how the learning rate falls"),
     "lr_warmup_steps": (100, {"type": number(int, 0)}, "steps in which the learning rate rises; at most a tenth of all"),
@@ -61,7 +67,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "checkpointing_steps": (200, {"type": number(int, 1)}, "steps from checkpoint to checkpoint"),
     "checkpoints_total_limit": (1, {"type": number(int, 1)}, "how many checkpoints are kept; above 1 also as checkpoint-<step>"),
     "seed": (0, {"type": number(int, 0)}, "the same seed, the same run"),
-    "threads": (None, {"type": number(int, 1)}, "of hcrot's kernels (default: every core)"),
+    "threads": (None, {"type": number(int, 1)}, "of hcrot's kernels, in each process (default: every core, or this process's share)"),
 }
 CHANGEABLE = {"data_dir", "minutes", "num_epochs", "guidance_scale", "inference_steps", "save_images_epochs", "checkpointing_steps",
               "checkpoints_total_limit"}  # with --resume  # fmt: skip
@@ -84,6 +90,7 @@ def run(arguments: Namespace) -> int:
     from hcrot.commands.train_loop import train
     from hcrot.files.runs import lock_run
     from hcrot.tools.tensorboard import check_installed
+    from hcrot.training.distributed import job
 
     if arguments.tensorboard:
         check_installed()
@@ -91,19 +98,23 @@ def run(arguments: Namespace) -> int:
     if {"minutes", "num_epochs"} <= given.keys():
         raise ValueError("--minutes and --num-epochs exclude each other")
     folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
-    if not arguments.resume and (folder / "config.json").exists():
-        raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
-    with lock_run(folder, arguments.resume):
-        options = saved_options(folder, given) if arguments.resume else Namespace(**{n: d for n, (d, _, _) in OPTIONS.items()} | given)
-        images, labels, classes = load_data(arguments.data, options)
+    with job() as ranks, ExitStack() as held:
+        with ranks.first_goes_ahead():
+            if ranks.first:
+                if not arguments.resume and (folder / "config.json").exists():
+                    raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
+                held.enter_context(lock_run(folder, arguments.resume))
+            options = saved_options(folder, given) if arguments.resume else Namespace(**{n: d for n, (d, _, _) in OPTIONS.items()} | given)
+            images, labels, classes = load_data(arguments.data, options)
         if not arguments.resume:
             choose_network(options, images.shape[2])
+        share_work(options, ranks)
         if classes and not options.classes:
             labels, classes = labels * 0, []
-        again = f"hcrot train {arguments.data} --output {folder} --resume"
-        result = train(images, labels, classes, options, folder, arguments.resume, again, arguments.tensorboard)
-    if arguments.json:
-        print(json.dumps(result))
+        again = f"{f'mpiexec -n {ranks.size} ' * (ranks.size > 1)}hcrot train {arguments.data} --output {folder} --resume"
+        result = train(images, labels, classes, options, folder, arguments.resume, again, ranks, arguments.tensorboard)
+        if arguments.json:
+            print(json.dumps(result))
     return 0
 
 
@@ -159,6 +170,17 @@ def choose_network(options: Namespace, size: int) -> None:
     options.train_batch_size = options.train_batch_size or batch
     if options.attention is None:
         options.attention = [level for level in range(len(options.channels)) if size >> level == 8]
+
+
+def share_work(options: Namespace, ranks: "Ranks") -> None:
+    """Parts of a step, and threads; with several processes both are of the run, because the last bits of its weights depend on them."""
+    import hcrot
+
+    options.gradient_accumulation_steps = options.gradient_accumulation_steps or ranks.size
+    if options.threads:
+        hcrot.set_num_threads(options.threads)
+    elif ranks.size > 1:
+        options.threads = hcrot.get_num_threads()
 
 
 def saved_options(folder: Path, given: dict[str, Any]) -> Namespace:

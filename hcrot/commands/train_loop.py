@@ -22,6 +22,8 @@ from hcrot.files.runs import open_metrics, read_metrics
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
 from hcrot.tools.tensorboard import open_events
+from hcrot.training.distributed import Ranks
+from hcrot.training.gradient_parts import GradientParts
 from hcrot.training.progress import ErrorByTime, error_by_time, seconds_of_a_batch, target_of
 
 __all__ = ["train"]
@@ -39,6 +41,7 @@ def train(
     folder: Path,
     resume: bool,
     again: str,
+    ranks: Ranks,
     tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train on pictures uint8 (N, C, H, W) and labels (N,); leave the checkpoint and the pictures in the folder.
@@ -46,10 +49,11 @@ def train(
     Args:
         resume: whether to go on from the checkpoint that is there.
         again: the command that goes on with this run, for who stops it.
+        ranks: the processes that do it together; the first one writes and prints.
         tensorboard: whether to write the numbers of metrics.jsonl into files for TensorBoard, too.
 
     Returns:
-        What is known at the end, for ``--json``.
+        What is known at the end, for ``--json``; {} of a process that is not the first.
     """
 
     # the network, the noise, and what makes the network learn ---------------------------------------------------------
@@ -61,36 +65,38 @@ def train(
         num_train_timesteps=options.ddpm_num_steps, beta_schedule=options.ddpm_beta_schedule, prediction_type=options.prediction_type
     )
     batches = Batches(rows, batch_size=min(options.train_batch_size, len(rows)), generator=rng)
-    parts = options.gradient_accumulation_steps
+    count = options.gradient_accumulation_steps
+    parts = GradientParts(model, count, ranks)
     optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
     ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
     first = rows[: batches.batch_size]
-    duration = seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None)
+    duration = ranks.of_first(seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None))
     state: dict[str, Any] = {"optimizer": optimizer, "batches": batches, "rng": rng}
     step, seconds = 0, 0.0
     if resume and (folder / "checkpoint").is_dir():
         step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state).values()
     if options.num_epochs is None:
-        options.num_epochs = (int(step) * parts + TRAINING * 60 * options.minutes / duration) / len(batches)
-    write_json(folder / "config.json", vars(options))
-    write_json(folder / "classes.json", {"classes": classes})
-    steps = max(1, math.ceil(options.num_epochs * len(batches) / parts))
+        options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
+    steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
     schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, last_epoch=step - 1)
-    rehearse(folder)  # what would fail after training fails now
+    if ranks.first:
+        write_json(folder / "config.json", vars(options))
+        write_json(folder / "classes.json", {"classes": classes})
+        rehearse(folder)  # what would fail after training fails now
 
     # learning ---------------------------------------------------------------------------------------------------------
 
-    count = sum(parameter.data.size for parameter in model.parameters())
-    size = parts * batches.batch_size
-    print(f"A network of {count:,} numbers; {steps:,} steps of {size}, {options.num_epochs:.3g} passes. Into {folder}/")
-    every = max(1, round(options.save_images_epochs * len(batches) / parts)) if options.save_images_epochs else math.ceil(steps / 5)
+    size = count * batches.batch_size
+    print(f"A network of {model.num_parameters():,} numbers; {steps:,} steps of {size}, {options.num_epochs:.3g} passes. Into {folder}/")
+    every = max(1, round(options.save_images_epochs * len(batches) / count)) if options.save_images_epochs else math.ceil(steps / 5)
     stream, average = chain.from_iterable(repeat(batches)), 0.0  # epoch after epoch
-    bar = tqdm(total=steps, initial=step, unit="step", disable=sys.stderr is None)
-    with open_metrics(folder, step) as metrics, open_events(folder, step, tensorboard) as events, stop_request() as stop, bar:
-        while step < steps and not stop:
-            start, loss = time.perf_counter(), 0.0
-            for _ in range(parts):
-                [rows] = next(stream)
+    bar = tqdm(total=steps, initial=step, unit="step", disable=ranks.quiet)
+    tensorboard = tensorboard and ranks.first
+    events_file = open_events(folder, step, tensorboard)
+    with open_metrics(folder if ranks.first else None, step) as metrics, events_file as events, stop_request() as stop, bar:
+        while step < steps and not ranks.agree(stop):
+            start, losses = time.perf_counter(), []
+            for rows in parts.of([next(stream)[0] for _ in range(count)], rng):
                 clean, kinds = prepare_images(images[rows]), labels[rows]
                 if options.random_flip:
                     clean = random_flip(clean, rng)
@@ -102,10 +108,10 @@ def train(
                 target = target_of(scheduler, options.prediction_type, clean, noise, timesteps)
                 if classes:
                     kinds = hcrot.drop_labels(kinds, len(classes), options.label_dropout, rng)
-                part, dout = hcrot.mse_loss(model(noisy, timesteps, kinds if classes else None), target)
-                model.backward(dout / np.float32(parts))
-                loss += part / parts
-            lr = optimizer.lr
+                loss, dout = hcrot.mse_loss(model(noisy, timesteps, kinds if classes else None), target)
+                model.backward(dout / np.float32(count))
+                losses.append(loss / count)
+            loss, lr = parts.sum(losses), optimizer.lr
             norm = optimizer.step(max_grad_norm=options.max_grad_norm or math.inf, ema=ema, zero_grad=True)
             if norm is None or not math.isfinite(loss + norm):
                 raise ValueError(f"diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --learning-rate")
@@ -113,22 +119,24 @@ def train(
 
             step, seconds = step + 1, seconds + time.perf_counter() - start
             average = 0.98 * (average or loss) + 0.02 * loss
-            numbers = {"step": step, "epoch": step * parts / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
+            numbers = {"step": step, "epoch": step * count / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
             metrics.write(json.dumps(numbers) + "\n")
             for name in ("loss", "lr", "grad_norm") if tensorboard else ():
                 events.add_scalar(name, numbers[name], step)
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
             if step % options.checkpointing_steps == 0:
-                save(folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
-            if step % every == 0 and step < steps and not stop:
+                save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
+            if step % every == 0 and step < steps and not stop and ranks.first:
                 with ema.swapped_in():
                     draw(model, scheduler, classes[:3], options, folder / f"samples-{step}.png", progress=False)
-        save(folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
+        save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
     if stop:
         with suppress(OSError):  # the terminal may be gone
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
         sys.exit(stop.exit_code)
+    if not ranks.first:
+        return {}
 
     # what was learned -------------------------------------------------------------------------------------------------
 
@@ -178,11 +186,20 @@ def held_back(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def save(
-    folder: Path, model: hcrot.UNet2dModel, scheduler: Any, ema: hcrot.EMA, state: dict[str, Any], step: int, seconds: float, limit: int
-) -> None:
+    ranks: Ranks, folder: Path, model: hcrot.UNet2dModel, scheduler: Any, ema: hcrot.EMA, state: dict[str, Any], step: int, seconds: float,
+    limit: int,
+) -> None:  # fmt: skip
     """folder/checkpoint, and if ``limit`` is above 1 the latest ones also as checkpoint-<step>, so many of them."""
+    ranks.check_equal("the weights", [*(parameter.data for parameter in model.parameters()), *ema.averages])
+    progress = {"step": step, "seconds": seconds}
+    with ranks.first_goes_ahead():
+        if ranks.first:
+            hcrot.save_checkpoint(folder / "checkpoint", model, scheduler, ema=ema, state=state, progress=progress)
+            keep_copy(folder, step, limit)
+
+
+def keep_copy(folder: Path, step: int, limit: int) -> None:
     latest, copy = folder / "checkpoint", folder / f"checkpoint-{step}"
-    hcrot.save_checkpoint(latest, model, scheduler, ema=ema, state=state, progress={"step": step, "seconds": seconds})
     if limit > 1 and not copy.exists():
         unfinished = folder / ".checkpoint.part"
         shutil.rmtree(unfinished, ignore_errors=True)

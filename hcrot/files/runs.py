@@ -1,6 +1,7 @@
 """The folder of a training run: its lock, and metrics.jsonl, one line of JSON for each step."""
 
 import json
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
@@ -48,8 +49,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return metrics
 
 
-def open_metrics(folder: Path, step: int) -> TextIO:
-    """metrics.jsonl, to be added to; what it says about steps after this one, which will be done again, is taken out."""
+def open_metrics(folder: Path | None, step: int) -> TextIO:
+    """metrics.jsonl, to be added to; what it says about steps after this one, which will be done again, is taken out.
+
+    Without a folder, for who is not the one to write: a file that keeps nothing.
+    """
+    if folder is None:
+        return open(os.devnull, "w", encoding="utf-8")
     path = folder / "metrics.jsonl"
     kept = [numbers for numbers in read_metrics(folder) if numbers["step"] <= step]
     with replacing(path) as unfinished:
