@@ -148,7 +148,7 @@ def load_data(data: str, options: Namespace) -> "tuple[np.ndarray, np.ndarray, l
     return images, labels.astype(np.int64), classes
 
 
-NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, train_batch_size); tried on two cores
+NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, train_batch_size), by the time of a step on two cores
     (16, 0): ([32, 64], 2, 64),
     (32, 0): ([32, 64, 64], 1, 64),
     (32, 25): ([32, 64, 96], 1, 64),
