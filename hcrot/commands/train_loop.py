@@ -234,7 +234,7 @@ def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float) -> None:
     print(f"Error on pictures held back, by quarter of the time, little noise to much: {quarters}")
     print(f"Mean {averaged.mean:.4f} with averaged weights, {raw.mean:.4f} with the last ones; on training pictures {last_losses:.4f}")
     if averaged.undertrained:
-        print(f"Undertrained: at the noisiest time the error is {averaged.last:.3f}, finished runs are below {averaged.enough:g}. Pictures "
+        print(f"Undertrained: at the noisiest time the error is {averaged.last:.2g}, finished runs are below {averaged.enough:g}. Pictures "
               "will be noisy or flat. Train longer: --resume --minutes, or a smaller --resolution.")  # fmt: skip
     else:
-        print(f"Trained: at the noisiest time the error is {averaged.last:.3f}, of {averaged.enough:g} at most.")
+        print(f"Trained: at the noisiest time the error is {averaged.last:.2g}, of {averaged.enough:g} at most.")
