@@ -1,0 +1,166 @@
+"""Learn to draw pictures like those in a folder: the training loop of `hcrot train`, flat, to be read and to be changed.
+
+    python examples/train_images.py flowers                    thirty minutes; subfolders are classes
+    python examples/train_images.py flowers --resume           go on with a run that was stopped
+    python examples/train_images.py flowers --resolution 32 --num-epochs 100 --random-flip --prediction-type v_prediction
+
+Options are those of diffusers' train_unconditional.py, with defaults for a CPU, and classes with --label-dropout besides. They and the
+files in runs/flowers/ are those of `hcrot train`. So `hcrot sample runs/flowers` draws, and diffusers opens runs/flowers/checkpoint. Either
+program goes on with a run of the other, and with one batch to a step both come to the same weights, bit for bit.
+
+Read `train`. Only `hcrot train` has several processes, TensorBoard and copies of earlier checkpoints.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from argparse import Namespace
+from contextlib import suppress
+from itertools import chain, repeat
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import hcrot
+from hcrot.commands.train import CHANGEABLE, OPTIONS, choose_network, load_data, saved_options
+from hcrot.commands.train_loop import TRAINING, draw, held_back, network, report
+from hcrot.data import Batches, prepare_images, random_flip, random_shift
+from hcrot.files.json_and_arrays import write_json
+from hcrot.files.runs import lock_run, open_metrics, read_metrics
+from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
+from hcrot.tools.plotting import plot_loss, rehearse
+from hcrot.tools.stopping import end_on_signals, stop_request
+from hcrot.training.progress import error_by_time, seconds_of_a_batch, target_of
+
+LEFT_OUT = {"checkpoints_total_limit"}
+
+
+def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: Namespace, folder: Path, resume: bool) -> None:
+    """Train on pictures uint8 (N, C, H, W) and labels (N,) of so many classes, or of none; leave checkpoint and pictures in the folder."""
+
+    # the network, the noise, and what makes the network learn ---------------------------------------------------------
+
+    rng = np.random.default_rng(options.seed)
+    rows, judged = held_back(len(images), np.random.default_rng([options.seed, 1]))
+    model = network(options, images.shape[1], images.shape[2], len(classes), rng)
+    noising = {"beta_schedule": options.ddpm_beta_schedule, "prediction_type": options.prediction_type}
+    scheduler = hcrot.DDPMScheduler(options.ddpm_num_steps, **noising)
+    batches = Batches(rows, batch_size=min(options.train_batch_size, len(rows)), generator=rng)
+    parts = options.gradient_accumulation_steps
+    optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
+    ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
+
+    first = rows[: batches.batch_size]
+    duration = seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None)
+
+    checkpoint, state, step, seconds = folder / "checkpoint", {"optimizer": optimizer, "batches": batches, "rng": rng}, 0, 0.0
+    if resume and checkpoint.is_dir():
+        step, seconds = hcrot.load_checkpoint(checkpoint, model, ema=ema, state=state).values()
+    if options.num_epochs is None:  # as many as there is time for
+        options.num_epochs = (step * parts + TRAINING * 60 * options.minutes / duration) / len(batches)
+    steps = max(1, math.ceil(options.num_epochs * len(batches) / parts))
+    schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, last_epoch=step - 1)
+    every = max(1, round(options.save_images_epochs * len(batches) / parts)) if options.save_images_epochs else math.ceil(steps / 5)
+    write_json(folder / "config.json", vars(options))
+    write_json(folder / "classes.json", {"classes": classes})
+    rehearse(folder)  # what would fail after training fails now
+
+    # the training loop ------------------------------------------------------------------------------------------------
+
+    print(f"{model.num_parameters():,} parameters; {steps:,} steps of {parts * batches.batch_size} pictures. Into {folder}/")
+    stream, average = chain.from_iterable(repeat(batches)), 0.0  # epoch after epoch
+    bar = tqdm(total=steps, initial=step, unit="step", disable=sys.stderr is None)
+    with open_metrics(folder, step) as metrics, stop_request() as stop, bar:
+        while step < steps and not stop:
+            start, loss = time.perf_counter(), 0.0
+            for _ in range(parts):
+                [rows] = next(stream)
+                clean = prepare_images(images[rows])
+                if options.random_flip:
+                    clean = random_flip(clean, rng)
+                if options.random_shift:
+                    clean = random_shift(clean, options.random_shift, rng)
+
+                noise = rng.standard_normal(clean.shape, dtype=np.float32)
+                timesteps = rng.integers(len(scheduler), size=len(clean))
+                noisy = scheduler.add_noise(clean, noise, timesteps)
+                target = target_of(scheduler, options.prediction_type, clean, noise, timesteps)
+                kinds = hcrot.drop_labels(labels[rows], len(classes), options.label_dropout, rng) if classes else None
+
+                part, dout = hcrot.mse_loss(model(noisy, timesteps, kinds), target)
+                model.backward(dout / np.float32(parts))  # adds to the gradients
+                loss += part / parts
+            lr = optimizer.lr
+            norm = optimizer.step(max_grad_norm=options.max_grad_norm or math.inf, ema=ema, zero_grad=True)
+            if norm is None or not math.isfinite(loss + norm):
+                raise ValueError(f"diverged after step {step} (loss {loss}, gradient norm {norm}): try a smaller --learning-rate")
+            schedule.step()
+
+            step, seconds, average = step + 1, seconds + time.perf_counter() - start, 0.98 * (average or loss) + 0.02 * loss
+            numbers = {"step": step, "epoch": step * parts / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
+            metrics.write(json.dumps(numbers) + "\n")
+            bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
+            bar.update()
+            if step % options.checkpointing_steps == 0:
+                hcrot.save_checkpoint(checkpoint, model, scheduler, ema=ema, state=state, progress={"step": step, "seconds": seconds})
+            if step % every == 0 and step < steps and not stop:
+                with ema.swapped_in():
+                    draw(model, scheduler, classes[:3], options, folder / f"samples-{step}.png", progress=False)
+        hcrot.save_checkpoint(checkpoint, model, scheduler, ema=ema, state=state, progress={"step": step, "seconds": seconds})
+    if stop:
+        with suppress(OSError):  # the terminal may be gone
+            print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: the same command with --resume", flush=True)
+        sys.exit(stop.exit_code)
+
+    # what was learned -------------------------------------------------------------------------------------------------
+
+    history = read_metrics(folder)
+    plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
+    pictures, kinds = prepare_images(images[judged]), labels[judged] if classes else None
+    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+    with ema.swapped_in():
+        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])))
+        draw(model, scheduler, classes[:8], options, folder / "samples.png")
+    print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = Parser(description=__doc__, formatter_class=RawText)
+    parser.add_argument("data", metavar="FOLDER", help="of pictures; or one with CIFAR-10's binary files, or the words mnist or digits")
+    parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: runs/<name of the data>")
+    again = ", ".join(sorted(CHANGEABLE - LEFT_OUT))
+    parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {again} can be given anew")
+    for name, (default, how, text) in OPTIONS.items():
+        if name not in LEFT_OUT:
+            shown = "" if default is None else f" (default: {default})"
+            parser.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=text + shown, **how)
+    arguments = parser.parse_args(words)
+    given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
+    if {"minutes", "num_epochs"} <= given.keys():
+        parser.error("--minutes and --num-epochs exclude each other")
+
+    folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
+    with refusing_bad_input(parser.prog):
+        if not arguments.resume and (folder / "config.json").exists():
+            raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
+        with lock_run(folder, arguments.resume):
+            options = saved_options(folder, given) if arguments.resume else Namespace(**{n: o[0] for n, o in OPTIONS.items()} | given)
+            options.gradient_accumulation_steps = options.gradient_accumulation_steps or 1
+            if options.threads:
+                hcrot.set_num_threads(options.threads)
+            images, labels, classes = load_data(arguments.data, options)
+            if not arguments.resume:
+                choose_network(options, images.shape[2])
+            train(images, labels, classes if options.classes else [], options, folder, arguments.resume)
+
+
+if __name__ == "__main__":
+    end_on_signals()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
