@@ -8,7 +8,7 @@ Options are those of diffusers' train_unconditional.py, with defaults for a CPU,
 files in runs/flowers/ are those of `hcrot train`. So `hcrot sample runs/flowers` draws, and diffusers opens runs/flowers/checkpoint. Either
 program goes on with a run of the other, and with one batch to a step both come to the same weights, bit for bit.
 
-Read `train`. Only `hcrot train` has several processes, TensorBoard and copies of earlier checkpoints.
+Read `train`. Left to `hcrot train` are several processes and TensorBoard.
 """
 
 import argparse
@@ -25,17 +25,18 @@ import numpy as np
 from tqdm import tqdm
 
 import hcrot
-from hcrot.commands.train import CHANGEABLE, OPTIONS, choose_network, load_data, saved_options
-from hcrot.commands.train_loop import TRAINING, draw, held_back, network, report
+from hcrot.commands.train import CHANGEABLE, OPTIONS, choose_network, load_data, saved_options, share_work
+from hcrot.commands.train_loop import TRAINING, draw, held_back, network, report, save
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import lock_run, open_metrics, read_metrics
 from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
 from hcrot.tools.plotting import plot_loss, rehearse
 from hcrot.tools.stopping import end_on_signals, stop_request
+from hcrot.training.distributed import Ranks
 from hcrot.training.progress import error_by_time, seconds_of_a_batch, target_of
 
-LEFT_OUT = {"checkpoints_total_limit"}
+ALONE = Ranks()  # one process
 
 
 def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: Namespace, folder: Path, resume: bool) -> None:
@@ -56,9 +57,9 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
     first = rows[: batches.batch_size]
     duration = seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None)
 
-    checkpoint, state, step, seconds = folder / "checkpoint", {"optimizer": optimizer, "batches": batches, "rng": rng}, 0, 0.0
-    if resume and checkpoint.is_dir():
-        step, seconds = hcrot.load_checkpoint(checkpoint, model, ema=ema, state=state).values()
+    state, step, seconds = {"optimizer": optimizer, "batches": batches, "rng": rng}, 0, 0.0
+    if resume and (folder / "checkpoint").is_dir():
+        step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state).values()
     if options.num_epochs is None:  # as many as there is time for
         options.num_epochs = (step * parts + TRAINING * 60 * options.minutes / duration) / len(batches)
     steps = max(1, math.ceil(options.num_epochs * len(batches) / parts))
@@ -105,11 +106,11 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
             if step % options.checkpointing_steps == 0:
-                hcrot.save_checkpoint(checkpoint, model, scheduler, ema=ema, state=state, progress={"step": step, "seconds": seconds})
+                save(ALONE, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
             if step % every == 0 and step < steps and not stop:
                 with ema.swapped_in():
                     draw(model, scheduler, classes[:3], options, folder / f"samples-{step}.png", progress=False)
-        hcrot.save_checkpoint(checkpoint, model, scheduler, ema=ema, state=state, progress={"step": step, "seconds": seconds})
+        save(ALONE, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
     if stop:
         with suppress(OSError):  # the terminal may be gone
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: the same command with --resume", flush=True)
@@ -132,12 +133,11 @@ def main(words: list[str] | None = None) -> None:
     parser = Parser(description=__doc__, formatter_class=RawText)
     parser.add_argument("data", metavar="FOLDER", help="of pictures; or one with CIFAR-10's binary files, or the words mnist or digits")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: runs/<name of the data>")
-    again = ", ".join(sorted(CHANGEABLE - LEFT_OUT))
-    parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {again} can be given anew")
+    anew = ", ".join(sorted(CHANGEABLE))
+    parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {anew} can be given anew")
     for name, (default, how, text) in OPTIONS.items():
-        if name not in LEFT_OUT:
-            shown = "" if default is None else f" (default: {default})"
-            parser.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=text + shown, **how)
+        shown = "" if default is None else f" (default: {default})"
+        parser.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=text + shown, **how)
     arguments = parser.parse_args(words)
     given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
     if {"minutes", "num_epochs"} <= given.keys():
@@ -149,9 +149,7 @@ def main(words: list[str] | None = None) -> None:
             raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
         with lock_run(folder, arguments.resume):
             options = saved_options(folder, given) if arguments.resume else Namespace(**{n: o[0] for n, o in OPTIONS.items()} | given)
-            options.gradient_accumulation_steps = options.gradient_accumulation_steps or 1
-            if options.threads:
-                hcrot.set_num_threads(options.threads)
+            share_work(options, ALONE)  # none to share with: threads, and one batch to a step unless options say otherwise
             images, labels, classes = load_data(arguments.data, options)
             if not arguments.resume:
                 choose_network(options, images.shape[2])
