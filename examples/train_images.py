@@ -54,7 +54,7 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
     optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
     ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
 
-    first = rows[: batches.batch_size]
+    first = rows[: batches.batch_size]  # measured in any case, because dropout draws numbers for it
     duration = seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None)
 
     state, step, seconds = {"optimizer": optimizer, "batches": batches, "rng": rng}, 0, 0.0
