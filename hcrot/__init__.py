@@ -51,6 +51,6 @@ __all__ = [
     "UNet2DConditionModel", "UNet2dModel", "UniPCMultistepScheduler", "Upsample", "bits_per_dimension", "check_gradients",
     "clip_grad_norm", "col2im", "cross_entropy", "denoising_score_matching_loss", "detect_inplace", "drop_labels", "flow_matching_loss",
     "generate_cosine_schedule", "generate_linear_schedule", "get_num_threads", "get_scheduler", "huber_loss", "hybrid_loss", "im2col",
-    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "profile",
-    "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "smooth_l1_loss", "summary", "watch",
+    "l1_loss", "load_checkpoint", "load_model", "min_snr_weights", "mse_loss", "one_pass", "p2_weights", "plain", "profile",
+    "save_checkpoint", "save_model", "set_detect_inplace", "set_num_threads", "set_plain", "smooth_l1_loss", "summary", "watch",
 ]  # fmt: skip

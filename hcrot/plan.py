@@ -17,7 +17,7 @@ The layers know nothing of it. An answer is never an old one:
   computed between two kernels is found out: such a network has no plan, and neither has one of more than ``MOST_BYTES``.
 - Only networks whose classes and methods are all hcrot's own have a plan. The method of somebody else may look at the numbers and do now
   this, now that.
-- In training there is no plan, and the memory of the earlier ones is given back.
+- In training, and in plain NumPy (``hcrot.plain``), there is no plan, and the memory of the earlier ones is given back.
 """
 
 import functools
@@ -28,12 +28,13 @@ from itertools import chain
 from operator import is_
 from typing import Any
 
-import numba
 import numpy as np
 
+from hcrot.kernels.compiler import numba
 from hcrot.kernels.im2col import channels_first
 from hcrot.kernels.jit import get_num_threads
 from hcrot.kernels.launch import recorded
+from hcrot.kernels.plain import is_plain
 from hcrot.kernels.replay import CannotReplay, Replay
 from hcrot.module import Module
 from hcrot.passes import thread
@@ -65,7 +66,7 @@ def planned(method: Method) -> Method:
 
     @functools.wraps(method)
     def call(self: Module, *arrays: np.ndarray) -> np.ndarray:
-        if self.training or numba.config.DISABLE_JIT:
+        if self.training or is_plain() or numba.config.DISABLE_JIT:
             plans.of.pop(self, None)
             return method(self, *arrays)
         known = plans.of.setdefault(self, {})

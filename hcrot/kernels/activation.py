@@ -6,10 +6,10 @@ additions and multiplications that run in all vector lanes: 0.27 ns per element.
 
 import numpy as np
 import scipy
-from numba import types
-from numba.extending import overload
 
+from hcrot.kernels.compiler import overload, types
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.plain import has_reference
 from hcrot.module import flat
 
 __all__ = [
@@ -115,6 +115,7 @@ def _silu_gradient(x, dout, dx, share, num_shares):
         dxs[k] = silu_backward_of(xs[k], douts[k])
 
 
+@has_reference
 def silu(x: np.ndarray) -> np.ndarray:
     """``y = x s`` with ``s = 1 / (1 + e^-x)``, each number for itself, in one pass; at -infinity the limit, 0.
 
@@ -134,6 +135,7 @@ def silu_reference(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, -SILU_FLAT) * scipy.special.expit(x)
 
 
+@has_reference
 def silu_gradient(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
     """``dx = dout s (1 + x (1 - s))`` with ``s = 1 / (1 + e^-x)``, in one pass; s is made again rather than kept.
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
+from hcrot.kernels.compiler import numba
 
 __all__ = ["KernelFiles", "compile_cached", "compile_function", "drop_outdated", "fallback_folder", "keep_one_file_each", "kept_in"]
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from hcrot.init import is_int
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
+from hcrot.kernels.plain import has_reference
 
 __all__ = [
     "Geometry", "add", "channels_first", "channels_last", "col2im", "col2im_reference", "copy", "fold", "im2col", "im2col_reference",
@@ -211,6 +212,7 @@ def _check_output_size(height: int, width: int, geometry: Geometry, name: str) -
     return out_h, out_w
 
 
+@has_reference
 def im2col(x: np.ndarray, kernel_size, stride=1, padding=0, dilation=1) -> np.ndarray:
     """Unfold images into the matrix of everything that each output pixel of a convolution looks at.
 
@@ -244,8 +246,9 @@ def im2col_reference(x: np.ndarray, kernel_size, stride=1, padding=0, dilation=1
     """:func:`im2col` in plain NumPy: one strided slice of the padded image per kernel tap."""
     geometry = make_geometry(kernel_size, stride, padding, dilation)
     kernel_h, kernel_w, stride_h, stride_w, top, bottom, left, right, dilation_h, dilation_w = geometry
+    _check_image(x, "im2col: x")
     batch, channels, height, width = x.shape
-    out_h, out_w = output_size(height, width, geometry)
+    out_h, out_w = _check_output_size(height, width, geometry, "im2col")
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     columns = np.empty((batch, out_h, out_w, kernel_h, kernel_w, channels), x.dtype)
     for i in range(kernel_h):
@@ -270,6 +273,7 @@ def _check_columns(columns: np.ndarray, image_shape: tuple, geometry: Geometry) 
     return out_h, out_w
 
 
+@has_reference
 def col2im(columns: np.ndarray, image_shape: tuple[int, int, int, int], kernel_size, stride=1, padding=0, dilation=1) -> np.ndarray:
     """Send every entry of ``columns`` back to the pixel that :func:`im2col` takes it from, adding up what meets there.
 

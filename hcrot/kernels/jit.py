@@ -18,13 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core.compiler import Compiler
-from numba.extending import typeof_impl
 
 from hcrot.init import is_int
 from hcrot.kernels.cache import compile_cached, compile_function, drop_outdated, fallback_folder, kept_in
+from hcrot.kernels.compiler import Compiler, numba, typeof_impl
 from hcrot.kernels.launch import launched, python_threads, recorder, run_shares, usable_cores
 from hcrot.kernels.machine import keep_freed_memory
 from hcrot.kernels.threads import help_others

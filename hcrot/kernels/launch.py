@@ -23,12 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import numba
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, overload
-
+from hcrot.kernels.compiler import cgutils, intrinsic, ir, numba, overload, types
 from hcrot.kernels.threads import pool_for, run_by_address
 
 __all__ = [

@@ -39,15 +39,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import llvmlite.binding
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, lower_builtin, type_callable
 
 from hcrot.kernels.cache import compile_cached, compile_function
+from hcrot.kernels.compiler import cgutils, intrinsic, ir, llvmlite, lower_builtin, numba, type_callable, types
 
 __all__ = ["DEPTH", "lanes_of", "multiply", "multiply_reference", "product_of", "vector_bytes"]
 

@@ -31,14 +31,10 @@ import threading
 import time
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from hcrot.kernels.cache import compile_cached, compile_function
+from hcrot.kernels.compiler import cgutils, intrinsic, ir, llvmlite, types
 
 __all__ = ["PATIENCE", "pool_for", "run_by_address"]
 

@@ -27,12 +27,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import lower_builtin, type_callable
 
 from hcrot.kernels import winograd_transforms as formulas
+from hcrot.kernels.compiler import cgutils, ir, lower_builtin, type_callable, types
 from hcrot.kernels.jit import aligned_empty, aligned_zeros, jit
 from hcrot.kernels.product import POINTER, SCALARS, WORD, Code, lanes_of
 from hcrot.kernels.winograd_transforms import Transform, in_two_dimensions

@@ -12,6 +12,7 @@ import numpy as np
 
 from hcrot.kernels.jit import prepare
 from hcrot.kernels.optim import Arrays, adam, update_velocity
+from hcrot.kernels.plain import is_plain
 from hcrot.module import Parameter
 from hcrot.training.checks import checked_flag, checked_number
 from hcrot.training.clipping import clip_grad_norm
@@ -106,7 +107,8 @@ class Adam(Optimizer):
         self.eps = checked_number(owner, "eps", eps)
         self.amsgrad = checked_flag(owner, "amsgrad", amsgrad)
         super().__init__(params, lr, weight_decay, ("m", "v", "v_max") if amsgrad else ("m", "v"), maximize, **others)
-        prepare()
+        if not is_plain():
+            prepare()
 
     def update_part(
         self, part: Part, lr: float, scale: float, averages: Arrays | None, average_rate: float, zero_grad: bool
