@@ -9,7 +9,7 @@ import scipy
 
 from hcrot.kernels.compiler import overload, types
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 from hcrot.module import flat
 
 __all__ = [
@@ -115,7 +115,7 @@ def _silu_gradient(x, dout, dx, share, num_shares):
         dxs[k] = silu_backward_of(xs[k], douts[k])
 
 
-@has_reference
+@referenced
 def silu(x: np.ndarray) -> np.ndarray:
     """``y = x s`` with ``s = 1 / (1 + e^-x)``, each number for itself, in one pass; at -infinity the limit, 0.
 
@@ -135,7 +135,7 @@ def silu_reference(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, -SILU_FLAT) * scipy.special.expit(x)
 
 
-@has_reference
+@referenced
 def silu_gradient(x: np.ndarray, dout: np.ndarray) -> np.ndarray:
     """``dx = dout s (1 + x (1 - s))`` with ``s = 1 / (1 + e^-x)``, in one pass; s is made again rather than kept.
 

@@ -33,7 +33,7 @@ from hcrot.kernels.activation import exp
 from hcrot.kernels.im2col import copy
 from hcrot.kernels.jit import jit, launched, parallel_jit, share_bounds, shares
 from hcrot.kernels.norm import STRIP, repeat_strip, strip_length, sum_strip
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 from hcrot.kernels.product import multiply, product_of
 
 __all__ = [
@@ -235,7 +235,7 @@ def _attention_backward(product, do, q, k, v, logsum, heads, width, strip, dq, d
             put_head_transposed(across, factors[:w], column, dq[b, first:last])
 
 
-@has_reference
+@referenced
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray]:
     """``softmax(q k^T / sqrt(d)) v`` for each head of each image.
 
@@ -267,7 +267,7 @@ def attention_reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int)
     return _join_heads(p / total[..., None] @ v), top + np.log(total)
 
 
-@has_reference
+@referenced
 def attention_backward(
     do: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, logsum: np.ndarray, heads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy, sum_of
 from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 
 __all__ = [
     "GRAIN", "PIXELS_PER_SUM", "concatenate", "concatenate_reference", "pixel_sums", "pixel_sums_reference", "pixels", "plus",
@@ -81,7 +81,7 @@ def pixels(x: np.ndarray) -> np.ndarray:
     return channels_last(x).reshape(-1, x.shape[1])
 
 
-@has_reference
+@referenced
 def concatenate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``a`` and ``b`` side by side along channels: (B, C, H, W) and (B, D, H, W) -> (B, C + D, H, W), memory channels-last."""
     batch, width, height, row = a.shape
@@ -95,7 +95,7 @@ def concatenate_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.concatenate([a, b], axis=1)
 
 
-@has_reference
+@referenced
 def split(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The adjoint, and inverse, of :func:`concatenate`: the first ``width`` channels and the others, memory channels-last."""
     batch, channels, height, row = x.shape
@@ -110,7 +110,7 @@ def split_reference(x: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return x[:, :width], x[:, width:]
 
 
-@has_reference
+@referenced
 def plus(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``a + b`` for two image arrays of one shape and dtype, memory channels-last."""
     y = np.empty((a.shape[0], *a.shape[2:], a.shape[1]), a.dtype)
@@ -123,7 +123,7 @@ def plus_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a + b
 
 
-@has_reference
+@referenced
 def plus_row(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
     """``rows + row``, (B, C) and (C,), of one dtype."""
     y = np.empty(rows.shape, rows.dtype)
@@ -136,7 +136,7 @@ def plus_row_reference(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
     return rows + row
 
 
-@has_reference
+@referenced
 def pixel_sums(x: np.ndarray) -> np.ndarray:
     """The sum over the pixels of each image and channel, the adjoint of adding one number to all of them: (B, C, H, W) -> (B, C)."""
     sums = np.zeros(x.shape[:2])

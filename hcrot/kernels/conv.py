@@ -29,7 +29,7 @@ from hcrot.kernels.im2col import (
     unfold,
 )
 from hcrot.kernels.jit import GRAIN, jit, launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 from hcrot.kernels.product import multiply, product_of
 from hcrot.kernels.winograd import applies, count_tiles, winograd, winograd_weight_gradient
 from hcrot.kernels.winograd_wide import is_wide
@@ -159,7 +159,7 @@ def uses_winograd(algorithm: str, x: np.ndarray, geometry: Geometry, outputs: in
     return algorithm == "winograd" and x.dtype == FLOAT32
 
 
-@has_reference
+@referenced
 def conv2d(
     x: np.ndarray,
     weight: np.ndarray,
@@ -223,7 +223,7 @@ def conv2d_reference(
     return y if residual is None else y + residual
 
 
-@has_reference
+@referenced
 def conv2d_weight_gradient(
     x: np.ndarray, dy: np.ndarray, geometry: Geometry, algorithm: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -265,7 +265,7 @@ def conv2d_weight_gradient_reference(
     return dweight.transpose(3, 2, 0, 1), dout.sum(axis=0)
 
 
-@has_reference
+@referenced
 def conv2d_input_gradient(
     dy: np.ndarray, weight: np.ndarray, geometry: Geometry, height: int, width: int, algorithm: str = "auto"
 ) -> np.ndarray:
@@ -307,7 +307,7 @@ def _arguments(geometry: Geometry) -> tuple:
     return geometry[:2], geometry[2:4], geometry[4:8], geometry[8:]
 
 
-@has_reference
+@referenced
 def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None = None) -> np.ndarray:
     """``x W^T + b + residual`` over the last axis, as a 1x1 convolution whose pixels are the rows.
 
@@ -333,7 +333,7 @@ def linear_reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None,
     return y if residual is None else y + residual
 
 
-@has_reference
+@referenced
 def linear_weight_gradient(x: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``dW = dy^T x`` and ``db = sum dy`` for x (..., I) and dy (..., O): (O, I), its memory ordered (I, O), and (O,)."""
     rows, drows = (np.ascontiguousarray(a).reshape(-1, a.shape[-1], 1, 1) for a in (x, dy))

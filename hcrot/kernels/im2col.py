@@ -16,7 +16,7 @@ import numpy as np
 
 from hcrot.init import is_int
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 
 __all__ = [
     "Geometry", "add", "channels_first", "channels_last", "col2im", "col2im_reference", "copy", "fold", "im2col", "im2col_reference",
@@ -212,7 +212,7 @@ def _check_output_size(height: int, width: int, geometry: Geometry, name: str) -
     return out_h, out_w
 
 
-@has_reference
+@referenced
 def im2col(x: np.ndarray, kernel_size, stride=1, padding=0, dilation=1) -> np.ndarray:
     """Unfold images into the matrix of everything that each output pixel of a convolution looks at.
 
@@ -273,7 +273,7 @@ def _check_columns(columns: np.ndarray, image_shape: tuple, geometry: Geometry) 
     return out_h, out_w
 
 
-@has_reference
+@referenced
 def col2im(columns: np.ndarray, image_shape: tuple[int, int, int, int], kernel_size, stride=1, padding=0, dilation=1) -> np.ndarray:
     """Send every entry of ``columns`` back to the pixel that :func:`im2col` takes it from, adding up what meets there.
 

@@ -35,7 +35,7 @@ import numpy as np
 from hcrot.kernels.activation import silu_backward_of, silu_gradient_reference, silu_of, silu_reference
 from hcrot.kernels.im2col import add, copy
 from hcrot.kernels.jit import distinct_jit, jit, launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 
 __all__ = ["group_norm", "group_norm_backward", "group_norm_backward_reference", "group_norm_reference", "row_moments"]
 
@@ -284,7 +284,7 @@ def _images(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return pixels.reshape(shape[0], *shape[2:], shape[1]).transpose(axes)
 
 
-@has_reference
+@referenced
 def group_norm(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, num_groups: int, eps: float, silu: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -346,7 +346,7 @@ def group_norm_reference(
     return silu_reference(n) if silu else n, mean, rstd
 
 
-@has_reference
+@referenced
 def group_norm_backward(
     dy: np.ndarray,
     x: np.ndarray,

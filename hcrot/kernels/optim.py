@@ -20,7 +20,7 @@ import numpy as np
 from hcrot.kernels.activation import flat_in_order_of
 from hcrot.kernels.compiler import carray, intrinsic, overload, types
 from hcrot.kernels.jit import exact_jit, jit, launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 from hcrot.module import flat
 
 __all__ = [
@@ -130,7 +130,7 @@ def _square_sums(x, sizes, like, sums, share, num_shares):
         sums[k] = sum_piece(array_at(x[k], sizes[k], like))
 
 
-@has_reference
+@referenced
 def square_sum(x: Arrays) -> float:
     """The sum of the squares of all numbers, in float64; the same for any number of threads, because each piece has a sum of its own."""
     sums = np.empty(x.sizes.size)
@@ -191,7 +191,7 @@ def _update_velocity(u, g, momentum, tiny, share, num_shares):
     velocity_piece(u[first:last], g[first:last], momentum, tiny)
 
 
-@has_reference
+@referenced
 def move_average(average: np.ndarray, p: np.ndarray, rate: float) -> None:
     """``average <- average - rate (average - p)`` in place, 0 where that is subnormal.
 
@@ -208,7 +208,7 @@ def move_average_reference(average: np.ndarray, p: np.ndarray, rate: float) -> N
     _flush_reference(average)
 
 
-@has_reference
+@referenced
 def update_velocity(u: np.ndarray, g: np.ndarray, momentum: float) -> None:
     """``u <- momentum u + g`` in place, 0 where that is subnormal.
 
@@ -246,7 +246,7 @@ def _adam(p, g, m, v, average, sizes, constants, average_rate, zero_grad, share,
             clear_piece(gk)
 
 
-@has_reference
+@referenced
 def adam(
     p: Arrays,
     g: Arrays,

@@ -1,7 +1,7 @@
 """The switch between the compiled kernels and their plain-NumPy references: what a debugger steps through is then the formula.
 
 Each kernel has a function of the same name and signature beside it, ``<name>_reference``. A kernel that is decorated by
-:func:`has_reference` calls that instead while the switch is on. Whoever calls kernels, layers above all, knows nothing of it. While it is
+:func:`referenced` calls that instead while the switch is on. Whoever calls kernels, layers above all, knows nothing of it. While it is
 off it costs 0.1 microseconds a call.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from hcrot.kernels.compiler import MISSING
 
-__all__ = ["VARIABLE", "has_reference", "is_plain", "plain", "set_plain"]
+__all__ = ["VARIABLE", "referenced", "is_plain", "plain", "set_plain"]
 
 VARIABLE = "HCROT_PLAIN"
 """The environment variable: 1 switches it on from the start, 0 or nothing leaves it off."""
@@ -73,7 +73,7 @@ def plain(mode: bool = True) -> Iterator[None]:
         set_plain(before)
 
 
-def has_reference(kernel: Kernel) -> Kernel:
+def referenced(kernel: Kernel) -> Kernel:
     """Have ``<name>_reference``, from the same file, do the work of a kernel while :func:`set_plain` is on."""
     names, reference = cast(Any, kernel).__globals__, f"{cast(Any, kernel).__name__}_reference"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from hcrot.kernels.im2col import add, channels_first, channels_last, copy
 from hcrot.kernels.jit import launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 
 __all__ = ["GRAIN", "nearest", "nearest_gradient", "nearest_gradient_reference", "nearest_reference", "starts"]
 
@@ -68,7 +68,7 @@ def _nearest_gradient(dout, row_starts, column_starts, dx, share, num_shares):
                     add(source[ox * channels : (ox + 1) * channels], pixel)
 
 
-@has_reference
+@referenced
 def nearest(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize images by nearest neighbour, up or down.
 
@@ -93,7 +93,7 @@ def nearest_reference(x: np.ndarray, height: int, width: int) -> np.ndarray:
     return x[:, :, np.arange(height)[:, None] * old_h // height, np.arange(width) * old_w // width]
 
 
-@has_reference
+@referenced
 def nearest_gradient(dout: np.ndarray, height: int, width: int) -> np.ndarray:
     """The adjoint of :func:`nearest`: each input pixel's gradient is the sum over the output pixels that show it.
 

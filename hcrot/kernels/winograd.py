@@ -40,7 +40,7 @@ import numpy as np
 from hcrot.kernels.channels import pixel_sums
 from hcrot.kernels.im2col import Geometry, add, channels_first, channels_last, output_size
 from hcrot.kernels.jit import GRAIN, launched, parallel_jit, share_bounds, shares
-from hcrot.kernels.plain import has_reference
+from hcrot.kernels.plain import referenced
 from hcrot.kernels.product import multiply, product_of
 from hcrot.kernels.winograd_tiles import (
     empty_points,
@@ -167,7 +167,7 @@ def taps_of(weight: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.ascontiguousarray(matrix).reshape(9, *matrix.shape[2:]), False
 
 
-@has_reference
+@referenced
 def winograd(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, residual: np.ndarray | None = None
 ) -> np.ndarray:
@@ -217,7 +217,7 @@ def patches_of(x: np.ndarray, geometry: Geometry) -> np.ndarray:
     return tiles.transpose(0, 2, 3, 1, 4, 5)
 
 
-@has_reference
+@referenced
 def winograd_weight_gradient(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
     """The gradients of :func:`winograd` with respect to weight and bias, as :func:`hcrot.kernels.conv.conv2d_weight_gradient`."""
     channels, outputs = x.shape[1], dy.shape[1]

@@ -36,7 +36,7 @@ HELPERS = {
         "say",
         "has_compiled_kernels",
     },
-    "plain": {"has_reference", "is_plain", "plain", "set_plain"},
+    "plain": {"referenced", "is_plain", "plain", "set_plain"},
     "product": {
         "broadcasting", "compiled_product", "copy_bytes", "dotting", "lanes_of", "multiply", "panel_kernel", "product_float32",
         "product_float64", "product_function", "product_of", "stack_buffer", "vector_bytes",
@@ -228,7 +228,7 @@ def test_every_kernel_has_a_reference_that_is_compared_here(module):
         f"{name}_reference" for name in kernels
     }
     assert kernels == {name for name, (home, _) in KERNELS.items() if home is module}
-    assert all(hasattr(getattr(module, name), "__wrapped__") for name in kernels), "not decorated by has_reference"
+    assert all(hasattr(getattr(module, name), "__wrapped__") for name in kernels), "not decorated by referenced"
 
 
 @pytest.mark.parametrize("name", KERNELS)
