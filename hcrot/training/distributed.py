@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Ranks", "job", "wait_for"]
+__all__ = ["Ranks", "Stop", "abort", "exit_code", "job", "share_cores", "wait_for"]
 
 VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 """One of these is set by every program that starts ranks: MPICH's and Intel's mpiexec, Open MPI's, and srun."""

@@ -26,7 +26,7 @@ from hcrot.init import is_int
 from hcrot.module import Module, Parameter, flat
 from hcrot.training.distributed import Ranks, wait_for
 
-__all__ = ["GradientParts"]
+__all__ = ["Bucket", "GradientParts", "buckets", "most_parts", "places", "told_of_backward"]
 
 Piece = TypeVar("Piece", bound=Any)
 
