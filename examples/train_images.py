@@ -26,15 +26,15 @@ from tqdm import tqdm
 
 import hcrot
 from hcrot.commands.train import CHANGEABLE, OPTIONS, choose_network, load_data, saved_options, share_work
-from hcrot.commands.train_loop import TRAINING, draw, held_back, network, report, save
+from hcrot.commands.train_loop import TRAINING, draw, held_back, learned, network, save
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
-from hcrot.files.runs import lock_run, open_metrics, read_metrics
+from hcrot.files.runs import lock_run, open_metrics
 from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
-from hcrot.tools.plotting import plot_loss, rehearse
+from hcrot.tools.plotting import rehearse
 from hcrot.tools.stopping import end_on_signals, stop_request
 from hcrot.training.distributed import Ranks
-from hcrot.training.progress import error_by_time, seconds_of_a_batch, target_of
+from hcrot.training.progress import seconds_of_a_batch, target_of
 
 ALONE = Ranks()  # one process
 
@@ -116,17 +116,7 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: the same command with --resume", flush=True)
         sys.exit(stop.exit_code)
 
-    # what was learned -------------------------------------------------------------------------------------------------
-
-    history = read_metrics(folder)
-    plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
-    pictures, kinds = prepare_images(images[judged]), labels[judged] if classes else None
-    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
-    with ema.swapped_in():
-        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
-        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])))
-        draw(model, scheduler, classes[:8], options, folder / "samples.png")
-    print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+    learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder)
 
 
 def main(words: list[str] | None = None) -> None:

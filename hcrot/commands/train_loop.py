@@ -26,7 +26,7 @@ from hcrot.training.distributed import Ranks
 from hcrot.training.gradient_parts import GradientParts
 from hcrot.training.progress import ErrorByTime, error_by_time, seconds_of_a_batch, target_of
 
-__all__ = ["train"]
+__all__ = ["TRAINING", "draw", "held_back", "learned", "network", "save", "train"]
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
@@ -138,17 +138,7 @@ def train(
     if not ranks.first:
         return {}
 
-    # what was learned -------------------------------------------------------------------------------------------------
-
-    history = read_metrics(folder)
-    plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
-    pictures, kinds = prepare_images(images[judged]), labels[judged] if classes else None
-    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
-    with ema.swapped_in():
-        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
-        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])))
-        draw(model, scheduler, classes[:8], options, folder / "samples.png")
-    print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+    raw, averaged = learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder)
     return {
         "steps": steps,
         "seconds": seconds,
@@ -226,6 +216,30 @@ def draw(model: hcrot.UNet2dModel, scheduler: Any, classes: list[str], options: 
         **guided,
     )
     image_grid(pictures, path, columns=SAMPLES, row_labels=classes or None)
+
+
+def learned(
+    model: hcrot.UNet2dModel,
+    scheduler: hcrot.DDPMScheduler,
+    ema: hcrot.EMA,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+    options: Namespace,
+    folder: Path,
+) -> tuple[ErrorByTime, ErrorByTime]:
+    """Say and draw what a run has learned, judged by pictures uint8 (N, C, H, W) that were held back: errors of the weights and of their
+    averages."""
+    history = read_metrics(folder)
+    plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
+    pictures, kinds = prepare_images(images), labels if classes else None
+    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+    with ema.swapped_in():
+        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])))
+        draw(model, scheduler, classes[:8], options, folder / "samples.png")
+    print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+    return raw, averaged
 
 
 def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float) -> None:
