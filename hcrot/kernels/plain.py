@@ -2,7 +2,7 @@
 
 Each kernel has a function of the same name and signature beside it, ``<name>_reference``. A kernel that is decorated by
 :func:`referenced` calls that instead while the switch is on. Whoever calls kernels, layers above all, knows nothing of it. While it is
-off it costs 0.1 microseconds a call.
+off it costs 0.2 microseconds a call.
 """
 
 import functools
