@@ -8,7 +8,7 @@ import numpy as np
 
 from hcrot.accumulators import BlockCall, is_floating
 from hcrot.eyes.calls import Call, arrays_in, check_module, kept_bytes, seeing
-from hcrot.eyes.tree import Branch, branches, check_depth, shape_text, subject_of, table_of
+from hcrot.eyes.tree import Branch, TreeReport, branches, check_depth, shape_text, subject_of, table_of
 from hcrot.init import check_positive
 from hcrot.module import Module
 from hcrot.shown import Table, as_bytes
@@ -46,7 +46,7 @@ class ProfileLine:
         return self.own_forward + self.own_backward
 
 
-class Profile:
+class Profile(TreeReport[ProfileLine]):
     """What :func:`profile` found. Printed it is a table; in a notebook, too.
 
     Attributes:
@@ -70,13 +70,6 @@ class Profile:
             kinds[line.kind] += line.own
         self.by_kind = dict(sorted(kinds.items(), key=lambda item: -item[1]))
 
-    def __getitem__(self, name: str) -> ProfileLine:
-        """The line of a module by its name."""
-        for line in self.lines:
-            if line.name == name:
-                return line
-        raise KeyError(f"profile: there is no module {name!r}")
-
     def table(self) -> Table:
         """What is printed."""
         lines, whole = {line.name: line for line in self.lines}, self.forward + self.backward
@@ -93,12 +86,6 @@ class Profile:
         notes = [f"forward {1e3 * self.forward:.2f} ms, backward {1e3 * self.backward:.2f} ms; by class: {', '.join(kinds)}"]
         titles = ("output", "forward", "backward", "itself", "output bytes", "kept")
         return table_of("", self._tree, titles, cells, self._depth, notes)
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().html()
 
 
 @dataclass

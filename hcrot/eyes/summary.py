@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hcrot.eyes.calls import Call, check_module, kept_bytes, seeing
-from hcrot.eyes.tree import Branch, branches, check_depth, shape_text, subject_of, table_of
+from hcrot.eyes.tree import Branch, TreeReport, branches, check_depth, shape_text, subject_of, table_of
 from hcrot.module import Module
 from hcrot.shown import Table, as_bytes
 
@@ -39,7 +39,7 @@ class SummaryLine:
     kept: int
 
 
-class Summary:
+class Summary(TreeReport[SummaryLine]):
     """What :func:`summary` found. Printed it is a table; in a notebook, too.
 
     Attributes:
@@ -65,13 +65,6 @@ class Summary:
         self.parameter_bytes = sum(parameter.data.nbytes for parameter in parameters)
         self.uncounted = [name for name, one in measured.items() if one.uncounted]
 
-    def __getitem__(self, name: str) -> SummaryLine:
-        """The line of a module by its name."""
-        for line in self.lines:
-            if line.name == name:
-                return line
-        raise KeyError(f"summary: there is no module {name!r}")
-
     def table(self) -> Table:
         """What is printed."""
         lines = {line.name: line for line in self.lines}
@@ -91,12 +84,6 @@ class Summary:
             notes.append(f"not counted are the multiplications of {', '.join(self.uncounted)}: give its class a method multiplications")
         titles = ("output", "parameters", "multiplications", "kept")
         return table_of("", self._tree, titles, cells, self._depth, notes)
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_html_(self) -> str:
-        return self.table().html()
 
 
 @dataclass

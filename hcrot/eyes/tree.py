@@ -3,12 +3,24 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from hcrot.module import Module
 from hcrot.shown import Table, tree_prefixes
 
-__all__ = ["Branch", "branches", "check_depth", "shape_text", "subject_of", "table_of"]
+__all__ = ["Branch", "Named", "TreeReport", "branches", "check_depth", "shape_text", "subject_of", "table_of"]
+
+
+class Named(Protocol):
+    """A line of a report."""
+
+    @property
+    def name(self) -> str:
+        """Of the module, as in ``named_modules``."""
+        raise NotImplementedError
+
+
+Line = TypeVar("Line", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -95,3 +107,30 @@ def table_of(
     names = [prefix + branch.label for prefix, branch in zip(tree_prefixes([branch.depth for branch in shown]), shown, strict=True)]
     rows = [[name, *cells(branch)] for name, branch in zip(names, shown, strict=True)]
     return Table(head, ("layer", *titles), rows, 2, notes)
+
+
+class TreeReport(Generic[Line]):
+    """A line for each module, found by its name. Printed it is a table; in a notebook, too.
+
+    Attributes:
+        lines: depth first; the first is the network.
+    """
+
+    lines: list[Line]
+
+    def __getitem__(self, name: str) -> Line:
+        """The line of a module by its name."""
+        for line in self.lines:
+            if line.name == name:
+                return line
+        raise KeyError(f"{type(self).__name__.lower()}: there is no module {name!r}")
+
+    def table(self) -> Table:
+        """What is printed."""
+        raise NotImplementedError(f"{type(self).__name__} has no table")
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
