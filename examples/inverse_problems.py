@@ -27,14 +27,16 @@ def decibels(truth: np.ndarray, found: np.ndarray) -> float:
 
 def main() -> None:
     parser = options_of(__doc__, "inverse_problems", steps=100)
-    parser.add_argument("--images", type=number(int, 8), default=40, help="how many digits are restored (default: %(default)s)")
-    parser.add_argument("--zeta", type=number(float, 0), default=0.5, help="DPS: length of its steps down the slope (default: %(default)s)")
+    parser.add_argument("--images", type=number(int, 8), default=24, help="how many digits are restored (default: %(default)s)")
+    advice = "DPS: length of its steps down the slope (default: width of the image / 14, for the slope of a norm has about length 1)"
+    parser.add_argument("--zeta", type=number(float, 0), help=advice)
     parser.add_argument("--noise", type=number(float, 0), default=0.05, help="its standard deviation (default: %(default)s)")
     options = parser.parse_args()
     model, scheduler = trained(options)
     images, labels = real_digits(model, options)
     truth, classes = images[: options.images], labels[: options.images]
     size, rng = model.config["sample_size"], np.random.default_rng(options.seed)
+    zeta = size / 14 if options.zeta is None else options.zeta
     problems: dict[str, LinearOperator] = {
         "deblurring": Blur.gaussian(size / 10, least=0.15),
         "super-resolution": SuperResolution(2),
@@ -48,7 +50,7 @@ def main() -> None:
         shown = operator.pseudo_inverse(y) if y.shape != truth.shape else y
         common = {"class_labels": classes, "num_inference_steps": options.inference_steps}
         projected = ddnm(model, ddim, operator, y, generator=options.seed, eta=0.85, **common)
-        sampled = dps(model, scheduler, operator, y, zeta=options.zeta, generator=options.seed, **common)
+        sampled = dps(model, scheduler, operator, y, zeta=zeta, generator=options.seed, **common)
         results = [shown, operator.pseudo_inverse(y), projected, sampled]
         print(f"{name:18}" + "".join(f"{decibels(truth, result):10.1f}" for result in results), flush=True)
         rows = np.concatenate([np.clip(result[:8], -1, 1) for result in [*results, truth]])
