@@ -1,0 +1,93 @@
+"""The pages of the course: in both languages the same code and the same formulas, and their cells make notebooks.
+
+That their code runs is seen where the site is built.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hcrot.learn import notebooks
+from hcrot.learn.figures import style
+from hcrot.learn.pages import show, side_by_side
+
+CHAPTERS = sorted(path for path in notebooks.COURSE.glob("[0-9][0-9]-*.md") if not path.name.endswith(".ko.md"))
+EXERCISES = Path(notebooks.__file__).parent / "exercises"
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def formulas(page: str) -> list[str]:
+    prose = "\n".join(re.sub(r"`[^`\n]*`", "", cell.text) for cell in notebooks.cells(page) if cell.kind == "markdown")
+    displayed = re.findall(r"\$\$(.*?)\$\$", prose, re.DOTALL)
+    return displayed + sorted(re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", prose, flags=re.DOTALL)))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_the_korean_page_has_the_same_code_formulas_and_sections(chapter):
+    english, korean = text_of(chapter), text_of(chapter.with_suffix(".ko.md"))
+    code = [[(cell.text, cell.options) for cell in notebooks.cells(page) if cell.kind == "code"] for page in (english, korean)]
+    assert code[0] == code[1]
+    assert set(formulas(english)) == set(formulas(korean))
+    prose = ["\n".join(cell.text for cell in notebooks.cells(page) if cell.kind == "markdown") for page in (english, korean)]
+    sections = [re.findall(r"^#+ ", page, re.MULTILINE) for page in prose]
+    assert sections[0] == sections[1] and sections[0].count("# ") == 1
+    assert len(re.findall(r"[가-힣]", korean)) > len(english) // 10
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_chapter_names_its_exercises(chapter):
+    number = chapter.name[:2]
+    there = {"-".join(path.name.split("_")[:2]) for path in EXERCISES.glob(f"{number}_*.py")}
+    named = set(re.findall(rf"hcrot learn start ({number}-\d)", text_of(chapter)))
+    assert named == there and len(named) >= 3
+
+
+def test_cells_and_notebook():
+    page = '# Title\n\ntext\n\n```python exec="on" session="a"\nx = 1\nprint(x)\n```\n\nmore\n\n```python\nshown = "only"\n```\n'
+    first, code, last = notebooks.cells(page)
+    assert (first.kind, first.text, first.line) == ("markdown", "# Title\n\ntext", 1)
+    assert (code.kind, code.text, code.line, code.options) == ("code", "x = 1\nprint(x)", 6, ' session="a"')
+    assert last.text.startswith("more") and 'shown = "only"' in last.text
+    pytest.importorskip("jupytext")
+    document = json.loads(notebooks.notebook(page))
+    assert [cell["cell_type"] for cell in document["cells"]] == ["markdown", "code", "markdown"]
+
+
+def test_running_a_page_names_its_lines(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('# Title\n\n```python exec="on"\nx = 1\n1 / (x - 1)\n```\n', encoding="utf-8")
+    with pytest.raises(ZeroDivisionError) as error:
+        notebooks.run(page)
+    assert error.traceback[-1].lineno + 1 == 5 and str(error.traceback[-1].path) == str(page)
+
+
+def test_drawings_take_the_colour_of_the_page_and_are_the_same_each_time(capsys):
+    for _ in range(2):
+        figure, axes = style.canvas(8, 3)
+        style.grid(axes, 0, 0, [[1, 2], [3, 4]], marked=[(0, 1)])
+        style.box(axes, 3, 0, 2, 1, "a < b")
+        style.arrow(axes, (2, 1), (3, 1), "x", bend=0.2)
+        show(figure, 'a "drawing"')
+    first, second = re.findall(r"<figure.*?</figure>", capsys.readouterr().out, re.DOTALL)
+    assert first == second and "\n" not in first
+    assert "currentColor" in first and style.INK not in first and "a &lt; b" in first and 'aria-label="a &quot;drawing&quot;"' in first
+
+
+def test_listings_come_from_the_source(capsys):
+    class Layer:
+        def forward(self, x):
+            """What it says of itself."""
+            return 2 * x
+
+        def backward(self, dy):
+            return 2 * dy
+
+    side_by_side(Layer)
+    html = capsys.readouterr().out
+    text = re.sub(r"<[^>]*>", "", html).replace("&#10;", "\n")
+    assert "def forward(self, x):\n    return 2 * x" in text and "return 2 * dy" in text and "What it says" not in text
