@@ -90,6 +90,14 @@ class Check:
             heading = f"the gradients of {error.report.module} for {', '.join(map(described, inputs))}:"
             raise Wrong("\n  ".join([heading, *error.report.problems, *wrong])) from None
 
+    def agree(self, module: hcrot.Module, *inputs: Any, **options: Any) -> None:
+        """As :meth:`gradients`, but the message doesn't tell which gradient is wrong: that is for the learner to find."""
+        try:
+            hcrot.check_gradients(module, *inputs, **options)
+        except hcrot.GradientError as error:
+            shapes = ", ".join(map(described, inputs))
+            raise Wrong(f"{error.report.module} does not pass hcrot.check_gradients for {shapes}: its report tells more") from None
+
     def adds(self, module: hcrot.Module, *inputs: Any) -> None:
         """Two passes one after the other leave twice the gradients of one."""
         module.astype(np.float64).zero_grad()
