@@ -33,8 +33,8 @@ class Linear(hcrot.Module):
 # kept back: the learner's file ends here
 
 SYMPTOM = """
-Memory is short, so I take two halves of a batch one after the other and step once. It should learn as from the whole batch at once,
-but the step differs. With one batch per step everything is fine.
+Memory is short, so I take two halves of a batch one after the other and step once. It should learn as from the whole batch at once, but
+the step differs. With one batch per step everything is fine.
 """
 
 HINTS = [
@@ -44,9 +44,9 @@ HINTS = [
 ]
 
 EXPLANATION = """
-The gradient of the weight was set (`grad[...] = `), so the second half of the batch wiped out the first. A loss that is a sum of two terms
-has a gradient that is the sum of two gradients. So each backward has to add. The same fault shows wherever a layer is used twice in one
-network. It is so common that hcrot.check_gradients makes a second pass and looks whether the gradients have doubled.
+The gradient of the weight was set (`grad[...] = `), so the second half of the batch wiped out the first. A loss that is a sum of two
+terms has a gradient that is the sum of two gradients. So each backward has to add. The same fault shows wherever a layer is used twice in
+one network. It is so common that hcrot.check_gradients makes a second pass and looks whether the gradients have doubled.
 """
 
 

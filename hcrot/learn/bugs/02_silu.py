@@ -44,8 +44,8 @@ HINTS = [
 
 EXPLANATION = """
 The product rule gives (x s)' = s + x s', and s' = s (1 - s). The factor x was missing in the second term. At x = 1 nobody can see it, and
-for all other x the sign of the gradient is still right most of the time, so that training works badly instead of failing.
-A test at one hand-picked point finds nothing. Random inputs do.
+for all other x the sign of the gradient is still right most of the time, so that training works badly instead of failing. A test at one
+hand-picked point finds nothing. Random inputs do.
 """
 
 

@@ -45,8 +45,8 @@ HINTS = [
 
 EXPLANATION = """
 The sum over the axes (0, 1) is right for three axes. For two it sums everything to a single number, and `+=` adds that number to every
-entry without a word. This was the predecessor's LayerNorm (B26): its gradient for two-dimensional input was one number. Where broadcasting
-can hide a wrong shape, look at the shape.
+entry without a word. This was the predecessor's LayerNorm (B26): its gradient for two-dimensional input was one number. Where
+broadcasting can hide a wrong shape, look at the shape.
 """
 
 

@@ -40,10 +40,10 @@ HINTS = [
 ]
 
 EXPLANATION = """
-Each output of softmax depends on every input of its row. p (1 - p) is only the diagonal of the table of derivatives. With the rest,
-dx_j = p_j (dp_j - sum_i p_i dp_i). A quick proof that something is missing: adding a constant to a row changes nothing, so the gradients
-of a row sum to zero. Softmax is also why hcrot.check_gradients weighs the outputs with random numbers: the plain sum of the outputs is
-always 1, so its gradient is zero, and a wrong backward might pass.
+Each output of softmax depends on every input of its row. p (1 - p) is only the diagonal of the table of derivatives. With the rest, dx_j
+= p_j (dp_j - sum_i p_i dp_i). A quick proof that something is missing: adding a constant to a row changes nothing, so the gradients of a
+row sum to zero. Softmax is also why hcrot.check_gradients weighs the outputs with random numbers: the plain sum of the outputs is always
+1, so its gradient is zero, and a wrong backward might pass.
 """
 
 

@@ -46,8 +46,8 @@ HINTS = [
 
 EXPLANATION = """
 exp(-1000) is zero in floating point, and its logarithm is minus infinity. Subtracting the maximum, which was done, prevents overflow, but
-not this. The logarithm of softmax has to be taken by hand: log p = x - max - log(sum exp(x - max)). The predecessor's CrossEntropy had
-it (B40: scores [1000, 0], class 1).
+not this. The logarithm of softmax has to be taken by hand: log p = x - max - log(sum exp(x - max)). The predecessor's CrossEntropy had it
+(B40: scores [1000, 0], class 1).
 """
 
 

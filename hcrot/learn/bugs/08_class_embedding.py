@@ -43,8 +43,9 @@ HINTS = [
 ]
 
 EXPLANATION = """
-`a[index] += b` means `a[index] = a[index] + b`: an index that occurs twice is written twice, and the last one wins. With 512 labels of ten
-classes, about 98 percent of the gradients were lost. The predecessor had it (B04; there even with `=`). np.add.at adds for each occurrence.
+`a[index] += b` means `a[index] = a[index] + b`: an index that occurs twice is written twice, and the last one wins. With 512 labels of
+ten classes, about 98 percent of the gradients were lost. The predecessor had it (B04; there even with `=`). np.add.at adds for each
+occurrence.
 """
 
 
