@@ -1,7 +1,7 @@
 """hcrot: deep learning without autograd. Every layer has an explicit forward and backward, and the CPU is used well.
 
 The names below are the library; ``hcrot.data`` has data sets and one's own pictures, ``hcrot.functional`` parts for blocks of
-one's own, ``hcrot.pipelines`` whole sampling loops, ``hcrot.plotting`` the pictures.
+one's own, ``hcrot.pipelines`` whole sampling loops, ``hcrot.plotting`` the pictures, ``hcrot.learn`` exercises.
 """
 
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `__getattr__` imports these when they are used
 
 __version__ = "0.1.0"
 
-ROOMS = ("data", "functional", "pipelines")
+ROOMS = ("data", "functional", "learn", "pipelines")
 """What is spelled ``hcrot.data`` and so on."""
 
 sys.modules |= {"hcrot.metrics": metrics, "hcrot.plotting": plotting}  # for `import hcrot.plotting`, where it was before there were rooms

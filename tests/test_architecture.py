@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "hcrot").rglob("*.py"))
+TEXTS = {"hcrot.learn.exercises", "hcrot.learn.bugs"}
+"""Folders whose files are handed to learners. Nobody imports from them, so they have no public names."""
 
 
 def module_name(path: Path) -> str:
@@ -99,7 +101,7 @@ def targets(node: ast.stmt) -> list[ast.expr]:
     return node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name.rpartition(".")[0] not in TEXTS])
 def test_every_file_says_what_is_public(name):
     """``__all__`` names things that are there, and what a reader of the docstrings may rely on."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))

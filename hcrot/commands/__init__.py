@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "how good the pictures are: Fréchet distance, precision and recall, agreement with their labels",
     "info": "what a checkpoint holds, and which programs can open it",
     "check": "check the gradients of a layer or network of your own",
+    "learn": "exercises that check themselves, and a bug hunt",
     "bench": "how fast this machine trains and draws, beside PyTorch if it is installed",
 }
 

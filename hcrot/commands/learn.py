@@ -1,0 +1,52 @@
+"""Exercises that check themselves, and a bug hunt.
+
+    hcrot learn list                what there is, and what you have done
+    hcrot learn start 02-1          write the file of an exercise; bugs are called bug-01 and so on
+    hcrot learn check 02-1          is it right?
+    hcrot learn hint 02-1           one hint after the other
+    hcrot learn solution 02-1       the solution, with its derivation
+
+Exit status 1: the check says that it is not right yet.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+ACTIONS = ("list", "start", "check", "hint", "solution")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="see above (default: %(default)s)")
+    parser.add_argument("exercise", nargs="?", metavar="N", help="its number or name: 02-1, 02_1_linear_backward, bug-07")
+    parser.add_argument("--folder", metavar="FOLDER", type=Path, help="where your files are (default: hcrot_exercises)")
+    parser.add_argument("--again", action="store_true", help="with start: begin anew, overwriting your file")
+    parser.add_argument("--json", action="store_true", help="as one line of JSON")
+
+
+def run(options: Namespace) -> int:
+    action, exercise = options.action, options.exercise
+    if action == "list" and exercise:
+        raise ValueError(f"list takes no exercise, got {exercise}")
+    if action != "list" and not exercise:
+        raise ValueError(f"which exercise? For example: hcrot learn {action} 02-1; `hcrot learn list` has all")
+    if options.again and action != "start":
+        raise ValueError(f"--again belongs to start, not to {action}")
+
+    from hcrot.learn import workbook
+
+    folder = options.folder or Path(workbook.FOLDER)
+    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():  # what the learner's code prints
+        if action == "list":
+            answer = workbook.contents(folder)
+        elif action == "start":
+            answer = workbook.start(exercise, folder, options.again)
+        else:
+            answer = getattr(workbook, action)(exercise, folder)
+    print(json.dumps(answer.facts) if options.json else answer)
+    return 0 if answer else 1

@@ -1,0 +1,177 @@
+"""What the checks of exercises and bugs share: comparisons whose messages lead."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import hcrot
+
+__all__ = ["Check", "Wrong"]
+
+
+class Wrong(AssertionError):
+    """An answer is wrong; the message says what was found, what was expected and, where it can be guessed, why."""
+
+
+class Check:
+    """Draws inputs and compares. Every method but :meth:`normal` and :meth:`integers` raises :class:`Wrong`.
+
+    Args:
+        seed: of all random numbers.
+    """
+
+    def __init__(self, seed: int = 0):
+        self.generator = np.random.default_rng(seed)
+
+    def normal(self, *shape: int) -> np.ndarray:
+        """Numbers from N(0, 1), float64, of this shape."""
+        return self.generator.standard_normal(shape)
+
+    def integers(self, below: int, *shape: int) -> np.ndarray:
+        """Integers from 0 to ``below`` - 1, of this shape."""
+        return self.generator.integers(below, size=shape)
+
+    def that(self, condition: bool, message: str) -> None:
+        """The condition holds, or ``message`` is what is wrong."""
+        if not condition:
+            raise Wrong(message)
+
+    def equal(self, what: str, found: Any, expected: Any, tolerance: float = 1e-6) -> None:
+        """Two arrays, or numbers, agree: first their shapes, then their values.
+
+        Args:
+            what: the name of what was found, for the message.
+            found: what the learner's code has made.
+            expected: what it has to be.
+            tolerance: the largest difference allowed, relative to the largest number expected, or to 1 if that is larger.
+        """
+        expected = np.asarray(expected)
+        self.that(found is not None, f"{what} is None, expected an array of the shape {expected.shape}: is a return missing?")
+        try:
+            found = np.asarray(found, np.result_type(expected, np.float64))
+        except (TypeError, ValueError):
+            raise Wrong(f"{what} is a {type(found).__name__}, expected numbers of the shape {expected.shape}") from None
+        if found.shape != expected.shape:
+            raise Wrong(f"{what} has the shape {found.shape}, expected {expected.shape}{shape_lead(found.shape, expected.shape)}")
+        if np.isnan(found).any() and not np.isnan(expected).any():
+            raise Wrong(f"{what} has NaN in {int(np.isnan(found).sum())} of {found.size} places")
+        different = ~np.isclose(found, expected, rtol=0, atol=tolerance * max(1.0, float(np.abs(expected).max(initial=0))), equal_nan=True)
+        if different.any():
+            gap = np.where(different, np.abs(found - expected), -1.0)
+            worst = tuple(map(int, np.unravel_index(int(np.argmax(gap)), found.shape)))
+            place = f"{what} at {worst}" if worst else what
+            count = f"; {int(different.sum())} of {found.size} numbers differ" if found.size > 1 else ""
+            lead = factor_lead(found, expected, tolerance)
+            raise Wrong(f"{place} is {found[worst]:.6g}, expected {expected[worst]:.6g}{count}{lead}")
+
+    def same_as(self, what: str, yours: Callable, reference: Callable, *inputs: Any, tolerance: float = 1e-6) -> None:
+        """Two functions, given copies of the same inputs, return the same; the learner's leaves its inputs as they were."""
+        copies = [value.copy() if isinstance(value, np.ndarray) else value for value in inputs]
+        found = yours(*copies)
+        for index, (copy, value) in enumerate(zip(copies, inputs, strict=True)):
+            unchanged = not isinstance(value, np.ndarray) or np.array_equal(copy, value, equal_nan=True)
+            self.that(unchanged, f"{what}: your code writes into input {index}, which is the caller's array: work on a copy")
+        expected = reference(*inputs)
+        if isinstance(expected, tuple):
+            came = len(found) if isinstance(found, (tuple, list)) else type(found).__name__
+            self.that(came == len(expected), f"{what}: expected {len(expected)} results, got {came}")
+            for index, (one, other) in enumerate(zip(found, expected, strict=True)):
+                self.equal(f"{what}, result {index}", one, other, tolerance)
+        else:
+            self.equal(what, found, expected, tolerance)
+
+    def gradients(self, module: hcrot.Module, *inputs: Any, **options: Any) -> None:
+        """:func:`hcrot.check_gradients` agrees; if it does not, the message says of each gradient what may be wrong with it."""
+        try:
+            hcrot.check_gradients(module, *inputs, **options)
+        except hcrot.GradientError as error:
+            wrong = [gradient_lead(line) for line in error.report.lines if line.verdict != "ok"]
+            heading = f"the gradients of {error.report.module} for {', '.join(map(described, inputs))}:"
+            raise Wrong("\n  ".join([heading, *error.report.problems, *wrong])) from None
+
+    def agree(self, module: hcrot.Module, *inputs: Any, **options: Any) -> None:
+        """As :meth:`gradients`, but the message doesn't tell which gradient is wrong: that is for the learner to find."""
+        try:
+            hcrot.check_gradients(module, *inputs, **options)
+        except hcrot.GradientError as error:
+            shapes = ", ".join(map(described, inputs))
+            raise Wrong(f"{error.report.module} does not pass hcrot.check_gradients for {shapes}: its report tells more") from None
+
+    def adds(self, module: hcrot.Module, *inputs: Any) -> None:
+        """Two passes one after the other leave twice the gradients of one."""
+        module.astype(np.float64).zero_grad()
+        dout = self.generator.standard_normal(module(*inputs).shape)
+        module.backward(dout)
+        once = {name: parameter.grad.copy() for name, parameter in module.named_parameters()}
+        module(*inputs)
+        module.backward(dout)
+        for name, parameter in module.named_parameters():
+            doubled = np.allclose(parameter.grad, 2 * once[name], rtol=1e-9)
+            self.that(doubled, f"after two passes the gradient of {name} is not the sum of both: backward has to add (+=), not set it")
+
+    def refuses(self, what: str, call: Callable[[], Any], error: type[Exception] | tuple[type[Exception], ...], *words: str) -> None:
+        """``call()`` raises the error, with all the words in its message."""
+        name = error.__name__ if isinstance(error, type) else " or ".join(kind.__name__ for kind in error)
+        try:
+            call()
+        except error as raised:
+            missing = [word for word in words if word not in str(raised)]
+            self.that(not missing, f"{what}: the message {str(raised)!r} does not say {' and '.join(map(repr, missing))}")
+        else:
+            raise Wrong(f"{what}: expected a {name}, but nothing was raised")
+
+
+def described(value: Any) -> str:
+    return f"an input of the shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+
+
+def shape_lead(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What a wrong shape may mean, or ""."""
+    if len(found) > 1 and found[::-1] == expected:
+        return ": is a transpose missing?"
+    if len(found) > len(expected):
+        return ": is a sum over some axes missing?"
+    if len(found) < len(expected):
+        return ": is there a sum over too many axes, or keepdims missing?"
+    return ""
+
+
+def ratio_lead(ratio: float) -> str:
+    """What a constant factor may mean, or "" if it is no simple number."""
+    if abs(ratio + 1) < 1e-4:
+        return ": it is the negative: is a sign wrong?"
+    for size in range(2, 101):
+        if abs(ratio / size - 1) < 1e-4:
+            return f": it is {size} times too large: is a division by {size} missing, or a mean a sum?"
+        if abs(ratio * size - 1) < 1e-4:
+            return f": it is {size} times too small: is a factor {size} missing, or a sum a mean?"
+    return ""
+
+
+def factor_lead(found: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
+    """What it may mean that all of ``found`` is the same multiple of what was expected, or ""."""
+    size = float(np.vdot(expected, expected).real)
+    if not size or not np.isfinite(found).all():
+        return ""
+    ratio = float(np.vdot(expected, found).real) / size
+    proportional = np.allclose(found, ratio * expected, rtol=0, atol=max(tolerance, 1e-9) * float(np.abs(found).max()))
+    return ratio_lead(ratio) if proportional else ""
+
+
+def gradient_lead(line: Any) -> str:
+    """One line of a gradient report as a sentence that leads."""
+    name, verdict = line.name, line.verdict
+    if verdict.startswith("missing"):
+        return f"of {name} there is none: {verdict.partition(': ')[2]}. Is a return missing?"
+    if verdict.startswith("its gradient has shape"):
+        shape = tuple(int(size) for size in verdict.partition("(")[2].rstrip(")").split(",") if size.strip())
+        return f"that of {name} has the shape {shape}, it must be that of {name}, {line.shape}{shape_lead(shape, line.shape)}"
+    if verdict.startswith("its gradient is"):
+        return f"that of {name}: {verdict}"
+    if verdict.startswith("no gradient arrived"):
+        return f"that of {name} stays zero, but the output depends on it (slope {line.numeric:+.4g}): backward never adds to it"
+    lead = ratio_lead(line.analytic / line.numeric) if line.numeric else ""
+    kink = verdict.partition(", ")[2]
+    slopes = f"along some direction backward says {line.analytic:+.6g}, differences of outputs say {line.numeric:+.6g}"
+    return f"that of {name} is wrong: {slopes}{lead or (f' ({kink})' if kink else '')}"

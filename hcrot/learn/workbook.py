@@ -1,0 +1,358 @@
+"""Exercises and the bug hunt: their files are read, holes are cut into them, and what a learner makes of them is checked.
+
+``hcrot/learn/exercises/`` has one file for each exercise, ``hcrot/learn/bugs/`` one for each bug. A file has two parts, the learner's and,
+below a line that begins with ``# kept back``, what he does not get: hints, the derivation and ``check(yours, check)``.
+
+In an exercise, the learner's file has a ``raise NotImplementedError`` in place of what stands between two markers, and the solution is
+what stands there. A bug has the defect and the mended lines one after the other:
+
+    # yours: begin                   # bug: begin
+    dx = dy @ self.weight.data       dx = dy @ self.weight.data.T
+    # yours: end                     # bug: mended
+                                     dx = dy @ self.weight.data
+                                     # bug: end
+
+Whoever writes an exercise shows that its check can fail: ``WRONG`` has, by name, texts of the solution and what to put in their place.
+"""
+
+import difflib
+import re
+import sys
+import textwrap
+import traceback
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hcrot.files.json_and_arrays import read_json, replacing, write_json
+from hcrot.learn.checks import Check, Wrong
+
+__all__ = ["FOLDER", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks", "verdict"]
+
+FOLDER = "hcrot_exercises"
+"""Where a learner's files are, unless he says otherwise."""
+
+POINTS = 4
+"""For a bug that is found without help. Each hint costs one, down to one; who reads the solution first gets none."""
+
+HOLE = 'raise NotImplementedError("yours")'
+HERE = Path(__file__).parent
+SCORE = "score.json"
+EXERCISE = re.compile(r"^( *)# yours: begin\n(.*?)^ *# yours: end\n", re.MULTILINE | re.DOTALL)
+BUG = re.compile(r"^ *# bug: begin\n(.*?)^ *# bug: mended\n(.*?)^ *# bug: end\n", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One exercise or bug.
+
+    Attributes:
+        path: the file that ships with hcrot.
+        is_bug: whether it belongs to the bug hunt.
+        source: the text of that file.
+    """
+
+    path: Path
+    is_bug: bool
+    source: str = field(repr=False)
+
+    @property
+    def number(self) -> str:
+        """``02-1``, or ``bug-07``: what a learner calls it."""
+        first, second = self.path.stem.split("_")[:2]
+        return f"bug-{first}" if self.is_bug else f"{first}-{second}"
+
+    @property
+    def name(self) -> str:
+        """``02_1_linear_backward``, or ``bug_07_two_convolutions``: what the learner's file is called."""
+        return f"bug_{self.path.stem}" if self.is_bug else self.path.stem
+
+    @property
+    def chapter(self) -> str:
+        return "bug hunt" if self.is_bug else f"chapter {self.path.stem.split('_')[0]}"
+
+    @property
+    def title(self) -> str:
+        """The first line of the docstring."""
+        return self.source.removeprefix('"""').partition("\n")[0].strip()
+
+    @property
+    def upper(self) -> str:
+        """The learner's part, with the markers."""
+        return self.source.partition("\n# kept back")[0].rstrip() + "\n"
+
+    @property
+    def given(self) -> str:
+        """What the learner begins with."""
+        if self.is_bug:
+            return self.symptom_as_comment + BUG.sub(r"\1", self.upper)
+        return EXERCISE.sub(rf"\1{HOLE}\n", self.upper)
+
+    @property
+    def solved(self) -> str:
+        """The learner's part, done."""
+        return BUG.sub(r"\2", self.upper) if self.is_bug else EXERCISE.sub(r"\2", self.upper)
+
+    @property
+    def symptom_as_comment(self) -> str:
+        return textwrap.indent(self.kept.SYMPTOM.strip(), "# ", lambda line: True) + "\n\n"
+
+    @property
+    def kept(self) -> ModuleType:
+        """The whole file, done, as a module: it has HINTS, ``check`` and so on."""
+        return kept_back(self)
+
+
+@cache
+def kept_back(task: Task) -> ModuleType:
+    patched = BUG.sub(r"\2", task.source) if task.is_bug else task.source
+    return executed(f"hcrot_learn_{task.name}", patched, task.path)
+
+
+def executed(name: str, source: str, path: Path) -> ModuleType:
+    """A module made of a text, which tracebacks say is that of ``path``."""
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses look there for what their annotations name
+    exec(compile(source, str(path), "exec"), module.__dict__)
+    return module
+
+
+@cache
+def tasks() -> tuple[Task, ...]:
+    """All exercises in the order of the chapters, then all bugs."""
+    found = []
+    for folder, is_bug in (("exercises", False), ("bugs", True)):
+        found += [Task(path, is_bug, path.read_text(encoding="utf-8")) for path in sorted((HERE / folder).glob("[0-9]*.py"))]
+    return tuple(found)
+
+
+def spelled(name: str) -> str:
+    """A name as files spell it: ``2-1`` is ``02_1``, ``Bug-7`` is ``bug_07``."""
+    words = name.removesuffix(".py").lower().replace("-", "_").split("_")
+    place = 1 if words[0] == "bug" else 0
+    return "_".join(word.zfill(2) if index == place and word.isdigit() else word for index, word in enumerate(words))
+
+
+def find(name: str) -> Task:
+    """The task of this number or name: ``02-1``, ``02_1_linear_backward``, ``linear_backward``, ``bug-07``.
+
+    Raises:
+        TypeError: the name is no text. ValueError: no task has it, or several have.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"hcrot.learn: an exercise has a name such as '02-1' or 'bug-07', got {name!r}")
+    wanted = spelled(name)
+    fitting = [task for task in tasks() if wanted in (task.name, spelled(task.number), "_".join(task.name.split("_")[2:]))]
+    if not fitting:
+        names = {alias: task.number for task in tasks() for alias in (task.number, task.name)}
+        near = sorted({names[alias] for alias in difflib.get_close_matches(name, names, 3)})
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"hcrot.learn: there is no exercise {name!r}{meant} (`hcrot learn list` has all)")
+    if len(fitting) > 1:
+        raise ValueError(f"hcrot.learn: {name!r} may be {' or '.join(task.number for task in fitting)}")
+    return fitting[0]
+
+
+# ---------------------------------------------------------------- what is right
+
+
+def verdict(task: Task, source: str, path: Path) -> str:
+    """What is wrong with a learner's text, in words that lead; "" if it passes.
+
+    Args:
+        task: what it is an answer to.
+        source: the text.
+        path: where it is, for the messages.
+    """
+    try:
+        yours = executed(f"hcrot_learn_yours_{task.name}", source, path)
+        task.kept.check(yours, Check())
+    except Wrong as error:
+        return str(error)
+    except SyntaxError as error:
+        return f"{path.name} cannot be read as Python: line {error.lineno}: {error.msg}\n    {(error.text or '').strip()}"
+    except (Exception, SystemExit) as error:
+        return raised(error, source, path)
+    return ""
+
+
+def raised(error: BaseException, source: str, path: Path) -> str:
+    """What to say when running a learner's text raised an error: the line of his that was being run."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if isinstance(error, NotImplementedError) and str(error) == "yours" and lines:
+        return f"line {lines[-1]} of {path.name} is still to be written"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if not lines or lines[-1] is None:
+        if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+            return f"{path.name} has no {error.name}"
+        return f"the check could not use what {path.name} gave it: {said}"
+    return f"line {lines[-1]} of {path.name} raised a {said}\n    {source.splitlines()[lines[-1] - 1].strip()}"
+
+
+# ---------------------------------------------------------------- what a learner does
+
+
+@dataclass(frozen=True, repr=False)
+class Answer:
+    """What a command of this room has to say. Printed, or at the end of a notebook's cell, it is a text.
+
+    Attributes:
+        text: the text.
+        facts: the same for programs.
+        passed: False after a check that failed; also its truth.
+    """
+
+    text: str
+    facts: dict[str, Any]
+    passed: bool = True
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+def start(name: str, folder: str | Path = FOLDER, again: bool = False) -> Answer:
+    """Write the file to work on into the learner's folder.
+
+    Args:
+        name: see :func:`find`.
+        folder: made if need be.
+        again: whether a file that is there already is replaced by a new one.
+
+    Raises:
+        ValueError: no such exercise. FileExistsError: the file is there, and ``again`` is False. OSError: it cannot be written.
+    """
+    task = find(name)
+    path = Path(folder) / f"{task.name}.py"
+    if path.exists() and not again:
+        raise FileExistsError(f"hcrot.learn: {path} is there already: go on with it, or overwrite it with again=True (--again)")
+    with replacing(path) as unfinished:
+        unfinished.write_text(task.given, encoding="utf-8")
+    note(folder, task)
+    what = "find what is wrong in it and mend it" if task.is_bug else "replace each `raise NotImplementedError`"
+    asked = task.kept.SYMPTOM if task.is_bug else (task.kept.__doc__ or "")
+    text = (
+        f"{task.number}: {task.title}\n\n{asked.strip()}\n\nWrote {path}. Open it and {what}. Then:\n"
+        f"    hcrot learn check {task.number}\n    hcrot learn hint {task.number}        one hint after the other\n"
+        f"    hcrot learn solution {task.number}    when you want to compare"
+    )
+    return Answer(text, {"number": task.number, "title": task.title, "file": str(path)})
+
+
+def check(name: str, folder: str | Path = FOLDER) -> Answer:
+    """Check the learner's file; false if something is wrong with it, and the text says what.
+
+    Raises:
+        ValueError: no such exercise. FileNotFoundError: it was never started in this folder.
+    """
+    task = find(name)
+    path = Path(folder) / f"{task.name}.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"hcrot.learn: there is no file {path}: `hcrot learn start {task.number}` writes it")
+    problem = verdict(task, path.read_text(encoding="utf-8"), path)
+    kept = note(folder, task, tries=1, solved=not problem)
+    if problem:
+        hints = len(task.kept.HINTS) - kept["hints"]
+        more = f"`hcrot learn hint {task.number}` has {hints} more" if hints else f"`hcrot learn solution {task.number}` explains"
+        text = f"{task.number}: not yet.\n\n{problem}\n\n{more}."
+    elif task.is_bug:
+        text = f"{task.number}: found and mended. {kept['points']} of {POINTS} points.\n\n{task.kept.EXPLANATION.strip()}"
+    else:
+        checks = f"{kept['tries']} check{'s' * (kept['tries'] > 1)}"
+        text = f"{task.number}: right, after {checks}.\n\n`hcrot learn solution {task.number}` has the derivation."
+    facts = {"number": task.number, "passed": not problem, "message": problem, **kept}
+    return Answer(text, facts, not problem)
+
+
+def hint(name: str, folder: str | Path = FOLDER) -> Answer:
+    """The next hint; after the last one, all of them.
+
+    Raises:
+        ValueError: no such exercise.
+    """
+    task = find(name)
+    hints = task.kept.HINTS
+    shown = note(folder, task)["hints"]
+    if shown == len(hints):
+        lines = [f"{index}. {line}" for index, line in enumerate(hints, 1)]
+        text = "\n".join(["These were all hints:", *lines, f"`hcrot learn solution {task.number}` has the rest."])
+        return Answer(text, {"number": task.number, "hints": list(hints), "left": 0})
+    note(folder, task, hints=1)
+    left = len(hints) - shown - 1
+    text = f"{task.number}, hint {shown + 1} of {len(hints)}: {hints[shown]}"
+    return Answer(text, {"number": task.number, "hints": list(hints[: shown + 1]), "left": left})
+
+
+def solution(name: str, folder: str | Path = FOLDER) -> Answer:
+    """The solution, and why; it is noted that it was seen.
+
+    Raises:
+        ValueError: no such exercise.
+    """
+    task = find(name)
+    note(folder, task, seen=True)
+    if task.is_bug:
+        before, after = BUG.sub(r"\1", task.upper).splitlines(), task.solved.splitlines()
+        shown = "\n".join(difflib.unified_diff(before, after, "defective", "mended", lineterm="", n=2))
+        why = task.kept.EXPLANATION
+    else:
+        shown, why = task.solved, task.kept.DERIVATION
+    text = f"{task.number}: {task.title}\n\n{shown.strip()}\n\n{why.strip()}"
+    return Answer(text, {"number": task.number, "solution": task.solved, "explanation": why.strip()})
+
+
+def contents(folder: str | Path = FOLDER) -> Answer:
+    """All exercises and bugs, what is done, and the score of the bug hunt."""
+    score, lines, listed, chapter = scores(folder), [], [], ""
+    bugs = [score.get(task.name, {}) for task in tasks() if task.is_bug]
+    found, points = sum(kept.get("solved", False) for kept in bugs), sum(kept.get("points", 0) for kept in bugs)
+    for task in tasks():
+        kept = score.get(task.name, {})
+        if task.chapter != chapter:
+            chapter = task.chapter
+            head = f": {found} of {len(bugs)} found, {points} of {POINTS * len(bugs)} points" if task.is_bug else ""
+            lines += ["", chapter + head]
+        words = ["done"] if kept.get("solved") else ["begun"] if kept else []
+        words += [f"{kept['hints']} hint{'s' * (kept['hints'] > 1)}"] if kept.get("hints") else []
+        words += ["solution seen"] if kept.get("seen") else []
+        lines.append(f"  {task.number:<7} {task.title:<70} {', '.join(words)}".rstrip())
+        listed.append({"number": task.number, "name": task.name, "title": task.title, "chapter": chapter, **blank(), **kept})
+    facts = {"tasks": listed, "bugs_found": found, "bugs": len(bugs), "points": points, "points_possible": POINTS * len(bugs)}
+    return Answer("\n".join(lines[1:]), facts)
+
+
+# ---------------------------------------------------------------- what is remembered
+
+
+def blank() -> dict[str, Any]:
+    return {"tries": 0, "hints": 0, "seen": False, "solved": False, "points": 0}
+
+
+def scores(folder: str | Path) -> dict[str, Any]:
+    """What is known of each task that was begun, by its name.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = Path(folder) / SCORE
+    return read_json(path) if path.is_file() else {}
+
+
+def note(folder: str | Path, task: Task, tries: int = 0, hints: int = 0, seen: bool = False, solved: bool = False) -> dict[str, Any]:
+    """Remember what a learner did; what is now known of this task. Hints and solutions that come after the bug was found cost nothing."""
+    score = scores(folder)
+    kept = score[task.name] = {**blank(), **score.get(task.name, {})}
+    if solved and not kept["solved"]:
+        kept["solved"] = True
+        kept["points"] = 0 if kept["seen"] or not task.is_bug else max(1, POINTS - kept["hints"])
+    kept["tries"] += tries
+    kept["hints"] += hints
+    kept["seen"] = kept["seen"] or seen
+    with replacing(Path(folder) / SCORE) as unfinished:
+        write_json(unfinished, score)
+    return kept

@@ -1,0 +1,78 @@
+"""What the comparisons of exercises accept, and what they say otherwise."""
+
+import numpy as np
+import pytest
+
+import hcrot
+from hcrot.learn import Check, Wrong
+
+
+class Scaled(hcrot.Module):
+    """y = W x, entry by entry, with a backward that can go wrong."""
+
+    def __init__(self, fault=""):
+        self.weight, self.fault = hcrot.Parameter(np.ones((2, 3))), fault
+
+    def forward(self, x):
+        self.save(x)
+        return x * self.weight.data
+
+    def backward(self, dy):
+        x = self.saved()
+        if self.fault == "set":
+            self.weight.grad[...] = dy * x
+        elif self.fault != "frozen":
+            self.weight.grad += dy * x
+        dx = dy * self.weight.data
+        return {"nothing": None, "transposed": dx.T, "summed": dx.sum(axis=0), "twice": 2 * dx, "negative": -dx}.get(self.fault, dx)
+
+
+@pytest.mark.parametrize(("fault", "message"), [
+    ("nothing", "input 0 there is none"), ("transposed", r"has the shape \(3, 2\), it must be that of input 0, \(2, 3\): is a transpose"),
+    ("summed", r"shape \(3,\).*a sum over too many axes"), ("twice", "2 times too large"), ("negative", "is a sign wrong"),
+    ("frozen", "weight .* stays zero"), ("set", "assigns to .grad instead of adding"),
+])  # fmt: skip
+def test_gradients(fault, message):
+    check = Check()
+    check.gradients(Scaled(), check.normal(2, 3))
+    with pytest.raises(Wrong, match=message):
+        check.gradients(Scaled(fault), check.normal(2, 3))
+
+
+def test_adds():
+    check = Check()
+    check.adds(Scaled(), check.normal(2, 3))
+    with pytest.raises(Wrong, match="the gradient of weight is not the sum of both"):
+        check.adds(Scaled("set"), check.normal(2, 3))
+
+
+@pytest.mark.parametrize(("found", "message"), [
+    (None, "is a return missing"), ("text", "is a str"), (np.ones((3, 2)), "a transpose"), (np.ones((1, 2, 3)), "a sum over some axes"),
+    (np.full((2, 3), np.nan), "NaN in 6 of 6"), (np.arange(6.0).reshape(2, 3) / 4, "4 times too small"),
+    (np.arange(6.0).reshape(2, 3) * [[1], [9]], r"at \(1, 2\) is 45, expected 5; 3 of 6"),
+])  # fmt: skip
+def test_equal(found, message):
+    expected = np.arange(6.0).reshape(2, 3)
+    Check().equal("it", expected + 1e-7, expected)
+    Check().equal("it", 3, 3.0)
+    with pytest.raises(Wrong, match=message):
+        Check().equal("it", found, expected)
+
+
+def test_same_as():
+    check, x = Check(), np.arange(3.0)
+    check.same_as("sort", np.sort, lambda a: np.array(sorted(a)), x)
+    check.same_as("both", lambda a: (a, 1), lambda a: (a, 1.0), x)
+    with pytest.raises(Wrong, match="writes into input 0"):
+        check.same_as("twice", lambda a: np.multiply(a, 2, out=a), lambda a: 2 * a, x)
+    with pytest.raises(Wrong, match="expected 2 results, got ndarray"):
+        check.same_as("both", lambda a: a, lambda a: (a, 1.0), x)
+
+
+def test_refuses():
+    check = Check()
+    check.refuses("it", lambda: int("x"), ValueError, "invalid")
+    with pytest.raises(Wrong, match="does not say 'groups'"):
+        check.refuses("it", lambda: int("x"), ValueError, "groups")
+    with pytest.raises(Wrong, match="expected a ValueError or TypeError, but nothing"):
+        check.refuses("it", lambda: 1, (ValueError, TypeError))
