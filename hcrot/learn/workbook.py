@@ -1,7 +1,7 @@
 """Exercises and the bug hunt: their files are read, holes are cut into them, and what a learner makes of them is checked.
 
 ``hcrot/learn/exercises/`` has one file for each exercise, ``hcrot/learn/bugs/`` one for each bug. A file has two parts, the learner's and,
-below a line that begins with ``# kept back``, what he does not get: hints, the derivation and ``check(yours, check)``.
+below a line that begins with ``# kept back``, what learners do not get: hints, the derivation and ``check(yours, check)``.
 
 In an exercise, the learner's file has a ``raise NotImplementedError`` in place of what stands between two markers, and the solution is
 what stands there. A bug has the defect and the mended lines one after the other:
@@ -32,7 +32,7 @@ from hcrot.learn.checks import Check, Wrong
 __all__ = ["FOLDER", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks", "verdict"]
 
 FOLDER = "hcrot_exercises"
-"""Where a learner's files are, unless he says otherwise."""
+"""Where a learner's files are, if no other folder is named."""
 
 POINTS = 4
 """For a bug that is found without help. Each hint costs one, down to one; who reads the solution first gets none."""
@@ -180,7 +180,7 @@ def verdict(task: Task, source: str, path: Path) -> str:
 
 
 def raised(error: BaseException, source: str, path: Path) -> str:
-    """What to say when running a learner's text raised an error: the line of his that was being run."""
+    """What to say when running a learner's text raised an error: which of its lines was being run."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     if isinstance(error, NotImplementedError) and str(error) == "yours" and lines:
         return f"line {lines[-1]} of {path.name} is still to be written"
