@@ -39,6 +39,24 @@ def test_gradients(fault, message):
         check.gradients(Scaled(fault), check.normal(2, 3))
 
 
+def test_gradients_that_vanish_along_the_input_itself_are_looked_at_elsewhere():
+    class Direction(hcrot.Module):
+        """y = x / |x|, whose slope along x is zero."""
+
+        def forward(self, x):
+            return x / np.linalg.norm(x)
+
+        def backward(self, dy):
+            return np.zeros_like(dy)
+
+    check = Check()
+    with pytest.raises(Wrong, match="stays zero"):
+        check.gradients(Direction(), check.normal(2, 3))
+    check = Check()
+    with pytest.raises(Wrong, match="its report tells more"):
+        check.agree(Direction(), check.normal(2, 3))
+
+
 def test_adds():
     check = Check()
     check.adds(Scaled(), check.normal(2, 3))

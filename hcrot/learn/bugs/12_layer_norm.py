@@ -35,7 +35,7 @@ class LayerNorm(hcrot.Module):
 
 SYMPTOM = """
 Weights that I trained elsewhere give slightly different results here: about 6 percent in a layer of 8 channels, a tenth of a percent in
-one of 512. The gradient check fails for 8 channels and hardly for 512.
+one of 512. The gradient check is off by 3 percent for 8 channels and by 0.002 percent for 512.
 """
 
 HINTS = [

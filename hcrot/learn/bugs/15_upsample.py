@@ -29,7 +29,7 @@ class Upsample(hcrot.Module):
 
 SYMPTOM = """
 In my U-Net the gradient norm falls to a quarter at each level on the way down: the middle block learns sixteen times more slowly than the
-outer ones. Down-sampling by the mean of 2 x 2 pixels is my inverse of this layer, and its code is here, too.
+outer ones. I took backward from the layer that undoes this one, the mean of 2 x 2 pixels.
 """
 
 HINTS = [

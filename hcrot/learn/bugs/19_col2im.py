@@ -32,8 +32,8 @@ def col2im(columns: np.ndarray, height: int, width: int, size: int) -> np.ndarra
 # kept back: the learner's file ends here
 
 SYMPTOM = """
-col2im(im2col(image)) gives back the image, as it should. Convolutions of size 1 train well. Those of size 3 get gradients that are too
-small, except at the lower right corner.
+col2im(im2col(image)) gives back the image, as it should. Convolutions of size 1 train well. Those of size 3 get gradients of the image
+that are wrong, except at the four corners.
 """
 
 HINTS = [

@@ -78,6 +78,6 @@ def check(yours, check) -> None:
     check.that(still == 0, f"{still} of {len(before)} parameters do not change in a step")
     try:
         yours.step(block, {"a name that is wrong": np.ones(1)}, 0.01)
-    except (KeyError, ValueError):
+    except Exception:
         return
     check.that(False, "a gradient that belongs to no parameter is accepted without a word, so nobody will see the next such mistake")

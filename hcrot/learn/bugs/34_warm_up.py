@@ -33,8 +33,8 @@ def learning_rate(step: int, lr: float, warmup: int, steps: int) -> float:
 import numpy as np
 
 SYMPTOM = """
-A run of one step, which I use as a quick test, changes no weight at all. In long runs I see nothing, but for Adam's average: its first
-gradient is counted and never used.
+The first step of each run changes no weight at all. My quick test of two steps, one of them warm-up, makes only one. In long runs I see
+nothing, but for Adam's averages: the first gradient is counted and never used.
 """
 
 HINTS = [

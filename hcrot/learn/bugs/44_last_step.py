@@ -35,8 +35,8 @@ class Posterior:
 # kept back: the learner's file ends here
 
 SYMPTOM = """
-I watch x_t while it is sampled: it gets cleaner and cleaner, down to t = 1, where it is a good digit. The last step of all makes noise of
-it again.
+I watch x_t while it is sampled: it gets cleaner and cleaner, down to t = 1, where it is a good digit. The last step of all turns it into
+speckles of pure black and white.
 """
 
 HINTS = [
@@ -46,9 +46,9 @@ HINTS = [
 ]
 
 EXPLANATION = """
-For t = 0 the index t - 1 is -1, which in Python is the last entry: abar at T-1, nearly zero, where 1 was meant. No error, no warning; a
-of nearly zero and b of nearly one put all of the noise back. Whoever writes t - 1 has to say what it means at t = 0. Negative indices are
-the most polite way to read the wrong number.
+For t = 0 the index t - 1 is -1, which in Python is the last entry: abar at T-1, nearly zero, where 1 was meant. No error, no warning; b
+became about 1 / beta_0, a number in the thousands for usual schedules, and noise of variance 1 was added. Whoever writes t - 1 has to say
+what it means at t = 0. Negative indices are the most polite way to read the wrong number.
 """
 
 

@@ -32,8 +32,8 @@ def image_and_noise(v: np.ndarray, x: np.ndarray, abar: float) -> tuple[np.ndarr
 # kept back: the learner's file ends here
 
 SYMPTOM = """
-The loss of the model with v-prediction falls as it should. Sampling, which uses the estimated x_0, blows up in the middle of the way: at
-the very beginning and near the end the estimates look plausible.
+The loss of the model with v-prediction falls as it should. But the estimates of x_0 that sampling uses look right at its very end only:
+in the middle they are full of noise, and at the beginning they look like negatives.
 """
 
 HINTS = [

@@ -40,8 +40,8 @@ def draw_many(
 # kept back: the learner's file ends here
 
 SYMPTOM = """
-The Fréchet distance of 10000 samples is much worse than that of 100, and precision is high while recall is low. Each picture, looked at
-alone, is good.
+The Fréchet distance of 10000 samples is bad: precision is high, recall is low. Each picture, looked at alone, is good. With one large
+batch in place of many small ones all is well.
 """
 
 HINTS = [
