@@ -7,7 +7,7 @@ import pydoc
 import numpy as np
 import pytest
 
-ROOMS = ["hcrot", "hcrot.data", "hcrot.functional", "hcrot.layers", "hcrot.models", "hcrot.pipelines", "hcrot.schedulers"]
+ROOMS = ["hcrot", "hcrot.data", "hcrot.functional", "hcrot.layers", "hcrot.learn", "hcrot.models", "hcrot.pipelines", "hcrot.schedulers"]
 
 
 def shown(module):

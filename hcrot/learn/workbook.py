@@ -29,13 +29,23 @@ from typing import Any
 from hcrot.files.json_and_arrays import read_json, replacing, write_json
 from hcrot.learn.checks import Check, Wrong
 
-__all__ = ["FOLDER", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks", "verdict"]
+__all__ = [
+    "CHAPTERS", "FOLDER", "HOLE", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks", "verdict",
+]  # fmt: skip
 
 FOLDER = "hcrot_exercises"
 """Where a learner's files are, if no other folder is named."""
 
 POINTS = 4
 """For a bug that is found without help. Each hint costs one, down to one; who reads the solution first gets none."""
+
+CHAPTERS = {
+    "01": "one multiplication", "02": "the linear layer", "03": "activations", "04": "softmax and cross-entropy", "05": "convolution",
+    "06": "im2col and col2im", "07": "group normalisation", "08": "attention", "09": "up and down", "10": "embeddings and time",
+    "11": "the U-Net", "12": "optimizers and averages", "13": "the forward process", "14": "the loss", "15": "fewer steps",
+    "16": "scores and guidance", "17": "speed", "18": "Winograd's convolution",
+}  # fmt: skip
+"""What the chapters of the course are about, by the numbers that files begin with."""
 
 HOLE = 'raise NotImplementedError("yours")'
 HERE = Path(__file__).parent
@@ -71,7 +81,9 @@ class Task:
 
     @property
     def chapter(self) -> str:
-        return "bug hunt" if self.is_bug else f"chapter {self.path.stem.split('_')[0]}"
+        """``bug hunt``, or the chapter's number and what it is about."""
+        number = self.path.stem.split("_")[0]
+        return "bug hunt" if self.is_bug else f"chapter {number}: {CHAPTERS[number]}"
 
     @property
     def title(self) -> str:
@@ -97,7 +109,7 @@ class Task:
 
     @property
     def symptom_as_comment(self) -> str:
-        return textwrap.indent(self.kept.SYMPTOM.strip(), "# ", lambda line: True) + "\n\n"
+        return textwrap.indent(filled(self.kept.SYMPTOM), "# ", lambda line: True) + "\n\n"
 
     @property
     def kept(self) -> ModuleType:
@@ -143,16 +155,16 @@ def find(name: str) -> Task:
         TypeError: the name is no text. ValueError: no task has it, or several have.
     """
     if not isinstance(name, str):
-        raise TypeError(f"hcrot.learn: an exercise has a name such as '02-1' or 'bug-07', got {name!r}")
+        raise TypeError(f"an exercise has a name such as '02-1' or 'bug-07', got {name!r}")
     wanted = spelled(name)
     fitting = [task for task in tasks() if wanted in (task.name, spelled(task.number), "_".join(task.name.split("_")[2:]))]
     if not fitting:
         names = {alias: task.number for task in tasks() for alias in (task.number, task.name)}
         near = sorted({names[alias] for alias in difflib.get_close_matches(name, names, 3)})
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"hcrot.learn: there is no exercise {name!r}{meant} (`hcrot learn list` has all)")
+        raise ValueError(f"there is no exercise {name!r}{meant} (`hcrot learn list` has all)")
     if len(fitting) > 1:
-        raise ValueError(f"hcrot.learn: {name!r} may be {' or '.join(task.number for task in fitting)}")
+        raise ValueError(f"{name!r} may be {' or '.join(task.number for task in fitting)}")
     return fitting[0]
 
 
@@ -195,6 +207,11 @@ def raised(error: BaseException, source: str, path: Path) -> str:
 # ---------------------------------------------------------------- what a learner does
 
 
+def filled(text: str) -> str:
+    """Paragraphs in lines of 100 characters, which fit into most terminals."""
+    return "\n\n".join(textwrap.fill(" ".join(paragraph.split()), 100) for paragraph in text.strip().split("\n\n"))
+
+
 @dataclass(frozen=True, repr=False)
 class Answer:
     """What a command of this room has to say. Printed, or at the end of a notebook's cell, it is a text.
@@ -230,17 +247,15 @@ def start(name: str, folder: str | Path = FOLDER, again: bool = False) -> Answer
     task = find(name)
     path = Path(folder) / f"{task.name}.py"
     if path.exists() and not again:
-        raise FileExistsError(f"hcrot.learn: {path} is there already: go on with it, or overwrite it with again=True (--again)")
+        raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with again=True (--again)")
     with replacing(path) as unfinished:
         unfinished.write_text(task.given, encoding="utf-8")
     note(folder, task)
-    what = "find what is wrong in it and mend it" if task.is_bug else "replace each `raise NotImplementedError`"
-    asked = task.kept.SYMPTOM if task.is_bug else (task.kept.__doc__ or "")
-    text = (
-        f"{task.number}: {task.title}\n\n{asked.strip()}\n\nWrote {path}. Open it and {what}. Then:\n"
-        f"    hcrot learn check {task.number}\n    hcrot learn hint {task.number}        one hint after the other\n"
-        f"    hcrot learn solution {task.number}    when you want to compare"
-    )
+    what = "Find what is wrong in it, and mend it" if task.is_bug else "Replace each `raise NotImplementedError` in it"
+    asked = f"{task.title}\n\n{filled(task.kept.SYMPTOM)}" if task.is_bug else (task.kept.__doc__ or "").strip()
+    steps = {"check": "is it right?", "hint": "one hint after the other", "solution": "when you want to compare"}
+    lines = [f"    hcrot learn {f'{step} {task.number}':<18}{meaning}" for step, meaning in steps.items()]
+    text = "\n".join([f"{task.number}: {asked}", "", f"Wrote {path}. {what}. Then:", *lines])
     return Answer(text, {"number": task.number, "title": task.title, "file": str(path)})
 
 
@@ -253,7 +268,7 @@ def check(name: str, folder: str | Path = FOLDER) -> Answer:
     task = find(name)
     path = Path(folder) / f"{task.name}.py"
     if not path.is_file():
-        raise FileNotFoundError(f"hcrot.learn: there is no file {path}: `hcrot learn start {task.number}` writes it")
+        raise FileNotFoundError(f"there is no file {path}: `hcrot learn start {task.number}` writes it")
     problem = verdict(task, path.read_text(encoding="utf-8"), path)
     kept = note(folder, task, tries=1, solved=not problem)
     if problem:
@@ -261,7 +276,7 @@ def check(name: str, folder: str | Path = FOLDER) -> Answer:
         more = f"`hcrot learn hint {task.number}` has {hints} more" if hints else f"`hcrot learn solution {task.number}` explains"
         text = f"{task.number}: not yet.\n\n{problem}\n\n{more}."
     elif task.is_bug:
-        text = f"{task.number}: found and mended. {kept['points']} of {POINTS} points.\n\n{task.kept.EXPLANATION.strip()}"
+        text = f"{task.number}: found and mended. {kept['points']} of {POINTS} points.\n\n{filled(task.kept.EXPLANATION)}"
     else:
         checks = f"{kept['tries']} check{'s' * (kept['tries'] > 1)}"
         text = f"{task.number}: right, after {checks}.\n\n`hcrot learn solution {task.number}` has the derivation."
@@ -284,7 +299,7 @@ def hint(name: str, folder: str | Path = FOLDER) -> Answer:
         return Answer(text, {"number": task.number, "hints": list(hints), "left": 0})
     note(folder, task, hints=1)
     left = len(hints) - shown - 1
-    text = f"{task.number}, hint {shown + 1} of {len(hints)}: {hints[shown]}"
+    text = filled(f"{task.number}, hint {shown + 1} of {len(hints)}: {hints[shown]}")
     return Answer(text, {"number": task.number, "hints": list(hints[: shown + 1]), "left": left})
 
 
@@ -299,7 +314,7 @@ def solution(name: str, folder: str | Path = FOLDER) -> Answer:
     if task.is_bug:
         before, after = BUG.sub(r"\1", task.upper).splitlines(), task.solved.splitlines()
         shown = "\n".join(difflib.unified_diff(before, after, "defective", "mended", lineterm="", n=2))
-        why = task.kept.EXPLANATION
+        why = filled(task.kept.EXPLANATION)
     else:
         shown, why = task.solved, task.kept.DERIVATION
     text = f"{task.number}: {task.title}\n\n{shown.strip()}\n\n{why.strip()}"
@@ -317,7 +332,8 @@ def contents(folder: str | Path = FOLDER) -> Answer:
             chapter = task.chapter
             head = f": {found} of {len(bugs)} found, {points} of {POINTS * len(bugs)} points" if task.is_bug else ""
             lines += ["", chapter + head]
-        words = ["done"] if kept.get("solved") else ["begun"] if kept else []
+        done = f"found, {kept.get('points')} point{'s' * (kept.get('points') != 1)}" if task.is_bug else "done"
+        words = [done] if kept.get("solved") else ["begun"] if kept else []
         words += [f"{kept['hints']} hint{'s' * (kept['hints'] > 1)}"] if kept.get("hints") else []
         words += ["solution seen"] if kept.get("seen") else []
         lines.append(f"  {task.number:<7} {task.title:<70} {', '.join(words)}".rstrip())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hcrot.learn.workbook import tasks
+from hcrot.learn.workbook import CHAPTERS, tasks
 from support.workbook_proof import prove_exercise
 
 
@@ -14,3 +14,4 @@ def test_an_exercise_tells_right_from_wrong(task):
 def test_numbers_are_given_once():
     numbers = [task.number for task in tasks()]
     assert len(set(numbers)) == len(numbers)
+    assert {task.path.name[:2] for task in tasks() if not task.is_bug} <= CHAPTERS.keys()

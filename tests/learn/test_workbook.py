@@ -127,10 +127,11 @@ def test_an_exercise_from_start_to_solution(folder):
     replaced(path, (hole, "return 2 * x"), (hole, "return -2 * dy"))
     answer = hcrot.learn.check("twice", folder)
     assert not answer and "is a sign wrong?" in str(answer) and answer.facts["tries"] == 2
-    replaced(path, ("return -2 * dy", "return (3 @ dy)"))
+    replaced(path, ("return -2 * dy", "return broken(dy)"), ("class Twice", "def broken(dy):\n    return 3 @ dy\n\n\nclass Twice"))
+    line = path.read_text().partition("3 @ dy")[0].count("\n") + 1
     said = str(hcrot.learn.check("02_1_twice", folder))
-    assert "raised a ValueError" in said and "return (3 @ dy)" in said
-    replaced(path, ("return (3 @ dy)", "return (2 * dy"))
+    assert f"line {line} of 02_1_twice.py raised a ValueError" in said and said.splitlines()[3] == "    return 3 @ dy"
+    replaced(path, ("return broken(dy)", "return (2 * dy"))
     assert "cannot be read as Python" in str(hcrot.learn.check("02-1", folder))
     replaced(path, ("return (2 * dy", "return 2 * dy"))
     answer = hcrot.learn.check("02-1", folder)
@@ -176,7 +177,9 @@ def test_the_bug_hunt_keeps_score_and_the_command_line_says_the_same(folder, cap
     assert hcrot.learn.check("bug-07", folder).facts["points"] == 3, "help after the find costs nothing"
     assert "These were all hints" in str(hcrot.learn.hint("bug-07", folder))
     assert call("--folder", folder) == 0
-    assert "1 of 1 found, 3 of 4 points" in capsys.readouterr().out
+    assert "1 of 1 found, 3 of 4 points" in (listed := capsys.readouterr().out)
+    assert "chapter 02: the linear layer\n  02-1    Twice a number, backward.\n" in listed
+    assert "found, 3 points, 2 hints, solution seen" in listed
 
 
 def test_who_reads_the_solution_first_gets_no_points(folder):
@@ -187,9 +190,13 @@ def test_who_reads_the_solution_first_gets_no_points(folder):
     assert hcrot.learn.check("bug-07", folder).facts["points"] == 0
 
 
-@pytest.mark.parametrize("words", [["list", "02-1"], ["check"], ["hint", "02-1", "--again"], ["start", "nonsense"]])
-def test_bad_words_are_refused(folder, words):
-    assert call(*words) == 2
+@pytest.mark.parametrize(("words", "message"), [
+    (["list", "02-1"], "list takes no exercise, got 02-1"), (["check"], "which exercise? For example: hcrot learn check 02-1"),
+    (["hint", "02-1", "--again"], "--again belongs to start"), (["start", "nonsense"], "there is no exercise 'nonsense'"),
+])  # fmt: skip
+def test_bad_words_are_refused(folder, words, message, capsys):
+    assert call(*words, "--folder", folder) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_proofs_hold_for_these_two_and_can_fail(folder):
