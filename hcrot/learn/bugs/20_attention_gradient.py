@@ -41,7 +41,7 @@ times with 16. I expected about the same by symmetry.
 HINTS = [
     "4 for 16 channels, 8 for 64: which function of the number of channels is this?",
     "Write scores = q k^T / s in full and derive it for k. The division by s is a factor of every term.",
-    "hcrot.check_gradients takes forward= and backward= for what is no layer; or compare with a difference along a random direction.",
+    "Move k by a small step along a random direction, and compare what y does with what dk says. By which factor do they differ?",
 ]
 
 EXPLANATION = """
