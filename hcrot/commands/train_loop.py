@@ -24,13 +24,14 @@ from hcrot.tools.stopping import stop_request
 from hcrot.tools.tensorboard import open_events
 from hcrot.training.distributed import Ranks
 from hcrot.training.gradient_parts import GradientParts
-from hcrot.training.progress import ErrorByTime, error_by_time, seconds_of_a_batch, target_of
+from hcrot.training.progress import ErrorByTime, StepsInTime, error_by_time, seconds_of_a_batch, target_of
 
 __all__ = ["TRAINING", "draw", "held_back", "learned", "network", "save", "train"]
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
 TRAINING = 0.75  # share of the time that forward and backward take; the rest is for the optimizer, noise and pictures
+LOOPING = 0.95  # share that all of it takes before the last pictures
 
 
 def train(
@@ -75,10 +76,12 @@ def train(
     step, seconds = 0, 0.0
     if resume and (folder / "checkpoint").is_dir():
         step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state).values()
-    if options.num_epochs is None:
+    by_the_clock = options.num_epochs is None
+    if by_the_clock:
         options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
     steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
-    schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, last_epoch=step - 1)
+    schedule = lr_schedule(options, optimizer, step, steps)
+    clock = StepsInTime(LOOPING * 60 * options.minutes, step, steps) if by_the_clock else None
     if ranks.first:
         write_json(folder / "config.json", vars(options))
         write_json(folder / "classes.json", {"classes": classes})
@@ -87,7 +90,8 @@ def train(
     # learning ---------------------------------------------------------------------------------------------------------
 
     size = count * batches.batch_size
-    print(f"A network of {model.num_parameters():,} numbers; {steps:,} steps of {size}, {options.num_epochs:.3g} passes. Into {folder}/")
+    number = f"{'about ' * by_the_clock}{steps:,} steps of {size}, {options.num_epochs:.3g} passes"
+    print(f"A network of {model.num_parameters():,} numbers; {number}. Into {folder}/")
     every = max(1, round(options.save_images_epochs * len(batches) / count)) if options.save_images_epochs else math.ceil(steps / 5)
     stream, average = chain.from_iterable(repeat(batches)), 0.0  # epoch after epoch
     bar = tqdm(total=steps, initial=step, unit="step", disable=ranks.quiet)
@@ -125,6 +129,11 @@ def train(
                 events.add_scalar(name, numbers[name], step)
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
+            if clock and (planned := int(ranks.of_first(clock.planned(step, steps)))) != steps:
+                steps, options.num_epochs, bar.total = planned, planned * count / len(batches), planned
+                schedule = lr_schedule(options, optimizer, step, steps)
+                if ranks.first:
+                    write_json(folder / "config.json", vars(options))
             if step % options.checkpointing_steps == 0:
                 save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
             if step % every == 0 and step < steps and not stop and ranks.first:
@@ -147,6 +156,12 @@ def train(
         "error_at_the_end": averaged.last,
         "undertrained": averaged.undertrained,
     }
+
+
+def lr_schedule(options: Namespace, optimizer: hcrot.AdamW, step: int, steps: int) -> hcrot.LRSchedule:
+    """Of the steps from ``step`` on, in a run of so many."""
+    warmup = min(options.lr_warmup_steps, steps // 10)
+    return hcrot.get_scheduler(options.lr_scheduler, optimizer, warmup, steps, last_epoch=step - 1)
 
 
 def network(options: Namespace, channels: int, size: int, classes: int, rng: np.random.Generator) -> hcrot.UNet2dModel:

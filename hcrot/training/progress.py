@@ -10,7 +10,7 @@ from hcrot.init import as_generator
 from hcrot.module import Module
 from hcrot.schedulers.base import NoiseScheduler
 
-__all__ = ["ErrorByTime", "error_by_time", "seconds_of_a_batch", "target_of"]
+__all__ = ["ErrorByTime", "StepsInTime", "error_by_time", "seconds_of_a_batch", "target_of"]
 
 ENOUGH = {"epsilon": 0.005, "v_prediction": 0.2, "sample": 0.2}
 """Of the error in excess at the end of time: more than this, and samples begin wrong. Of noise, finished runs on MNIST have
@@ -111,3 +111,27 @@ def seconds_of_a_batch(model: Module, *inputs: Any) -> float:
         durations.append(time.perf_counter() - start)
     model.zero_grad()
     return float(np.median(durations[1:]))
+
+
+class StepsInTime:
+    """How many steps a run is to have that is to last for some time: at its 20th step, and when a tenth, three and six tenths of its steps
+    are done, the number is planned anew. The first batches may have been slow, and other programs on the machine come and go.
+
+    Args:
+        seconds: that the run may last.
+        first: the step where it begins, 0 for a new run.
+        steps: its last step, as planned by the time of a batch.
+    """
+
+    def __init__(self, seconds: float, first: int, steps: int):
+        self.seconds, self.first, self.began = seconds, first + 1, 0.0
+        self.moments = {first + number for number in (20, *((steps - first) * tenths // 10 for tenths in (1, 3, 6))) if number > 1}
+
+    def planned(self, step: int, steps: int) -> int:
+        """The last step, after ``step`` of ``steps``; called after each. The first, in which kernels may be compiled, is not timed."""
+        now = time.perf_counter()
+        if step == self.first:
+            self.began = now
+        if step not in self.moments or step <= self.first:
+            return steps
+        return max(step, self.first + int((step - self.first) * self.seconds / (now - self.began)))

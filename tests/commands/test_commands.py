@@ -1,6 +1,7 @@
 """The command line as a user has it: words in, files and lines out."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from PIL import Image
 
 import hcrot
 from hcrot.commands import COMMANDS, main
+from hcrot.training.progress import StepsInTime
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
 
@@ -136,6 +138,20 @@ def test_resuming_with_minutes_trains_so_much_longer(run, pictures, tmp_path, mo
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout.splitlines()[-1])
     assert result["steps"] > before and len(result["error_by_quarter"]) == 4 and result["undertrained"] is True
+
+
+def test_steps_are_planned_anew_while_the_run_goes_on(tmp_path, monkeypatch):
+    class Clock(StepsInTime):
+        def planned(self, step, steps):
+            return 9 if step == 2 else steps
+
+    monkeypatch.setattr("hcrot.commands.train_loop.StepsInTime", Clock)
+    monkeypatch.setattr("hcrot.commands.train_loop.seconds_of_a_batch", lambda *_: 0.4)  # so it plans four
+    assert call("train", "digits", *TINY, "--minutes", 0.03, "--output", tmp_path / "run") == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 9 and lines[-1]["lr"] < lines[2]["lr"]  # which has fallen nearly to 0 only now
+    epochs = json.loads((tmp_path / "run" / "config.json").read_text())["num_epochs"]
+    assert math.ceil(epochs * math.ceil(1708 / 8)) == 9
 
 
 def test_drawing_into_files_of_every_kind(run, tmp_path, capsys):
