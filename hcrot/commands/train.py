@@ -56,7 +56,9 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "max_grad_norm": (1.0, {"type": number(float, 0)}, "highest norm of the gradient; 0: any"),
     "ema_max_decay": (0.9995, {"type": number(float, 0)}, "of the moving average of the weights, which draws the pictures"),
     "ema_power": (0.75, {"type": number(float, 1e-3)}, "how fast its memory grows: 1 - (1 + step)^-power"),
-    "prediction_type": ("epsilon", {"choices": ("epsilon", "v_prediction", "sample")}, "what the network says of a noisy picture"),
+    "prediction_type": (
+        None, {"choices": ("epsilon", "v_prediction", "sample")}, "what the network says of a noisy picture (default: by resolution)"
+    ),
     "ddpm_num_steps": (1000, {"type": number(int, 2)}, "times of the noise"),
     "ddpm_beta_schedule": ("squaredcos_cap_v2", {"choices": SCHEDULES}, "how noise grows with time"),
     "classes": (True, {"action": YES_NO}, "subfolders are classes that can be asked for"),
@@ -153,9 +155,9 @@ NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, t
     (32, 0): ([32, 64, 64], 1, 64),
     (32, 25): ([32, 64, 96], 1, 64),
     (32, 100): ([48, 96, 128], 2, 64),
-    (64, 0): ([16, 32, 64, 64], 1, 32),
-    (64, 25): ([24, 48, 96, 96], 1, 32),
-    (64, 100): ([32, 64, 128, 128], 1, 32),
+    (64, 0): ([16, 32, 64, 64], 1, 16),
+    (64, 25): ([24, 48, 96, 96], 1, 16),
+    (64, 100): ([32, 64, 128, 128], 1, 16),
     (4096, 0): ([16, 32, 64, 96, 96], 1, 16),
 }
 
@@ -168,6 +170,8 @@ def choose_network(options: Namespace, size: int) -> None:
     channels, layers, batch = NETWORKS[ceiling, least]
     options.channels, options.layers_per_block = options.channels or channels, options.layers_per_block or layers
     options.train_batch_size = options.train_batch_size or batch
+    # of large pictures a young network that predicts noise draws noise, one that predicts v draws blurred pictures
+    options.prediction_type = options.prediction_type or ("epsilon" if size <= 32 else "v_prediction")
     if options.attention is None:
         options.attention = [level for level in range(len(options.channels)) if size >> level == 8]
 
