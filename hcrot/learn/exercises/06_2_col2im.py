@@ -41,7 +41,7 @@ im2col is a linear map made of copies: columns[n, p, q, i, j, c] = padded[n, c, 
 in each row. Then <A x, c> = sum_kl A_kl x_l c_k = <x, A^T c>. Row l of A^T has a 1 for each copy of pixel l: it adds up what came from l.
 
 So the line turns round, and = becomes +=: padded[n, c, p s + i, q s + j] += columns[n, p, q, i, j, c]. Within one tap no pixel is met
-twice, so a slice with += is right; different taps meet the same pixels. np.pad copied x into the middle, so its adjoint cuts the middle out.
+twice, so a slice with += is right; different taps meet the same pixels. np.pad copied x into the middle: its adjoint cuts that out.
 """
 
 WRONG = {
