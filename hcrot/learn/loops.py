@@ -10,7 +10,8 @@ __all__ = ["conv2d", "conv2d_backward"]
 
 def conv2d(x: np.ndarray, w: np.ndarray, b: np.ndarray, stride: int = 1, padding: int = 0) -> np.ndarray:
     """The output (B, O, OH, OW) for x (B, C, H, W), w (O, C, KH, KW) and b (O,)."""
-    (H, W), (KH, KW) = x.shape[2:], w.shape[2:]
+    H, W = x.shape[2:]
+    KH, KW = w.shape[2:]
     OH, OW = (H + 2 * padding - KH) // stride + 1, (W + 2 * padding - KW) // stride + 1
     y = np.zeros((len(x), len(w), OH, OW))
     for n, o, p, q in np.ndindex(*y.shape):

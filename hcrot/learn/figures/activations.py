@@ -20,7 +20,7 @@ def curves() -> "Figure":
     """ReLU, SiLU and tanh in blue, their slopes in orange."""
     x = np.linspace(-4, 4, 401)
     s = sigmoid(x)
-    figure, axes = charts(3, size=(2.3, 2.4))
+    figure, axes = charts(3, size=(1.85, 2.1))
     for panel, title, y, slope in (
         (axes[0], "ReLU", np.maximum(x, 0), np.where(np.isclose(x, 0), np.nan, x > 0)),
         (axes[1], "SiLU", x * s, s * (1 + x * (1 - s))),
@@ -30,21 +30,21 @@ def curves() -> "Figure":
         panel.plot(x, slope, color=BACKWARD)
         panel.set_title(title, color=INK, fontsize=11)
         panel.set_ylim(-1.3, 2.3)
-        panel.set_xticks([-4, -2, 0, 2, 4])
+        panel.set_xticks([-4, 0, 4])
         panel.set_yticks([-1, 0, 1, 2])
-    axes[0].text(-3.8, 2.0, "y", color=FORWARD)
-    axes[0].text(-3.8, 1.6, "slope dy/dx", color=BACKWARD)
+    axes[2].text(-3.8, 1.95, "y", color=FORWARD)
+    axes[2].text(-3.8, 1.5, "slope dy/dx", color=BACKWARD)
     return figure
 
 
 def kink_and_twins(h: float, left: float, right: float, value: float) -> "Figure":
     """A difference across ReLU's kink; and SiLU with two inputs that have the same output."""
-    figure, (kink, twins) = charts(2, size=(3.4, 2.6))
+    figure, (kink, twins) = charts(2, size=(2.8, 2.4))
     x = np.linspace(-1.5, 1.5, 201)
     kink.plot(x, np.maximum(x, 0), color=FORWARD)
     kink.plot([-h, h], [0, h], "o--", color=BACKWARD, markersize=5)
-    kink.set_title("ReLU: a difference across the kink", color=INK, fontsize=10)
-    kink.text(-1.45, 1.25, f"{h / (2 * h):g} between slopes 0 and 1", color=BACKWARD, fontsize=9)
+    kink.set_title("ReLU: across the kink", color=INK, fontsize=10)
+    kink.text(-1.45, 1.05, f"slope {h / (2 * h):g},\nbetween 0 and 1", color=BACKWARD, fontsize=9)
     x = np.linspace(-5, 1, 201)
     twins.plot(x, x * sigmoid(x), color=FORWARD)
     twins.plot([left, right], [value, value], "o--", color=KEPT, markersize=5)

@@ -16,7 +16,7 @@ def bars(z: np.ndarray, label_index: int) -> "Figure":
     """Logits, probabilities, and the gradient p - y of the cross-entropy, as bars."""
     p = np.exp(z) / np.exp(z).sum()
     y = np.eye(len(z))[label_index]
-    figure, panels = charts(3, size=(2.3, 2.4))
+    figure, panels = charts(3, size=(1.9, 2.1))
     for panel, values, title, colour in (
         (panels[0], z, "logits z", FORWARD),
         (panels[1], p, "p = softmax(z)", FORWARD),
