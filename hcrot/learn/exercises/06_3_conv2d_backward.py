@@ -2,10 +2,10 @@
 
 forward is given. Write backward: it gets dy (B, O, OH, OW), ADDS to the gradients of weight and bias, and returns dx (B, C, H, W).
 
-The names: P = B OH OW places of the kernel, K = KH KW C numbers in a window.
-    X  (P, K)   the windows as rows, by hcrot.im2col. Its columns are counted by (i, j, c).
-    W  (K, O)   the weight as a matrix
-    Y  (P, O)   the output, its rows counted by (n, p, q)
+The names: R = B OH OW rows, one for each place of the kernel, and M = KH KW C numbers in a window.
+    X  (R, M)   the windows as rows, by hcrot.im2col. Its columns are counted by (i, j, c).
+    W  (M, O)   the weight as a matrix
+    Y  (R, O)   the output, its rows counted by (n, p, q)
 hcrot.col2im(dX, shape, kernel, stride, padding) is the adjoint of hcrot.im2col(x, kernel, stride, padding).
 """
 
@@ -24,7 +24,7 @@ class Conv2d(hcrot.Module):
         self.bias = hcrot.Parameter(generator.standard_normal(out_channels))
 
     def weight_as_matrix(self) -> np.ndarray:
-        """W (K, O): from the axes (o, c, i, j) to (i, j, c, o), then K = KH KW C in one."""
+        """W (M, O): from the axes (o, c, i, j) to (i, j, c, o), then M = KH KW C in one."""
         return self.weight.data.transpose(2, 3, 1, 0).reshape(-1, len(self.weight.data))
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -55,9 +55,9 @@ class Conv2d(hcrot.Module):
 from hcrot.learn.checks import Check  # noqa: E402
 
 HINTS = [
-    "Four steps, from the end of forward to its beginning: dy to dY (P, O); dW = X^T dY and db; dX = dY W^T; dx = col2im(dX).",
+    "Four steps, from the end of forward to its beginning: dy to dY (R, O); dW = X^T dY and db; dX = dY W^T; dx = col2im(dX).",
     "The rows of dY are counted by (n, p, q), its columns by o. dy has the axes (n, o, p, q): first transpose(0, 2, 3, 1), then reshape.",
-    "dW (K, O) has the rows (i, j, c). So dW.reshape(KH, KW, C, O) has the axes (i, j, c, o): transpose them to (o, c, i, j).",
+    "dW (M, O) has the rows (i, j, c). So dW.reshape(KH, KW, C, O) has the axes (i, j, c, o): transpose them to (o, c, i, j).",
     "self.weight.grad += dW.reshape(KH, KW, C, O).transpose(3, 2, 0, 1); self.bias.grad += dY.sum(axis=0); dX = dY @ W.T; then col2im.",
 ]
 
@@ -65,9 +65,9 @@ DERIVATION = """
 forward is x -> X (im2col) -> Y = X W + b -> y (reshape, transpose). Backward goes through it from the end.
 
     y = transpose(reshape(Y))     dY = reshape(transpose(dy))                    numbers move, none changes
-    Y = X W + b                   dW = X^T dY       (K, P) (P, O)                chapter 02: W_ko is used in every row of Y
+    Y = X W + b                   dW = X^T dY       (M, R) (R, O)                chapter 02: W_mo is used in every row of Y
                                   db = sum of the rows of dY
-                                  dX = dY W^T       (P, O) (O, K)                X_pk is used in every column of Y
+                                  dX = dY W^T       (R, O) (O, M)                X_rm is used in every column of Y
     X = im2col(x)                 dx = col2im(dX)                                the adjoint of a linear map
 
 weight_as_matrix takes the weight's axes (o, c, i, j) to (i, j, c, o) and groups the first three. Its way back is to open the group,

@@ -64,7 +64,7 @@ def road() -> "Figure":
     """The arrays of a convolution on their way forward, above, and their gradients on the way back, below."""
     figure, axes = canvas(12.2, 5.6)
     width, left = 2.0, (0.1, 3.4, 6.7, 10.0)
-    shapes = ("B, C, H, W", "P × K", "P × O", "B, O, OH, OW")
+    shapes = ("B, C, H, W", "R × M", "R × O", "B, O, OH, OW")
     for index, (x, shape) in enumerate(zip(left, shapes, strict=True)):
         for y, name, colour in ((1.0, "xXYy"[index], KEPT if index == 1 else FORWARD), (3.6, "d" + "xXYy"[index], BACKWARD)):
             box(axes, x, y, width, 1.1, f"{name}\n{shape}", colour, 9.5)
@@ -78,5 +78,5 @@ def road() -> "Figure":
     label(axes, 6.0, 2.88, "dW = Xᵀ dY", PARAMETER, 10)
     arrow(axes, (8.2, 3.6), (8.7, 3.1), colour=PARAMETER)
     label(axes, 10.1, 2.88, "db = rows of dY, summed", PARAMETER, 10)
-    label(axes, 6.1, 5.25, "P = B · OH · OW places,   K = KH · KW · C numbers in a window", size=9)
+    label(axes, 6.1, 5.25, "R = B · OH · OW rows,   M = KH · KW · C numbers in a window", size=9)
     return figure
