@@ -46,7 +46,8 @@ Each x of a square has the slope 1/4 in its y, and no pixel belongs to two squar
     dx[2o + i, 2q + j] = dy[o, q] / 4      for i, j in {0, 1}
 
 and dx = 0 for a last row or column that no square contains. The shape of dx is x's, which dy does not tell: (6, 6) and (7, 7) both
-become (3, 3). So forward keeps the shape. As a matrix the average is the transpose of the nearest neighbour, divided by 4: backward repeats pixels.
+become (3, 3). So forward keeps the shape. As a matrix the average is the transpose of the nearest neighbour, divided by 4:
+backward repeats pixels.
 """
 WRONG = {
     "sum in backward": ("= dy / 4", "= dy"),
