@@ -45,19 +45,23 @@ class Down(hcrot.Module):
 
 
 class Up(hcrot.Module):
-    """A block that joins a skip of the same size; then, if there is another size to go to, doubling."""
+    """A block that joins a skip of the same size; then perhaps a doubling, to the size of the next skip."""
 
     def __init__(self, channels: int, skip_channels: int, out_channels: int, width: int, generator: np.random.Generator, double: bool):
         self.channels = channels
         self.block = Block(channels + skip_channels, out_channels, width, generator)
-        self.double = hcrot.Upsample(out_channels, use_conv=False) if double else hcrot.Identity()
+        self.doubling = [hcrot.Upsample(out_channels, use_conv=False)] if double else []
 
     def forward(self, h: np.ndarray, temb: np.ndarray, skips: list[np.ndarray]) -> np.ndarray:
         h = self.block(np.concatenate([h, skips.pop()], axis=1), temb)
-        return self.double(h, skips[-1].shape[2:]) if isinstance(self.double, hcrot.Upsample) else h
+        for double in self.doubling:
+            h = double(h, skips[-1].shape[2:])
+        return h
 
     def backward(self, dh: np.ndarray, dtemb: np.ndarray, dskips: list[np.ndarray]) -> np.ndarray:
-        djoined = self.block.backward(self.double.backward(dh), dtemb)
+        for double in self.doubling:
+            dh = double.backward(dh)
+        djoined = self.block.backward(dh, dtemb)
         dskips.append(djoined[:, self.channels :])
         return djoined[:, : self.channels]
 
