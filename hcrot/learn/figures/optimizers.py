@@ -7,7 +7,7 @@ import numpy as np
 
 from hcrot.learn.figures.style import BACKWARD, FORWARD, INK, KEPT, NOISE, PARAMETER, charts
 
-__all__ = ["average", "corrections", "schedule", "valley"]
+__all__ = ["average", "corrections", "points", "schedule", "valley"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def corrections() -> "Figure":
     axes.plot(steps, np.sqrt(1 - 0.999**steps), color=KEPT, label=r"$\sqrt{v}$, with $\beta_2 = 0.999$")
     axes.axhline(1, color=INK, linewidth=1, linestyle=":")
     axes.set_xlabel("step", color=INK)
-    _legend(axes, loc="center right")
+    _legend(axes, loc="lower right")
     return figure
 
 
@@ -64,6 +64,22 @@ def average(steps: Sequence[int], losses: Sequence[float], averaged: Sequence[fl
     axes.set_xlabel("step", color=INK)
     axes.set_ylabel("loss", color=INK)
     _legend(axes)
+    return figure
+
+
+def points(by_weights: np.ndarray, by_average: np.ndarray) -> "Figure":
+    """Points (N, 2) drawn with the weights and with their average, the circle of radius 1, and their middle."""
+    figure, rows = charts(2, size=(3.0, 3.0))
+    angle = np.linspace(0, 2 * np.pi, 200)
+    drawn = (("the weights", by_weights, NOISE), ("their average", by_average, PARAMETER))
+    for axes, (name, places, colour) in zip(rows, drawn, strict=True):
+        axes.plot(*places.T, ".", color=colour, markersize=2.5)
+        axes.plot(np.cos(angle), np.sin(angle), color=INK, linewidth=0.8)
+        axes.plot(*places.mean(axis=0), "x", color=INK, markersize=9, markeredgewidth=2)
+        axes.set_title(name, color=colour, fontsize=10)
+        axes.set_aspect("equal")
+        axes.set_xlim(-1.6, 1.6)
+        axes.set_ylim(-1.6, 1.6)
     return figure
 
 
