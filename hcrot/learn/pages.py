@@ -59,6 +59,7 @@ def _code(thing: Callable[..., Any] | type, docstring: bool = True) -> str:
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
+    thing = inspect.unwrap(thing)
     source = textwrap.dedent(inspect.getsource(thing))
     if not docstring:
         source = re.sub(r'\n\s*(?:r)?""".*?"""(?=\n)', "", source, count=1, flags=re.DOTALL)
