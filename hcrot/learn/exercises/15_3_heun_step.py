@@ -1,8 +1,8 @@
 """A second-order step.
 
 y follows the equation dy/dlam = slope(y, lam), which for a diffusion model is the noise that the network sees. Write `heun_step`, which
-goes from y at lam to next_lam: along the slope at the start first, then along the mean of that slope and the one found there. It calls slope
-twice. Where next_lam is 0 a network cannot be asked: take Euler's step, with one call.
+goes from y at lam to next_lam: along the slope at the start first, then along the mean of that slope and the one found there. It calls
+slope twice. Where next_lam is 0 a network cannot be asked: take Euler's step, with one call.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
 """Drawings of sampling: which timesteps are visited, where each step leads, paths from noise to data, and how errors shrink."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hcrot.learn.figures.style import BACKWARD, FORWARD, INK, KEPT, NOISE, PALE, arrow, canvas, charts, label
+from hcrot.learn.figures.style import BACKWARD, FORWARD, INK, KEPT, NOISE, arrow, canvas, charts, label
 
 __all__ = ["errors", "jumps", "paths", "spacings", "spread", "tangent"]
 
@@ -78,18 +78,17 @@ def paths(times: Sequence[int], lines: np.ndarray, means: Sequence[float], drawn
     return figure
 
 
-def tangent(exact: tuple[np.ndarray, np.ndarray], start: int, end: int) -> "Figure":
-    """A solution curve, Euler's step along the slope at its start, and Heun's along the mean of two slopes."""
-    x, y = exact
+def tangent(solution: Callable, slope: Callable, start: float, end: float) -> "Figure":
+    """A solution y(lambda), Euler's step along the slope at its start, and Heun's along the mean of two slopes."""
     figure, (axes,) = charts(size=(4.8, 3.2))
-    axes.plot(x, y, color=KEPT, linewidth=2, label="solution")
-    slopes = np.gradient(y, x)
-    width = x[end] - x[start]
-    euler = y[start] + width * slopes[start]
-    heun = y[start] + width * (slopes[start] + slopes[end]) / 2
-    axes.plot([x[start], x[end]], [y[start], euler], "o-", color=BACKWARD, markersize=4, label="Euler: slope at the start")
-    axes.plot([x[start], x[end]], [y[start], heun], "o-", color=FORWARD, markersize=4, label="Heun: mean of two slopes")
-    axes.fill_between([x[start], x[end]], [y[start], euler], [y[start], y[end]], color=BACKWARD, alpha=PALE, linewidth=0)
+    x = np.linspace(start + 0.1, end - 0.1, 100)
+    axes.plot(x, solution(x), color=KEPT, linewidth=2, label="solution")
+    y, width = solution(start), end - start
+    first = slope(y, start)
+    second = slope(y + width * first, end)
+    steps = ((first, BACKWARD, "Euler: slope at the start"), ((first + second) / 2, FORWARD, "Heun: mean of two slopes"))
+    for mean, colour, name in steps:
+        axes.plot([start, end], [y, y + width * mean], "o-", color=colour, markersize=4, linewidth=1.3, label=name)
     axes.set_xlabel("$\\lambda$")
     axes.invert_xaxis()
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
