@@ -24,7 +24,7 @@ def field(log_density: Callable, score: Callable, side: float = 2.4, arrows: int
     slopes = score(places)
     lengths = np.linalg.norm(slopes, axis=1, keepdims=True)
     slopes = slopes / lengths * np.minimum(lengths, 6)
-    axes.quiver(*places.T, *slopes.T, color=FORWARD, angles="xy", scale=55, width=0.005)
+    axes.quiver(*places.T, *slopes.T, color=FORWARD, angles="xy", scale=100, width=0.005)
     axes.set_aspect("equal")
     axes.grid(visible=False)
     return figure
