@@ -53,5 +53,5 @@ def lines(x: np.ndarray, targets: np.ndarray, at: np.ndarray, truth: np.ndarray)
     axes.plot(at, truth, color=FORWARD, linewidth=2.2, label="the score: their mean at each x")
     axes.set_xlabel("x")
     axes.set_ylim(-7, 9)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right")
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="upper right", markerscale=3)
     return figure

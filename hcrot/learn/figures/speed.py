@@ -57,15 +57,15 @@ def roads() -> "Figure":
     figure, axes = canvas(10.4, 5.2)
     numbers = np.arange(32).reshape(4, 8)
     for x, title, colour, path in (
-        (0.4, "along a row", FORWARD, [(0, 0), (0, 7)]),
-        (5.6, "down a column", BACKWARD, [(0, 0), (3, 0)]),
+        (0.5, "along a row", FORWARD, [(0, 0), (0, 7)]),
+        (5.8, "down a column", BACKWARD, [(0, 0), (3, 0)]),
     ):
-        label(axes, x + 2.2, 0.5, title, colour)
-        grid(axes, x, 1.0, numbers, cell=0.55, colour=INK, marked=[(r, c) for r in range(path[0][0], path[1][0] + 1) for c in range(8)],
-             size=8)  # fmt: skip
+        label(axes, x + 2.2, 0.4, title, colour)
         (r0, c0), (r1, c1) = path
-        start, end = (x + 0.275 + 0.55 * c0, 1.275 + 0.55 * r0), (x + 0.275 + 0.55 * c1, 1.275 + 0.55 * r1)
-        arrow(axes, start, end, colour=colour)
+        marked = [(r, c) for r in range(r0, r1 + 1) for c in range(8)]
+        grid(axes, x, 1.2, numbers, cell=0.55, colour=colour, marked=marked, size=8)
+        beside = (x, 1.0) if r0 == r1 else (x - 0.2, 1.2)
+        arrow(axes, beside, (beside[0] + 0.55 * 8 * (c1 > c0), beside[1] + 0.55 * 4 * (r1 > r0)), colour=colour)
     label(axes, 2.6, 3.8, "8 numbers: one line fetched", FORWARD, 10)
     label(axes, 7.8, 3.8, "4 numbers: four lines fetched", BACKWARD, 10)
     label(axes, 5.2, 4.7, "filled: what is brought from memory, a whole line at a time", size=10)
@@ -92,14 +92,14 @@ def block(rows: int, width: int) -> "Figure":
     grid(axes, 2.3, 1.9, [[f"a{i}"] for i in range(rows)], cell=0.72, colour=PARAMETER)
     label(axes, 2.1, 1.9 + 0.36 * rows, f"{rows} numbers\nof A", PARAMETER, 10, ha="right")
     grid(axes, 3.6, 1.9, [[""] * width] * rows, cell=0.72, colour=KEPT)
-    label(axes, 3.6 + 0.36 * width, 1.9 + 0.36 * rows, "C: stays in registers", size=10)
-    label(axes, 5.3, 2.5 + 0.72 * rows, f"for each k: {rows} + 2 loads, {2 * rows} multiply-adds of vectors", size=10)
+    label(axes, 3.6 + 0.36 * width, 2.3 + 0.72 * rows, f"C, {rows} rows: stays in registers", KEPT, 10)
+    label(axes, 5.3, 2.9 + 0.72 * rows, f"for each k: {rows} + 2 loads, {2 * rows} multiply-adds of vectors", size=10)
     return figure
 
 
 def shares(bounds: Sequence[tuple[int, int]], names: Sequence[str]) -> "Figure":
     """Rows of pixels, split into a contiguous share for each thread."""
-    figure, axes = canvas(10.6, 2.9)
+    figure, axes = canvas(10.6, 2.0)
     last = bounds[-1][1]
     cell = 9.8 / last
     for (first, end), name, colour in zip(bounds, names, (FORWARD, KEPT, PARAMETER, NOISE), strict=False):
