@@ -61,7 +61,8 @@ def way(d: np.ndarray, v: np.ndarray, u: np.ndarray, m: np.ndarray, y: np.ndarra
     arrow(axes, (8.8, 4.0), (8.8, 4.3))
     label(axes, 8.9, 4.5, "M")
     grid(axes, 7.2, 4.8, m, cell=0.8, colour=KEPT, form=form)
-    arrow(axes, (6.9, 8.1), (4.2, 9.2), "$A^T M A$")
+    arrow(axes, (6.9, 8.1), (4.2, 9.2))
+    label(axes, 6.3, 9.0, "$A^T M A$", size=10)
     label(axes, 2.9, 8.6, "output Y")
     grid(axes, 2.1, 8.9, y, cell=0.8, colour=BACKWARD, form=form)
     return figure
