@@ -1,5 +1,5 @@
 """check_gradients passes what is right, fails the classical mistakes of layers, planted here on purpose (B01, B04, B05, B49), and takes
-modules of every kind. Those of an affine layer are in tests/test_gradcheck_faults.py."""
+modules of every kind. Those of an affine layer are in tests/gradcheck/test_gradcheck_faults.py."""
 
 import numpy as np
 import pytest
