@@ -260,6 +260,10 @@ def test_check_tells_right_from_wrong(tmp_path, capsys):
     assert "all agree" in capsys.readouterr().out
     assert call("check", f"{path}:Half", "--arguments", "0.5, wrong=True", "--input", "2x3", "--json") == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False
+    clue = "wrong: each analytic value is exactly twice the numeric one, and self.factor is 0.5"
+    for words, said in (([], True), (["--explain", "0"], False)):
+        assert call("check", f"{path}:Half", "--arguments", "0.5, wrong=True", "--input", "2x3", *words) == 1
+        assert (clue in capsys.readouterr().out) == said
     for words, message in (
         ([f"{path}:NoModule", "--input", "2"], "gives a NoModule, expected a hcrot.Module"),
         ([f"{path}:Missing", "--input", "2"], "has no Missing"),
