@@ -249,10 +249,11 @@ def get_scheduler(
     """A schedule by diffusers' name for it.
 
     Args:
-        name: "constant" (which has neither warm-up nor end), "constant_with_warmup", "linear", "cosine",
-            "cosine_with_restarts" or "polynomial" (which ends at a rate of 1e-7).
+        name: "constant" (which has neither warm-up nor end), "constant_with_warmup", "linear", "cosine", "cosine_with_restarts",
+            "polynomial" (which ends at a rate of 1e-7) or, which diffusers lacks, "one_cycle" (:func:`one_cycle`: it rises for three
+            tenths of the steps).
         optimizer: whose learning rate to set.
-        num_warmup_steps: W.
+        num_warmup_steps: W; "constant" and "one_cycle" have none.
         num_training_steps: K; all but the constant ones need it.
         num_cycles: of "cosine_with_restarts".
         power: of "polynomial".
@@ -261,7 +262,7 @@ def get_scheduler(
     Raises:
         ValueError: unknown name, or a number that is missing or out of range.
     """
-    if name in ("linear", "cosine", "cosine_with_restarts", "polynomial") and num_training_steps is None:
+    if name in ("linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle") and num_training_steps is None:
         raise ValueError(f"get_scheduler: {name!r} needs num_training_steps")
     total = 0 if num_training_steps is None else num_training_steps
     factors = {
@@ -271,6 +272,7 @@ def get_scheduler(
         "cosine": lambda: cosine(num_warmup_steps, total),
         "cosine_with_restarts": lambda: cosine_with_restarts(num_warmup_steps, total, num_cycles),
         "polynomial": lambda: polynomial(num_warmup_steps, total, power, _end_factor(optimizer)),
+        "one_cycle": lambda: one_cycle(total),
     }
     if name not in factors:
         raise ValueError(f"get_scheduler: unknown schedule {name!r}, expected one of {', '.join(factors)}")

@@ -15,6 +15,7 @@ from PIL import Image
 
 import hcrot
 from hcrot.commands import COMMANDS, main
+from hcrot.commands.train import LATER, saved_options
 from hcrot.training.progress import StepsInTime
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
@@ -52,7 +53,7 @@ def run(pictures, tmp_path_factory):
         folder = tmp_path_factory.mktemp("runs") / "squares"
         ended = hcrot_command(
             "train", pictures, "--resolution", 8, "--num-epochs", 2, "--output", folder, "--random-flip", "--random-shift", 1, *TINY,
-            "--checkpointing-steps", 2, "--checkpoints-total-limit", 2, "--save-images-epochs", 1,
+            "--checkpointing-steps", 2, "--checkpoints-total-limit", 2, "--save-images-epochs", 1, "--lr-scheduler", "cosine_with_restarts",
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return folder, ended.stdout
@@ -102,14 +103,19 @@ def test_training_says_what_it_sees_and_leaves_what_it_promises(run):
     written = {"classes.json", "config.json", "loss.png", "metrics.jsonl", "samples.png", "samples-3.png"}
     assert written | {"checkpoint", "checkpoint-4", "checkpoint-6"} <= names and "checkpoint-2" not in names
     assert Image.open(folder / "samples.png").width > 300
+    rates = [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose(rates, [1e-3, 5e-4] * 3, atol=1e-9)  # three falls in six steps
 
 
-def test_a_run_is_not_overwritten_and_options_stay(run, pictures, capsys):
+def test_a_run_is_not_overwritten_and_options_stay(run, pictures, tmp_path, capsys):
     folder, _ = run
     assert call("train", pictures, "--output", folder) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert call("train", pictures, "--output", folder, "--resume", "--seed", 4) == 2
     assert "seed cannot be given anew" in capsys.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name not in LATER}))
+    assert vars(saved_options(tmp_path, {})) == config, "a run of an earlier version goes on"
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):

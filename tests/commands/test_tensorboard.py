@@ -38,12 +38,13 @@ def scalars(path):
 def test_the_files_say_what_the_metrics_say(words, tmp_path):
     pytest.importorskip("tensorboardX")
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--num-epochs", "2", *map(str, TINY)])
+        main([*words, "--num-epochs", "2", "--lr-scheduler", "polynomial", "--lr-power", "3", *map(str, TINY)])
     assert ended.value.code == 0
     [path] = (tmp_path / "run" / "tensorboard").iterdir()
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     expected = {(name, numbers["step"]): np.float32(numbers[name]) for numbers in metrics for name in ("loss", "lr", "grad_norm")}
     assert len(expected) == 12 and scalars(path) == expected
+    np.testing.assert_allclose([numbers["lr"] for numbers in metrics], [1e-3 * (1 - step / 4) ** 3 for step in range(4)], atol=1e-7)
 
 
 def test_without_the_package_one_sentence_and_no_run(words, tmp_path, monkeypatch, capsys):
