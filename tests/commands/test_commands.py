@@ -240,7 +240,13 @@ def test_info_tells_what_a_checkpoint_is(run, capsys):
     assert facts["classes"] == ["blue", "red"] and "label 2" in facts["guidance"] and facts["scheduler"] == "DDPMScheduler"
     assert facts["training"].startswith("can go on; progress {'step': ")
     assert call("info", run[0]) == 0
-    assert "UNet2dModel" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "UNet2dModel" in shown and "speed" not in shown
+    with hcrot.plain():
+        assert call("info", run[0]) == 0
+    assert "many times slower than usual: plain NumPy runs instead of the compiled kernels, because hcrot.set_plain(True) was called" in (
+        capsys.readouterr().out
+    )
 
 
 LAYERS = '''
@@ -286,4 +292,10 @@ def test_bench_measures(capsys, monkeypatch):
     monkeypatch.setattr(bench, "NETWORKS", {"8x8": (8, 1, [8, 8])})
     assert call("bench", "--seconds", "0.02", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert len(result["rows"]) == 3 and all(row["hcrot_ms"] > 0 for row in result["rows"])
+    assert len(result["rows"]) == 3 and all(row["hcrot_ms"] > 0 for row in result["rows"]) and "speed" not in result
+    monkeypatch.setattr(bench, "alternate", lambda tasks, seconds: [1.0 for _ in tasks])
+    with hcrot.plain():
+        assert call("bench") == 0
+        assert "hcrot is many times slower than usual: plain NumPy runs" in capsys.readouterr().out
+        assert call("bench", "--json") == 0
+        assert "many times slower" in json.loads(capsys.readouterr().out)["speed"]

@@ -213,6 +213,27 @@ def test_a_gradient_that_is_replaced_is_said_so_where_it_is_wrong_too():
     assert failure(Square(), X).problems == ()
 
 
+class DrawsAnew(Affine):
+    """Drops entries of the weight's gradient at random, other ones each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = np.random.default_rng(1)
+
+    def backward(self, dout):
+        self.weight.grad += (dout.T @ self.saved()) * self.generator.random(self.weight.shape).round()
+        self.bias.grad += dout.sum(axis=0)
+        return dout @ self.weight.data
+
+
+def test_a_wrong_gradient_that_varies_is_not_called_assigned():
+    module = DrawsAnew()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(module), "named_generators", lambda self: iter(()))
+        report = failure(module, X)
+    assert report.lines[1].verdict == "wrong" and report.problems == ()
+
+
 @pytest.mark.parametrize("explain", [-1, "long", np.nan])
 def test_the_time_to_explain_is_a_number(explain):
     with pytest.raises(ValueError, match="check_gradients: explain must be a number of seconds"):

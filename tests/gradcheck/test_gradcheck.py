@@ -352,6 +352,24 @@ def test_a_right_gradient_is_not_called_wrong_at_a_kink(x, exhaustive):
     assert check_gradients(MaxPool2d(2), black).lines[0].clue == clue
 
 
+class SquareWithoutZero(Module):
+    """``x^2``, which is smooth, with a wrong gradient at 0 alone."""
+
+    def forward(self, x):
+        self.save(x)
+        return x * x
+
+    def backward(self, dout):
+        x = self.saved()
+        return dout * np.where(x == 0, 1, 2 * x)
+
+
+def test_what_is_right_beside_a_point_without_a_kink_does_not_excuse_the_point(x):
+    at_zero = np.where(np.arange(x.size).reshape(x.shape) == 1, 0, x)
+    assert check_gradients(SquareWithoutZero(), x).passed
+    assert verdicts(failure(SquareWithoutZero(), at_zero)) == {"input 0": "wrong"}
+
+
 def test_gradients_are_not_changed_by_a_look_beside_a_kink(x):
     """A layer before ReLU: the pass beside the kink adds to its gradients, which the later passes are held against."""
     model = Sequential(Affine(3, 3), ReLU())

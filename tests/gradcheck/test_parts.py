@@ -103,6 +103,37 @@ def test_parts_with_accumulators_and_stacks():
     assert "input 1: no gradient arrived" in notes[0]
 
 
+class Pops(Module):
+    """``y = x + skip``, of which forward takes the skip from a stack; the gradient of it is halved."""
+
+    def forward(self, x, skips):
+        self.save(True)
+        return x + skips.pop()
+
+    def backward(self, dy, dskips):
+        self.saved()
+        dskips.append(dy / 2)
+        return dy
+
+
+class HasAStack(Module):
+    def __init__(self):
+        self.part = Pops()
+
+    def forward(self, x):
+        return self.part(x, [2 * x])
+
+    def backward(self, dy):
+        dskips = []
+        dx = self.part.backward(dy, dskips)
+        return dx + 2 * dskips.pop()
+
+
+def test_a_part_gets_the_stack_as_it_was_before_it_popped():
+    note = failure(HasAStack(), X).notes[0]
+    assert note.startswith("the mistake is in part (Pops); checked by itself, input 1[0]: wrong: each analytic value is exactly half of")
+
+
 class ByName(Module):
     """Calls its part by keyword, with the number of a step."""
 

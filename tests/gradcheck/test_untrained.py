@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hcrot.gradcheck import check_gradients
-from hcrot.module import Sequential
+from hcrot.module import Module, Parameter, Sequential
 from support.gradcheck import Affine, failure, verdicts
 
 X = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
@@ -67,6 +67,27 @@ def test_a_parameter_without_effect_is_named():
     assert check_gradients(Affine(), X).notes == ()
     line = failure(AddsToAnUnusedBias(), X).lines[2]
     assert line.finding == "wrong: the output does not depend on this array, so its gradient is zero"
+
+
+class Gate(Module):
+    """``y = x + max(w, 0)``: no gradient arrives at a negative w, which has an effect all the same."""
+
+    def __init__(self):
+        self.weight = Parameter(np.array([-1, -2, -0.5], np.float32))
+
+    def forward(self, x):
+        self.save(x)
+        return x + np.maximum(self.weight.data, 0)
+
+    def backward(self, dout):
+        self.saved()
+        self.weight.grad += dout.sum(axis=0) * (self.weight.data > 0)
+        return dout
+
+
+def test_a_parameter_of_no_slope_may_have_an_effect():
+    report = check_gradients(Gate(), X, randomize=False)
+    assert report.lines[1].analytic == 0 and report.notes == ()
 
 
 class NoData(Affine):
