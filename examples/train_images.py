@@ -63,7 +63,8 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
     if options.num_epochs is None:  # as many as there is time for
         options.num_epochs = (step * parts + TRAINING * 60 * options.minutes / duration) / len(batches)
     steps = max(1, math.ceil(options.num_epochs * len(batches) / parts))
-    schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, last_epoch=step - 1)
+    shape = {"num_cycles": options.lr_num_cycles, "power": options.lr_power, "last_epoch": step - 1}
+    schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, **shape)
     every = max(1, round(options.save_images_epochs * len(batches) / parts)) if options.save_images_epochs else math.ceil(steps / 5)
     write_json(folder / "config.json", vars(options))
     write_json(folder / "classes.json", {"classes": classes})

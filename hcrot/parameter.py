@@ -105,6 +105,10 @@ class Parameter:
         def __getattr__(self, name: str) -> NoReturn:
             unknown(name)
 
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        """NumPy asks for it, in ``x @ weight`` and in every function that is given a Parameter for an array."""
+        raise TypeError("a Parameter is not an array: write parameter.data for its values, parameter.grad for its gradient")
+
     def __repr__(self) -> str:
         return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype}{'' if self.trainable else ', trainable=False'})"
 
@@ -114,6 +118,8 @@ def unknown(name: str) -> NoReturn:
     hint = f"; hcrot's name is {NAMES_HERE[name]}" if name in NAMES_HERE else ""
     if name in ("grad_fn", "backward", "retain_grad", "is_leaf"):
         hint = "; there is no autograd: modules have a backward, which adds to parameter.grad"
+    elif not hint and hasattr(np.ndarray, name) and not name.startswith("_"):
+        hint = f"; arrays have it: write parameter.data.{name}"
     raise AttributeError(f"Parameter has no attribute {name}{hint}")
 
 

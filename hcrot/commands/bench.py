@@ -32,6 +32,7 @@ def run(options: Namespace) -> int:
     import numpy as np
 
     import hcrot
+    from hcrot.kernels.plain import why_slow
 
     if options.threads:
         hcrot.set_num_threads(options.threads)
@@ -45,13 +46,15 @@ def run(options: Namespace) -> int:
             if theirs:
                 rows[-1] |= {"pytorch_ms": 1e3 * seconds[1], "ratio": seconds[0] / seconds[1]}
     if options.json:
-        print(json.dumps({"threads": threads, "rows": rows}))
+        print(json.dumps({"threads": threads, "rows": rows} | ({"speed": why_slow()} if why_slow() else {})))
         return 0
     print(f"{threads} threads; medians in milliseconds; a training step is forward, backward and AdamW with {BATCH} pictures")
     print(f"{'network':<14} {'task':<18} {'hcrot':>9} {'PyTorch':>9} {'ratio':>7}")
     for row in rows:
         theirs_text = f"{row['pytorch_ms']:>9.2f} {row['ratio']:>7.2f}" if "ratio" in row else f"{'-':>9} {'-':>7}"
         print(f"{row['network']:<14} {row['task']:<18} {row['hcrot_ms']:>9.2f} {theirs_text}")
+    if why_slow():
+        print(f"hcrot is {why_slow()}")
     return 0
 
 

@@ -4,7 +4,8 @@
     hcrot check mynet.py:Net --arguments "channels=8, groups=2" --input 2x3x8x8 --input 2:int1000
 
 The class is called with --arguments and has to be a hcrot.Module with forward and backward. Each --input is an array of its forward, of
-random numbers: 2x3x5x7 of that shape, 2:int1000 of two integers below 1000. Exit status 1: a gradient is wrong.
+random numbers: 2x3x5x7 of that shape, 2:int1000 of two integers below 1000. Exit status 1: a gradient is wrong. Then the parts are checked
+by themselves, and the report says which is the first wrong one, and what its wrong values have in common.
 """
 
 import argparse
@@ -30,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="SHAPE", action="append", required=True, help="one array of forward; see above")
     parser.add_argument("--arguments", metavar="TEXT", default="", help='of the class, as in Python: "8, groups=2"; literals only')
     parser.add_argument("--seed", type=number(int, 0), default=0, help="of all random numbers (default: %(default)s)")
+    parser.add_argument(
+        "--explain", metavar="SECONDS", type=number(float, 0), default=10.0,
+        help="how long to look for the mistake if there is one; 0: not at all (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="as one line of JSON")
 
 
@@ -42,7 +47,7 @@ def run(options: Namespace) -> int:
     module = made_module(options.module, options.arguments)
     inputs = [made_input(text, rng) for text in options.input]
     try:
-        report = hcrot.check_gradients(module, *inputs, generator=rng)
+        report = hcrot.check_gradients(module, *inputs, generator=rng, explain=options.explain)
     except hcrot.GradientError as error:
         report = error.report
     if options.json:

@@ -35,6 +35,7 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     from hcrot.commands.sample import load, place_of
     from hcrot.files.checkpoint import STATE_NAME
     from hcrot.files.json_and_arrays import read_json
+    from hcrot.kernels.plain import why_slow
     from hcrot.schedulers.base import NoiseScheduler
 
     place = place_of(checkpoint)
@@ -64,4 +65,6 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     facts["files"] = [f"{path.name} ({path.stat().st_size:,} bytes)" for path in sorted(place.iterdir()) if path.is_file()]
     opened = f"hcrot.load_model({str(place)!r})", f"diffusers: UNet2DModel.from_pretrained({str(place)!r})"
     facts["opened by"] = list(opened)
+    if why_slow():
+        facts["speed here"] = why_slow()
     return facts

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hcrot.training.distributed import Ranks
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
-LR_SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine")
+LR_SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle")
 YES_NO = argparse.BooleanOptionalAction
 
 OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how to read it, what it is); names are diffusers' script's
@@ -51,7 +51,11 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     ),
     "learning_rate": (1e-3, {"type": number(float, 0)}, "AdamW's highest learning rate"),
     "lr_scheduler": ("cosine", {"choices": LR_SCHEDULES}, "how the learning rate falls"),
-    "lr_warmup_steps": (100, {"type": number(int, 0)}, "steps in which the learning rate rises; at most a tenth of all"),
+    "lr_warmup_steps": (
+        100, {"type": number(int, 0)}, "steps in which the learning rate rises; at most a tenth of all (one_cycle: three tenths, always)"
+    ),
+    "lr_num_cycles": (3, {"type": number(int, 1)}, "of cosine_with_restarts: how often the learning rate falls"),
+    "lr_power": (2.0, {"type": number(float, 1e-3)}, "of polynomial: 1 falls in a straight line, more falls early"),
     "adam_weight_decay": (0.01, {"type": number(float, 0)}, "AdamW's"),
     "max_grad_norm": (1.0, {"type": number(float, 0)}, "highest norm of the gradient; 0: any"),
     "ema_max_decay": (0.9995, {"type": number(float, 0)}, "of the moving average of the weights, which draws the pictures"),
@@ -73,6 +77,9 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
 }
 CHANGEABLE = {"data_dir", "minutes", "num_epochs", "guidance_scale", "inference_steps", "save_images_epochs", "checkpointing_steps",
               "checkpoints_total_limit"}  # with --resume  # fmt: skip
+
+LATER = ("lr_num_cycles", "lr_power")
+"""Options that runs of earlier versions do not have."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,6 +201,8 @@ def saved_options(folder: Path, given: dict[str, Any]) -> Namespace:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         saved = None
+    if isinstance(saved, dict):
+        saved = {name: OPTIONS[name][0] for name in LATER} | saved
     if not isinstance(saved, dict) or saved.keys() != OPTIONS.keys():
         raise ValueError(f"{path} is not the configuration of a run of hcrot train")
     changed = [name for name, value in given.items() if name not in CHANGEABLE and value != saved[name]]

@@ -161,7 +161,8 @@ def train(
 def lr_schedule(options: Namespace, optimizer: hcrot.AdamW, step: int, steps: int) -> hcrot.LRSchedule:
     """Of the steps from ``step`` on, in a run of so many."""
     warmup = min(options.lr_warmup_steps, steps // 10)
-    return hcrot.get_scheduler(options.lr_scheduler, optimizer, warmup, steps, last_epoch=step - 1)
+    shape = {"num_cycles": options.lr_num_cycles, "power": options.lr_power}
+    return hcrot.get_scheduler(options.lr_scheduler, optimizer, warmup, steps, **shape, last_epoch=step - 1)
 
 
 def network(options: Namespace, channels: int, size: int, classes: int, rng: np.random.Generator) -> hcrot.UNet2dModel:

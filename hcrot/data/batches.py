@@ -73,6 +73,12 @@ class Batches:
         self.epoch = 0
         self.position = 0
 
+    def __repr__(self) -> str:
+        order = "in order" if self.seed is None else "shuffled"
+        dropped = ", drop_last=True" if self.drop_last else ""
+        place = f"epoch={self.epoch}, position={self.position:,}"
+        return f"Batches({self.count:,} items {order}, batch_size={self.batch_size}{dropped}, {len(self):,} batches, {place})"
+
     def __len__(self) -> int:
         """Batches in a whole epoch: n / batch_size, rounded up, or with drop_last down."""
         return self.count // self.batch_size if self.drop_last else -(-self.count // self.batch_size)

@@ -56,8 +56,9 @@ class Call:
 class _Eyes:
     """What the stand-ins of one block share: whom to tell, which calls are under way, and whether the block is still open."""
 
-    def __init__(self, done: Callable[[Call], None]):
-        self.done, self.under_way, self.closed, self.thread = done, list[Call](), False, threading.get_ident()
+    def __init__(self, done: Callable[[Call], None], begun: Callable[[Call], None] | None):
+        self.done, self.begun, self.under_way, self.closed = done, begun, list[Call](), False
+        self.thread = threading.get_ident()
 
     @property
     def open(self) -> bool:
@@ -98,6 +99,8 @@ class _Calling(_StandIn):
             return self.method(*inputs, **options)
         entered = time.perf_counter()
         call = Call(self.name, self.module, self.way, inputs, options)
+        if eyes.begun is not None:
+            eyes.begun(call)
         eyes.under_way.append(call)
         try:
             begun = time.perf_counter()
@@ -124,12 +127,13 @@ class _Saving(_StandIn):
 
 
 @contextmanager
-def seeing(model: Module, done: Callable[[Call], None]) -> Iterator[None]:
+def seeing(model: Module, done: Callable[[Call], None], begun: Callable[[Call], None] | None = None) -> Iterator[None]:
     """Within the block, ``done`` is called after every forward and backward at and below ``model``: parts before the whole.
 
+    ``begun`` is called before each of them, while its inputs are as they were handed in.
     Calls of other threads go unseen, and so do those that raise an error, and modules that join the model later.
     """
-    eyes, stand_ins = _Eyes(done), list[_StandIn]()
+    eyes, stand_ins = _Eyes(done, begun), list[_StandIn]()
     seen: set[int] = set()
     for name, module in model.named_modules():
         if id(module) not in seen:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from hcrot.kernels.compiler import MISSING
 
-__all__ = ["VARIABLE", "referenced", "is_plain", "plain", "set_plain"]
+__all__ = ["VARIABLE", "referenced", "is_plain", "plain", "set_plain", "why_slow"]
 
 VARIABLE = "HCROT_PLAIN"
 """The environment variable: 1 switches it on from the start, 0 or nothing leaves it off."""
@@ -34,6 +34,17 @@ _plain = MISSING is not None or _asked_for()
 def is_plain() -> bool:
     """Whether :func:`set_plain` is on."""
     return _plain
+
+
+def why_slow() -> str:
+    """A sentence for who wonders about the speed while plain NumPy is on, with what switched it on; "" while it is off."""
+    if not _plain:
+        return ""
+    if MISSING is not None:
+        cause = f"Numba cannot be imported ({MISSING}); pip install numba"
+    else:
+        cause = f"{VARIABLE}=1 is set" if _asked_for() else "hcrot.set_plain(True) was called"
+    return f"many times slower than usual: plain NumPy runs instead of the compiled kernels, because {cause}"
 
 
 def set_plain(mode: bool) -> None:

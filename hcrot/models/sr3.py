@@ -238,6 +238,10 @@ class SR3Diffusion:
         self.sample_levels = levels_of(which, train_betas if sample_betas is None else sample_betas, may_be_one=False)
         self.generator = default_generator("SR3Diffusion", generator)
 
+    def __repr__(self) -> str:
+        levels = f"{len(self.train_levels) - 1:,} levels in training, {len(self.sample_levels) - 1:,} in sampling"
+        return f"SR3Diffusion({type(self.model).__name__}, {levels})"
+
     def noise_levels(self, batch_size: int) -> np.ndarray:
         """Levels a as in algorithm 1, (batch_size,) float64: uniform between two neighbours that are drawn."""
         (batch_size,) = check_positive("SR3Diffusion.noise_levels", batch_size=batch_size)

@@ -8,6 +8,7 @@ import numpy as np
 
 from hcrot.kernels.optim import move_average
 from hcrot.module import Parameter
+from hcrot.shown import Table
 from hcrot.training.checks import check_state, checked_count, checked_number, parameter_list, parameters_text
 
 __all__ = ["EMA", "move"]
@@ -80,6 +81,27 @@ class EMA:
             shown.append(f"use_ema_warmup=True, inv_gamma={self.inv_gamma}, power={self.power:.4g}")
         swapped = ", swapped in" if self._swapped_in else ""
         return f"EMA({', '.join(shown)}, parameters={parameters_text(self.parameters)}, step={self.step_count}{swapped})"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: how the memory grows, and how far the averages are from the parameters."""
+        steps = {self.update_after_step + 1, max(1, self.step_count)}
+        for power in range(1, 8):
+            if self.get_decay(self.update_after_step + 10 ** (power - 1)) < self.decay:
+                steps.add(self.update_after_step + 10**power)
+        rows = []
+        for n in sorted(steps):
+            decay = self.get_decay(n)
+            memory = f"{1 / (1 - decay):,.0f}" if decay < 1 else "all"
+            rows.append([f"{n:,}", f"{decay:.6g}", memory, "now" if n == self.step_count else ""])
+        return Table(repr(self), ("step", "decay", "steps that count", ""), rows, 0, [self._distance()]).html()
+
+    def _distance(self) -> str:
+        if self._swapped_in:
+            return "the parameters are the averages"
+        pairs = list(zip(self.averages, self.parameters, strict=True))
+        apart = sum(float(np.square(average - parameter.data, dtype=np.float64).sum()) for average, parameter in pairs)
+        size = sum(float(np.square(parameter.data, dtype=np.float64).sum()) for _, parameter in pairs)
+        return f"norm of averages - parameters: {apart**0.5:.3g}; of the parameters: {size**0.5:.3g}"
 
     def get_decay(self, step: int) -> float:
         """The decay d of step number ``step``; the first is 1."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from hcrot.shown import Table
 from hcrot.training.checks import check_state, checked_count, checked_number
 from hcrot.training.optimizer import Optimizer
 
@@ -22,10 +23,10 @@ POLYNOMIAL_END = 1e-7
 
 
 class _Factor:
-    """A function of the step that shows what it is, such as ``cosine(100, 2000)``."""
+    """A function of the step that shows what it is, such as ``cosine(100, 2000)``; it does not change after step ``end``."""
 
-    def __init__(self, text: str, function: Callable[[int], float]):
-        self._text, self._function = text, function
+    def __init__(self, text: str, function: Callable[[int], float], end: int = 0):
+        self._text, self._function, self.end = text, function, end
 
     def __call__(self, step: int) -> float:
         return self._function(step)
@@ -148,7 +149,7 @@ def one_cycle(
         done = 0.5 * (1 - math.cos(math.pi * t)) if anneal_strategy == "cos" else t
         return factors[phase - 1] + (factors[phase] - factors[phase - 1]) * done
 
-    return _Factor(f"one_cycle({total})", factor)
+    return _Factor(f"one_cycle({total})", factor, total - 1)
 
 
 def _after_warmup(
@@ -158,7 +159,7 @@ def _after_warmup(
     decay = max(1, checked_count(name, "num_training_steps", num_training_steps) - warmup)
     numbers = [warmup] if name == "constant_with_warmup" else [warmup, num_training_steps, *others]
     text = f"{name}({', '.join(map(str, numbers))})"
-    return _Factor(text, lambda step: step / warmup if step < warmup else shape(min(1.0, (step - warmup) / decay)))
+    return _Factor(text, lambda step: step / warmup if step < warmup else shape(min(1.0, (step - warmup) / decay)), int(max(numbers[:2])))
 
 
 class LRSchedule:
@@ -208,6 +209,13 @@ class LRSchedule:
         factor = getattr(self.factor, "__name__", repr(self.factor))
         return f"LRSchedule({factor}, base_lr={self.base_lr:g}, step={self.step_count}, lr={self._last_lr:g})"
 
+    def _repr_html_(self) -> str:
+        """In a notebook: the rate on the way to where it stays, and now."""
+        end = getattr(self.factor, "end", 0)
+        steps = sorted({0, self.step_count} | {round(end * eighth / 8) for eighth in range(9)})
+        rows = [[f"{step:,}", f"{self.base_lr * self.factor(step):.4g}", "now" if step == self.step_count else ""] for step in steps]
+        return Table(repr(self), ("step", "lr", ""), rows, 0).html()
+
     def step(self) -> None:
         """Go on to the next step's rate."""
         self.step_count += 1
@@ -249,10 +257,11 @@ def get_scheduler(
     """A schedule by diffusers' name for it.
 
     Args:
-        name: "constant" (which has neither warm-up nor end), "constant_with_warmup", "linear", "cosine",
-            "cosine_with_restarts" or "polynomial" (which ends at a rate of 1e-7).
+        name: "constant" (which has neither warm-up nor end), "constant_with_warmup", "linear", "cosine", "cosine_with_restarts",
+            "polynomial" (which ends at a rate of 1e-7) or, which diffusers lacks, "one_cycle" (:func:`one_cycle`: it rises for three
+            tenths of the steps).
         optimizer: whose learning rate to set.
-        num_warmup_steps: W.
+        num_warmup_steps: W; "constant" and "one_cycle" have none.
         num_training_steps: K; all but the constant ones need it.
         num_cycles: of "cosine_with_restarts".
         power: of "polynomial".
@@ -261,7 +270,7 @@ def get_scheduler(
     Raises:
         ValueError: unknown name, or a number that is missing or out of range.
     """
-    if name in ("linear", "cosine", "cosine_with_restarts", "polynomial") and num_training_steps is None:
+    if name in ("linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle") and num_training_steps is None:
         raise ValueError(f"get_scheduler: {name!r} needs num_training_steps")
     total = 0 if num_training_steps is None else num_training_steps
     factors = {
@@ -271,6 +280,7 @@ def get_scheduler(
         "cosine": lambda: cosine(num_warmup_steps, total),
         "cosine_with_restarts": lambda: cosine_with_restarts(num_warmup_steps, total, num_cycles),
         "polynomial": lambda: polynomial(num_warmup_steps, total, power, _end_factor(optimizer)),
+        "one_cycle": lambda: one_cycle(total),
     }
     if name not in factors:
         raise ValueError(f"get_scheduler: unknown schedule {name!r}, expected one of {', '.join(factors)}")

@@ -15,6 +15,7 @@ from PIL import Image
 
 import hcrot
 from hcrot.commands import COMMANDS, main
+from hcrot.commands.train import LATER, saved_options
 from hcrot.training.progress import StepsInTime
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
@@ -52,7 +53,7 @@ def run(pictures, tmp_path_factory):
         folder = tmp_path_factory.mktemp("runs") / "squares"
         ended = hcrot_command(
             "train", pictures, "--resolution", 8, "--num-epochs", 2, "--output", folder, "--random-flip", "--random-shift", 1, *TINY,
-            "--checkpointing-steps", 2, "--checkpoints-total-limit", 2, "--save-images-epochs", 1,
+            "--checkpointing-steps", 2, "--checkpoints-total-limit", 2, "--save-images-epochs", 1, "--lr-scheduler", "cosine_with_restarts",
         )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     return folder, ended.stdout
@@ -102,14 +103,19 @@ def test_training_says_what_it_sees_and_leaves_what_it_promises(run):
     written = {"classes.json", "config.json", "loss.png", "metrics.jsonl", "samples.png", "samples-3.png"}
     assert written | {"checkpoint", "checkpoint-4", "checkpoint-6"} <= names and "checkpoint-2" not in names
     assert Image.open(folder / "samples.png").width > 300
+    rates = [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    np.testing.assert_allclose(rates, [1e-3, 5e-4] * 3, atol=1e-9)  # three falls in six steps
 
 
-def test_a_run_is_not_overwritten_and_options_stay(run, pictures, capsys):
+def test_a_run_is_not_overwritten_and_options_stay(run, pictures, tmp_path, capsys):
     folder, _ = run
     assert call("train", pictures, "--output", folder) == 2
     assert "already holds a run" in capsys.readouterr().err
     assert call("train", pictures, "--output", folder, "--resume", "--seed", 4) == 2
     assert "seed cannot be given anew" in capsys.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name not in LATER}))
+    assert vars(saved_options(tmp_path, {})) == config, "a run of an earlier version goes on"
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
@@ -234,7 +240,13 @@ def test_info_tells_what_a_checkpoint_is(run, capsys):
     assert facts["classes"] == ["blue", "red"] and "label 2" in facts["guidance"] and facts["scheduler"] == "DDPMScheduler"
     assert facts["training"].startswith("can go on; progress {'step': ")
     assert call("info", run[0]) == 0
-    assert "UNet2dModel" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "UNet2dModel" in shown and "speed" not in shown
+    with hcrot.plain():
+        assert call("info", run[0]) == 0
+    assert "many times slower than usual: plain NumPy runs instead of the compiled kernels, because hcrot.set_plain(True) was called" in (
+        capsys.readouterr().out
+    )
 
 
 LAYERS = '''
@@ -260,6 +272,10 @@ def test_check_tells_right_from_wrong(tmp_path, capsys):
     assert "all agree" in capsys.readouterr().out
     assert call("check", f"{path}:Half", "--arguments", "0.5, wrong=True", "--input", "2x3", "--json") == 1
     assert json.loads(capsys.readouterr().out)["passed"] is False
+    clue = "wrong: each analytic value is exactly twice the numeric one, and self.factor is 0.5"
+    for words, said in (([], True), (["--explain", "0"], False)):
+        assert call("check", f"{path}:Half", "--arguments", "0.5, wrong=True", "--input", "2x3", *words) == 1
+        assert (clue in capsys.readouterr().out) == said
     for words, message in (
         ([f"{path}:NoModule", "--input", "2"], "gives a NoModule, expected a hcrot.Module"),
         ([f"{path}:Missing", "--input", "2"], "has no Missing"),
@@ -276,4 +292,10 @@ def test_bench_measures(capsys, monkeypatch):
     monkeypatch.setattr(bench, "NETWORKS", {"8x8": (8, 1, [8, 8])})
     assert call("bench", "--seconds", "0.02", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert len(result["rows"]) == 3 and all(row["hcrot_ms"] > 0 for row in result["rows"])
+    assert len(result["rows"]) == 3 and all(row["hcrot_ms"] > 0 for row in result["rows"]) and "speed" not in result
+    monkeypatch.setattr(bench, "alternate", lambda tasks, seconds: [1.0 for _ in tasks])
+    with hcrot.plain():
+        assert call("bench") == 0
+        assert "hcrot is many times slower than usual: plain NumPy runs" in capsys.readouterr().out
+        assert call("bench", "--json") == 0
+        assert "many times slower" in json.loads(capsys.readouterr().out)["speed"]

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from hcrot.commands import main
+from hcrot.kernels import jit
+from support.ranks import MPIEXEC, finish, start
 
 TINY = ["--resolution", 8, "--channels", 8, "--layers-per-block", 1, "--train-batch-size", 4, "--attention", "--inference-steps", 2]
 
@@ -38,12 +40,37 @@ def scalars(path):
 def test_the_files_say_what_the_metrics_say(words, tmp_path):
     pytest.importorskip("tensorboardX")
     with pytest.raises(SystemExit) as ended:
-        main([*words, "--num-epochs", "2", *map(str, TINY)])
+        main([*words, "--num-epochs", "2", "--lr-scheduler", "polynomial", "--lr-power", "3", *map(str, TINY)])
     assert ended.value.code == 0
     [path] = (tmp_path / "run" / "tensorboard").iterdir()
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     expected = {(name, numbers["step"]): np.float32(numbers[name]) for numbers in metrics for name in ("loss", "lr", "grad_norm")}
     assert len(expected) == 12 and scalars(path) == expected
+    np.testing.assert_allclose([numbers["lr"] for numbers in metrics], [1e-3 * (1 - step / 4) ** 3 for step in range(4)], atol=1e-7)
+
+
+@pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: pip install hcrot[mpi]")
+def test_two_ranks_learn_from_a_folder_and_write_one_file(words, tmp_path, monkeypatch):
+    """What one process does in two parts, bit for bit; a picture that cannot be read is named once."""
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setattr(jit, "_threads", None)  # what --threads sets ends with the test
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    words += ["--num-epochs", "2", "--random-flip", "--threads", "1", *map(str, TINY)]
+    code, out, err = finish(start(2, "-m", "hcrot", *words))
+    assert code == 0, err
+    assert err.count("broken.png is left out") == 1
+    assert out.count("8 grey pictures of 8x8, no classes") == out.count("2 steps of 8") == 1
+    words[3] = str(tmp_path / "one")
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--gradient-accumulation-steps", "2"])
+    assert ended.value.code == 0
+    found = []
+    for folder in (tmp_path / "run", tmp_path / "one"):
+        [path] = (folder / "tensorboard").iterdir()
+        assert (folder / "samples.png").exists() and len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+        weights = (folder / "checkpoint" / "diffusion_pytorch_model.safetensors").read_bytes()
+        found.append((scalars(path), weights))
+    assert found[0] == found[1] and len(found[0][0]) == 6
 
 
 def test_without_the_package_one_sentence_and_no_run(words, tmp_path, monkeypatch, capsys):

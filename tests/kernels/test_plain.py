@@ -11,7 +11,7 @@ import pytest
 import hcrot
 from hcrot.kernels import jit
 from hcrot.kernels.launch import recorded
-from hcrot.kernels.plain import is_plain
+from hcrot.kernels.plain import is_plain, why_slow
 
 
 @pytest.fixture(autouse=True)
@@ -131,8 +131,10 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess:
 
 
 def test_the_environment_variable_switches_it_on():
-    done = run(STEP + "print(hcrot.kernels.plain.is_plain())", HCROT_PLAIN="1")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+    done = run(STEP + "print(hcrot.kernels.plain.why_slow())", HCROT_PLAIN="1")
+    said = "many times slower than usual: plain NumPy runs instead of the compiled kernels, because HCROT_PLAIN=1 is set\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+    assert why_slow() == "", "where it is off"
     refused = run("import hcrot; hcrot.SiLU", HCROT_PLAIN="yes").stderr
     assert "HCROT_PLAIN: must be 1 (plain NumPy) or 0 (compiled kernels), got 'yes'" in refused
 
@@ -140,9 +142,12 @@ def test_the_environment_variable_switches_it_on():
 def test_without_numba_it_is_what_runs(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('no Numba here')\n")
     paths = [str(tmp_path), str(Path(hcrot.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    code = STEP + "\ntry:\n    hcrot.set_plain(False)\nexcept RuntimeError as error:\n    print(error)"
+    switch = "try:\n    hcrot.set_plain(False)\nexcept RuntimeError as error:\n    print(error)"
+    code = f"{STEP}\nprint(hcrot.kernels.plain.why_slow().partition(', because ')[2])\n{switch}"
     done = run(code, PYTHONPATH=os.pathsep.join(filter(None, paths)), HCROT_PLAIN="")
     assert done.returncode == 0, done.stderr
     line = "Numba cannot be imported (no Numba here): plain NumPy runs instead of the compiled kernels, which is slow"
     assert done.stderr == f"hcrot: {line}\n"
-    assert done.stdout == "set_plain: without Numba there is plain NumPy only (no Numba here); pip install numba\n"
+    said, refused = done.stdout.splitlines()
+    assert said == "Numba cannot be imported (no Numba here); pip install numba"
+    assert refused == "set_plain: without Numba there is plain NumPy only (no Numba here); pip install numba"

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from hcrot.commands.train import LR_SCHEDULES
 from hcrot.module import Parameter
 from hcrot.training.lr_schedules import (
     LRSchedule,
@@ -19,7 +20,15 @@ from hcrot.training.lr_schedules import (
 )
 from hcrot.training.optim import SGD
 
-NAMES = ["constant", "constant_with_warmup", "linear", "cosine"]
+FACTORS = {
+    "constant": constant(),
+    "constant_with_warmup": constant_with_warmup(3),
+    "linear": linear(3, 9),
+    "cosine": cosine(3, 9),
+    "cosine_with_restarts": cosine_with_restarts(3, 9, 2),
+    "polynomial": polynomial(3, 9, 1.5, 1e-7 / 0.5),
+    "one_cycle": one_cycle(9),
+}
 
 
 def optimizer(lr=0.5):
@@ -59,15 +68,20 @@ def test_schedule_sets_the_rate_from_the_start():
     assert rates == [0, 0.25, 0.5, 0.25, 0, 0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FACTORS)
 def test_get_scheduler_knows_the_names(name):
-    factors = [constant(), constant_with_warmup(3), linear(3, 9), cosine(3, 9)]
-    expected = LRSchedule(optimizer(), factors[NAMES.index(name)])
-    found = get_scheduler(name, optimizer(), num_warmup_steps=3, num_training_steps=9)
+    expected = LRSchedule(optimizer(), FACTORS[name])
+    found = get_scheduler(name, optimizer(), num_warmup_steps=3, num_training_steps=9, num_cycles=2, power=1.5)
     for _ in range(12):
         assert found.optimizer.lr == expected.optimizer.lr
         found.step()
         expected.step()
+
+
+def test_the_command_line_offers_all_of_them():
+    assert tuple(FACTORS) == LR_SCHEDULES
+    with pytest.raises(ValueError, match=f"expected one of {', '.join(FACTORS)}$"):
+        get_scheduler("none", optimizer())
 
 
 @pytest.mark.parametrize("optimizer_first", [True, False])
