@@ -37,6 +37,7 @@ class Roles(Extension):
         if obj.name in HIDDEN:
             obj.public = False
         if obj.docstring:
-            obj.docstring.value = ROLE.sub(linked, obj.docstring.value)
+            text = ROLE.sub(linked, obj.docstring.value)
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # the name of griffe's section
             if obj.parent and obj.parent.is_module and not obj.is_module:
                 obj.docstring.value += f"\n\n*In `{obj.relative_package_filepath}`, from line {obj.lineno}.*"

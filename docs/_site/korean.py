@@ -5,14 +5,16 @@ the English build, its links changed to those of its new place. A page that has 
 it), so what the English page's blocks gave is shown again, as long as all of the code on both is the same.
 """
 
+import posixpath
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import markdown_exec
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 from hcrot.learn.notebooks import cells
 
@@ -70,12 +72,13 @@ def on_env(env: object, config: MkDocsConfig, files: Files) -> None:
 
 
 def moved(content: str, page: Page, config: MkDocsConfig) -> str:
-    """The content with links for one folder deeper, where they lead to a picture or another file: those exist once, pages twice."""
+    """The content with links from its new place, where they lead to a picture or another file: those exist once, pages twice."""
+    english = page.url.removeprefix("ko/")
 
     def link(match: re.Match) -> str:
-        target = match[2]
-        name = PurePosixPath(target.partition("#")[0]).name
-        return f"{match[1]}../{target}" if Path(name).suffix not in ("", ".py", ".md", ".html") else match[0]
+        if PurePosixPath(match[2]).suffix in ("", ".py", ".md", ".html") or "#" in match[2]:
+            return match[0]
+        return match[1] + get_relative_url(posixpath.normpath(posixpath.join(english, match[2])), page.url)
 
     return re.sub(r'((?:src|href)=")((?![a-z]+:|/|#)[^"]+)', link, content)
 
