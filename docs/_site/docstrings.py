@@ -38,6 +38,7 @@ class Roles(Extension):
             obj.public = False
         if obj.docstring:
             text = ROLE.sub(linked, obj.docstring.value)
+            text = re.sub(r"^(\s+\w+: )>", r"\1\>", text, flags=re.MULTILINE)  # "lr: > 0" is no quotation
             obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)  # the name of griffe's section
             if obj.parent and obj.parent.is_module and not obj.is_module:
                 obj.docstring.value += f"\n\n*In `{obj.relative_package_filepath}`, from line {obj.lineno}.*"
