@@ -54,6 +54,11 @@ def concatenate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: a or b is no image array, or they differ in dtype, batch, height or width.
+
+    Example:
+        >>> a, b = np.zeros((2, 3, 4, 4), np.float32), np.ones((2, 5, 4, 4), np.float32)
+        >>> hcrot.functional.concatenate(a, b).shape
+        (2, 8, 4, 4)
     """
     check_images("concatenate", "a", a)
     check_images("concatenate", "b", b)

@@ -357,6 +357,11 @@ class Sequential(Module):
 
     Args:
         layers: modules that take one array and return one array.
+
+    Example:
+        >>> model = hcrot.Sequential(hcrot.Linear(2, 3), hcrot.SiLU(), hcrot.Linear(3, 1))
+        >>> [name for name, _ in model.named_parameters()]
+        ['0.weight', '0.bias', '2.weight', '2.bias']
     """
 
     def __init__(self, *layers: Module):

@@ -50,6 +50,11 @@ class Parameter:
             Layers neither compute nor add its gradient then. Setting True again makes it zero, so that no step uses an old one.
             PyTorch's name for it is ``requires_grad``. There are no other attributes, and setting one is an AttributeError.
         constant: whether it was made with ``trainable=False`` and never set free. ``Module.parameters()`` leaves out constants only.
+
+    Example:
+        >>> weight = hcrot.Parameter(np.ones(2, np.float32))
+        >>> weight.grad
+        array([0., 0.], dtype=float32)
     """
 
     __slots__ = ("__weakref__", "_trainable", "constant", "data", "grad")

@@ -127,10 +127,10 @@ def one_pass() -> Iterator[None]:
     Needed only where layers are called one by one. The forward of a Module is one pass by itself.
 
     Example:
-        >>> layer = hcrot.Linear(3, 3)
+        >>> layer, a, b = hcrot.Linear(3, 3), np.ones((1, 3), np.float32), np.zeros((2, 3), np.float32)
         >>> with hcrot.one_pass():                            # two branches that share their weights
         ...     ya, yb = layer(a), layer(b)
-        >>> db, da = layer.backward(dyb), layer.backward(dya) # in the opposite order
+        >>> db, da = layer.backward(yb), layer.backward(ya)   # in the opposite order
     """
     if thread.current_pass is not None:  # an outer block, or the forward of a module that holds this one
         yield

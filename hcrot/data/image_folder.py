@@ -63,6 +63,15 @@ class ImageFolder:
         FileNotFoundError: no such folder, or no pictures in it.
         ValueError: pictures beside the subfolders of classes; with ``strict`` a picture that cannot be read; a resolution or channels that
             cannot be. OSError: the cache cannot be written.
+
+    Example:
+        >>> from PIL import Image
+        >>> for name in ("cat", "dog"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("RGB", (40, 30), "red").save(folder / name / "1.png")
+        >>> pictures = hcrot.data.ImageFolder(folder, 16, cache=folder / "cache")
+        >>> pictures.images.shape, pictures.labels, pictures.classes
+        ((2, 3, 16, 16), array([0, 1]), ['cat', 'dog'])
     """
 
     def __init__(

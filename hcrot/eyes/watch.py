@@ -237,11 +237,12 @@ def watch(
             ``bins`` is below 1.
 
     Example:
-        >>> with hcrot.watch(model) as seen:                          # doctest: +SKIP
-        ...     loss, dout = hcrot.mse_loss(model(x), target)
+        >>> model = hcrot.Sequential(hcrot.Linear(2, 2, generator=0), hcrot.ReLU())
+        >>> with hcrot.watch(model) as seen:
+        ...     loss, dout = hcrot.mse_loss(model(np.ones((3, 2), np.float32)), np.zeros((3, 2), np.float32))
         ...     dx = model.backward(dout)
-        >>> print(seen)                                               # doctest: +SKIP
-        >>> seen["0"].gradient.rms, seen.first_not_finite             # doctest: +SKIP
+        >>> seen["1"].output.min >= 0, seen["0"].gradient.rms > 0, seen.first_not_finite
+        (True, True, None)
     """
     check_module("watch", model)
     if callback is not None and not callable(callback):

@@ -79,6 +79,13 @@ def save_checkpoint(
             that is not what its config describes, because a part was replaced, for one.
         RuntimeError: within ``swapped_in()`` of ``ema`` or of an average in ``state``, where the model holds the averages.
         OSError: the folder cannot be written; the earlier checkpoint is as it was.
+
+    Example:
+        >>> model = hcrot.Linear(2, 2, generator=0)
+        >>> optimizer = hcrot.AdamW(model.parameters())
+        >>> hcrot.save_checkpoint(folder / "run", model, state={"optimizer": optimizer}, progress={"step": 5})
+        >>> hcrot.load_checkpoint(folder / "run", model, state={"optimizer": optimizer})
+        {'step': 5}
     """
     check_network("save_checkpoint", model)
     if scheduler is not None and not hasattr(scheduler, "save_pretrained"):

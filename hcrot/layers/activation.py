@@ -35,6 +35,10 @@ class SiLU(Module):
     Raises:
         TypeError: in forward, an x that is neither float32 nor float64. ValueError: in forward, an x without axes, of shape ().
             So do all activations here.
+
+    Example:
+        >>> hcrot.SiLU()(np.array([-1, 0, 1], np.float32)).round(3)
+        array([-0.269,  0.   ,  0.731], dtype=float32)
     """
 
     def __init__(self, inplace: bool = False):
@@ -233,6 +237,11 @@ class Softmax(Module):
 
     Raises:
         TypeError: ``dim`` is no int. ValueError: in forward, x has no axis ``dim``.
+
+    Example:
+        >>> hcrot.Softmax()(np.array([[0, 0], [0, 1]], np.float32)).round(3)
+        array([[0.5  , 0.5  ],
+               [0.269, 0.731]], dtype=float32)
     """
 
     def __init__(self, dim: int = -1):

@@ -46,6 +46,11 @@ class Attention(Module):
     Raises:
         ValueError: a number out of range, a dim_head larger than C without heads, or norm_num_groups that do not divide C; in forward, an
             x that is not (B, C, H, W), of another dtype, or empty.
+
+    Example:
+        >>> layer = hcrot.Attention(8, dim_head=4, generator=0)
+        >>> layer(np.zeros((2, 8, 5, 5), np.float32)).shape
+        (2, 8, 5, 5)
     """
 
     def __init__(

@@ -54,6 +54,13 @@ class Conv2d(Module):
 
     Raises:
         ValueError: an argument out of range; in forward, an x of another shape or dtype, or too small for the kernel or for the padding.
+
+    Example:
+        >>> layer = hcrot.Conv2d(3, 8, 3, padding=1, generator=0)
+        >>> layer(np.zeros((2, 3, 5, 7), np.float32)).shape
+        (2, 8, 5, 7)
+        >>> hcrot.Conv2d(3, 8, 3, stride=2, generator=0)(np.zeros((2, 3, 5, 7), np.float32)).shape
+        (2, 8, 2, 3)
     """
 
     @without(**PLACE)

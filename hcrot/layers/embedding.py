@@ -35,6 +35,10 @@ class Embedding(Module):
 
     Raises:
         ValueError: an argument out of range; in forward, an index out of range. TypeError: in forward, indices that are no integers.
+
+    Example:
+        >>> hcrot.Embedding(10, 4, generator=0)(np.array([3, 1, 3])).shape
+        (3, 4)
     """
 
     @without(**PLACE)
@@ -114,6 +118,11 @@ class Timesteps(Module):
     Raises:
         ValueError: an argument out of range; in forward, timesteps that are not 1-D. TypeError: in forward, timesteps that are no numbers,
             or another dtype.
+
+    Example:
+        >>> hcrot.Timesteps(4)(np.array([0, 1])).round(3)
+        array([[1.   , 1.   , 0.   , 0.   ],
+               [0.54 , 1.   , 0.841, 0.01 ]], dtype=float32)
     """
 
     def __init__(self, num_channels: int, flip_sin_to_cos: bool = True, downscale_freq_shift: float = 0):

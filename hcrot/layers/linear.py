@@ -29,6 +29,13 @@ class Linear(Module):
 
     Raises:
         ValueError: a size below 1; in forward, an x that is empty, of another dtype, or whose last axis is not I.
+
+    Example:
+        >>> layer = hcrot.Linear(3, 2, generator=0)
+        >>> layer(np.ones((4, 3), np.float32)).shape
+        (4, 2)
+        >>> layer.backward(np.ones((4, 2), np.float32)).shape, layer.weight.grad.shape
+        ((4, 3), (2, 3))
     """
 
     @without(**PLACE)

@@ -38,6 +38,11 @@ class GroupNorm(Module):
 
     Raises:
         ValueError: G does not divide C, or a number is out of range; in forward, an x of another number of channels or dtype, or empty.
+
+    Example:
+        >>> x = np.array([[1, 3, 10, 30]], np.float32)
+        >>> hcrot.GroupNorm(2, 4)(x).round(3)
+        array([[-1.,  1., -1.,  1.]], dtype=float32)
     """
 
     silu = False

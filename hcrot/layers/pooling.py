@@ -114,6 +114,10 @@ class MaxPool2d(Pool2d):
     several NaN it is the last. Kept is the number of that place within the window.
 
     Arguments, shapes and errors: :class:`Pool2d`. ``return_indices`` is not supported: only False.
+
+    Example:
+        >>> hcrot.MaxPool2d(2)(np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4))
+        array([[[[5., 7.]]]], dtype=float32)
     """
 
     def __init__(

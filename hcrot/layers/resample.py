@@ -36,6 +36,11 @@ class Upsample(Module):
     Raises:
         TypeError: in forward, an x that is neither float32 nor float64.
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W) or a size that is not one or two ints of at least 1.
+
+    Example:
+        >>> hcrot.Upsample(1, use_conv=False)(np.array([[[[1, 2]]]], np.float32))
+        array([[[[1., 1., 2., 2.],
+                 [1., 1., 2., 2.]]]], dtype=float32)
     """
 
     @without(**dict.fromkeys(("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor"), NOT_OF_TORCH))

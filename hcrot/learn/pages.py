@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hcrot.learn.figures.style import INK
+from hcrot.learn.figures.style import INK, PAGE
 
 __all__ = ["listing", "show", "side_by_side"]
 
@@ -33,7 +33,7 @@ def show(figure: "Figure", alt: str) -> None:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": alt, "font.family": "sans-serif"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(PAGE, "var(--md-default-bg-color, white)")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     width = float(re.search(r'width="([\d.]+)pt"', svg).group(1)) * 4 / 3  # type: ignore[union-attr]
     opening = rf'<svg viewBox="\1" role="img" style="width:{width:.0f}px;max-width:100%">'

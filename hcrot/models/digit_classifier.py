@@ -52,6 +52,10 @@ class DigitClassifier(Module):
 
     Raises:
         ValueError: an argument out of range; in forward, images of another shape or dtype.
+
+    Example:
+        >>> hcrot.DigitClassifier(8, generator=0)(np.zeros((2, 1, 8, 8), np.float32)).shape
+        (2, 10)
     """
 
     def __init__(

@@ -68,6 +68,16 @@ class UNet2dModel(UNetBase):
         ValueError: in the constructor, an argument out of range, or some that do not fit together; in forward, a sample, timesteps or
             labels that do not fit. TypeError: labels or "learned" timesteps that must be integers and are not.
         NotImplementedError: a block of diffusers' that hcrot does not have: those with FIR filters, k-diffusion's, and other networks'.
+
+    Example:
+        >>> model = hcrot.UNet2dModel(
+        ...     sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=4, num_class_embeds=10,
+        ...     down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, generator=0,
+        ... )
+        >>> model(np.zeros((2, 1, 8, 8), np.float32), 500, np.array([3, 7])).shape
+        (2, 1, 8, 8)
+        >>> model.backward(np.ones((2, 1, 8, 8), np.float32)).shape
+        (2, 1, 8, 8)
     """
 
     class_name = "UNet2DModel"

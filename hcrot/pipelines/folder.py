@@ -150,6 +150,11 @@ def save_model(model: Module, folder: str | os.PathLike) -> None:
     Raises:
         TypeError: it is no Module, or has a ``config`` that JSON cannot hold.
         FileExistsError, ValueError, OSError: as `UNet2dModel.save_pretrained`.
+
+    Example:
+        >>> hcrot.save_model(hcrot.DigitClassifier(8, generator=0), folder / "model")
+        >>> hcrot.load_model(folder / "model").__class__.__name__
+        'DigitClassifier'
     """
     check_network("save_model", model)
     if isinstance(model, DigitClassifier):  # in files of its own

@@ -132,6 +132,14 @@ def sample(
             guidance without null_label or negative_prompt_embeds; further what model and scheduler raise for these arguments.
         TypeError: a generator that is neither a numpy.random.Generator nor an int nor a list of them; an option that the scheduler's
             `step` does not take.
+
+    Example:
+        >>> model, scheduler = hcrot.UNet2dModel(
+        ...     sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), norm_num_groups=4,
+        ...     down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, generator=0,
+        ... ), hcrot.DDPMScheduler(num_train_timesteps=100)
+        >>> hcrot.pipelines.sample(model, scheduler, batch_size=2, num_inference_steps=3, generator=0).shape
+        (2, 1, 8, 8)
     """
     loop = steps(
         model, scheduler, generator=generator, class_labels=class_labels, batch_size=batch_size, num_inference_steps=num_inference_steps,

@@ -56,6 +56,14 @@ class DDIMScheduler(NoiseScheduler):
 
     Attributes beside those of `NoiseScheduler`:
         final_alpha_cumprod: abar at s = -1, a float32.
+
+    Example:
+        >>> scheduler = hcrot.DDIMScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> x_0, noise = np.full((1, 1, 1, 2), 0.5, np.float32), np.ones((1, 1, 1, 2), np.float32)
+        >>> x_t = scheduler.add_noise(x_0, noise, np.array([500]))
+        >>> scheduler.step(noise, 500, x_t).pred_original_sample.round(3)     # a network that knows the noise finds the image
+        array([[[[0.5, 0.5]]]], dtype=float32)
     """
 
     @register_to_config

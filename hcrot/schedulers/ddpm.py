@@ -94,6 +94,15 @@ class DDPMScheduler(NoiseScheduler):
             of the noise then raises at T-1, where diffusers divides by zero.
 
     Attributes, errors: those of `NoiseScheduler`; `config` has the arguments by name, as `save_pretrained` writes them.
+
+    Example:
+        >>> scheduler = hcrot.DDPMScheduler()
+        >>> x_0, noise = np.full((1, 1, 1, 2), 0.5, np.float32), np.ones((1, 1, 1, 2), np.float32)
+        >>> scheduler.add_noise(x_0, noise, np.array([999])).round(3)         # almost nothing is left of x_0
+        array([[[[1.003, 1.003]]]], dtype=float32)
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist()
+        [750, 500, 250, 0]
     """
 
     checks: ClassVar = {

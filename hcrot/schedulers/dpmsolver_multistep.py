@@ -105,6 +105,15 @@ class DPMSolverMultistepScheduler(MultistepScheduler):
 
     Attributes, errors: those of `SigmaScheduler`. (In diffusers `add_noise` before `set_timesteps` has the levels in
     reverse.)
+
+    Example:
+        >>> trained = hcrot.DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+        >>> scheduler = hcrot.DPMSolverMultistepScheduler.from_config(
+        ...     trained.config, algorithm_type="sde-dpmsolver++", timestep_spacing="trailing"
+        ... )
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist()
+        [999, 749, 499, 249]
     """
 
     checks: ClassVar = {

@@ -30,6 +30,12 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
 
     Raises:
         TypeError, ValueError: no parameters, or ``max_norm`` is not a number > 0.
+
+    Example:
+        >>> weight = hcrot.Parameter(np.zeros(2, np.float32))
+        >>> weight.grad += np.array([3, 4], np.float32)
+        >>> hcrot.clip_grad_norm([weight], 1.0), weight.grad.round(3)
+        (5.0, array([0.6, 0.8], dtype=float32))
     """
     parameters = [parameter for parameter in parameter_list("clip_grad_norm", parameters) if parameter.trainable]
     check_max_norm("clip_grad_norm: max_norm", max_norm)

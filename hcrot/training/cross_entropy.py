@@ -68,6 +68,11 @@ def cross_entropy(
     Raises:
         TypeError: the logits are not floating point, the labels neither integers nor floating point, or an unknown keyword.
         ValueError: shapes do not match or are empty, a label is out of range, or an option is.
+
+    Example:
+        >>> value, dlogits = hcrot.cross_entropy(np.zeros((1, 4)), np.array([2]))
+        >>> round(value, 4), dlogits                          # log 4; softmax minus one-hot
+        (1.3863, array([[ 0.25,  0.25, -0.75,  0.25]]))
     """
     check_no_others("cross_entropy", others, NOT_TAKEN_BY_LOSSES)
     check_reduction("cross_entropy", reduction)

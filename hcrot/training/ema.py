@@ -45,6 +45,14 @@ class EMA:
 
     Raises:
         TypeError, ValueError: no parameters, or a number out of range.
+
+    Example:
+        >>> weight = hcrot.Parameter(np.zeros(1, np.float32))
+        >>> ema = hcrot.EMA([weight], decay=0.9)
+        >>> weight.data[...] = 1
+        >>> ema.step()
+        >>> ema.averages[0].round(3)                      # the first step copies
+        array([1.], dtype=float32)
     """
 
     def __init__(

@@ -25,6 +25,10 @@ def drop_labels(labels: np.ndarray, null_label: int, probability: float, generat
 
     Raises:
         TypeError, ValueError: labels that are no integers, a null_label among them, a probability out of range.
+
+    Example:
+        >>> hcrot.drop_labels(np.arange(8), null_label=10, probability=0.5, generator=0)
+        array([ 0, 10, 10, 10,  4,  5,  6,  7])
     """
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:

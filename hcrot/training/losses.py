@@ -78,6 +78,10 @@ def mse_loss(
         TypeError: one of the arrays is not a floating-point array.
             Also for an unknown keyword.
         ValueError: shapes differ or are empty, the reduction is unknown, or ``size_average``, ``reduce`` or ``weight`` of PyTorch.
+
+    Example:
+        >>> hcrot.mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+        (2.0, array([0., 2.]))
     """
     return _squared_error("mse_loss", prediction, "target", target, reduction, weights, others)
 

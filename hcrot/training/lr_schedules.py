@@ -269,6 +269,16 @@ def get_scheduler(
 
     Raises:
         ValueError: unknown name, or a number that is missing or out of range.
+
+    Example:
+        >>> optimizer = hcrot.SGD([hcrot.Parameter(np.zeros(1, np.float32))], lr=1.0)
+        >>> schedule = hcrot.get_scheduler("linear", optimizer, num_warmup_steps=2, num_training_steps=4)
+        >>> rates = []
+        >>> for _ in range(4):
+        ...     rates.append(schedule.get_last_lr()[0])
+        ...     schedule.step()
+        >>> rates
+        [0.0, 0.5, 1.0, 0.5]
     """
     if name in ("linear", "cosine", "cosine_with_restarts", "polynomial", "one_cycle") and num_training_steps is None:
         raise ValueError(f"get_scheduler: {name!r} needs num_training_steps")

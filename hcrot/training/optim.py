@@ -139,6 +139,14 @@ class AdamW(Adam):
 
     The gradient is left alone; instead, before the step, ``p <- (1 - lr weight_decay) p``. Arguments as for
     :class:`Adam`.
+
+    Example:
+        >>> weight = hcrot.Parameter(np.array([1, 1], np.float32))
+        >>> optimizer = hcrot.AdamW([weight], lr=0.1, weight_decay=0)
+        >>> weight.grad += np.array([3, -5], np.float32)
+        >>> optimizer.step()
+        >>> weight.data                                       # the first step is lr long, whatever the gradient
+        array([0.9, 1.1], dtype=float32)
     """
 
     decoupled = True

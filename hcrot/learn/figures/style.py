@@ -11,7 +11,7 @@ import numpy as np
 
 from hcrot.tools.figures import default_style, new_figure
 
-__all__ = ["BACKWARD", "FORWARD", "INK", "KEPT", "NOISE", "PALE", "PARAMETER", "arrow", "box", "canvas", "charts", "grid", "label"]
+__all__ = ["BACKWARD", "FORWARD", "INK", "KEPT", "NOISE", "PAGE", "PALE", "PARAMETER", "arrow", "box", "canvas", "charts", "grid", "label"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 INK = "#7f7f7e"
 """Text and lines: replaced by the colour of the page's text."""
+PAGE = "#fefefd"
+"""An area that hides what is behind it: replaced by the colour of the page itself."""
 FORWARD = "#3d85c6"
 """Values on their way forward: x, y."""
 BACKWARD = "#d9632b"

@@ -1,0 +1,88 @@
+"""The Korean site without doing anything twice.
+
+mkdocs-static-i18n builds the whole site once for each language. A page that has no translation is the same page there: it is taken from
+the English build, its links changed to those of its new place. A page that has one runs the same code (tests/learn/test_pages.py compares
+it), so what the English page's blocks gave is shown again, as long as all of the code on both is the same.
+"""
+
+import posixpath
+import re
+from pathlib import PurePosixPath
+
+import markdown_exec
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
+
+from hcrot.learn.notebooks import cells
+
+pages: dict[str, tuple[str, object]] = {}  # the content and the table of contents of each English page, by its file
+blocks: dict[str, dict[str, list[str]]] = {}  # what each block of an English page gave, by the page and the block
+code: dict[str, list[str]] = {}  # the blocks of each English page, in order
+
+here = ""  # the page whose code is being run
+replaying = False
+run = markdown_exec.formatters["python"]
+
+
+def formatted(*, code: str, **options: object) -> str:
+    """What a block gives: run, or taken from the English page, where a block that stands there twice gave two things, in order."""
+    given = blocks[here].setdefault(code, [])
+    if replaying:
+        return given.pop(0)
+    given.append(run(code=code, **options))
+    return given[-1]
+
+
+markdown_exec.formatters["python"] = formatted
+
+
+def fallback(page: Page) -> bool:
+    """Whether this is an English page within the Korean site."""
+    return page.file.locale != page.file.locale_alternate_of
+
+
+@event_priority(-90)  # after the pages that come from outside docs/
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    global here, replaying
+    here = page.file.norm_src_uri
+    if fallback(page):
+        page.meta["search"] = {"exclude": True}  # it is found as the English page
+        return f"# {page.title}"
+    mine = [cell.text for cell in cells(markdown) if cell.kind == "code"]
+    replaying = page.file.locale == "ko" and code.get(here) == mine
+    if not replaying:
+        code[here], blocks[here] = mine, {}
+    return markdown
+
+
+@event_priority(-90)  # after the links among docstrings are made
+def on_env(env: object, config: MkDocsConfig, files: Files) -> None:
+    for file in files.documentation_pages():
+        page = file.page
+        if page is None:
+            continue
+        if fallback(page):
+            content, page.toc = pages[file.src_uri]
+            page.content = moved(content, page, config)
+        else:
+            pages[file.src_uri] = (page.content, page.toc)
+
+
+def moved(content: str, page: Page, config: MkDocsConfig) -> str:
+    """The content with links from its new place, where they lead to a picture or another file: those exist once, pages twice."""
+    english = page.url.removeprefix("ko/")
+
+    def link(match: re.Match) -> str:
+        if PurePosixPath(match[2]).suffix in ("", ".py", ".md", ".html") or "#" in match[2]:
+            return match[0]
+        return match[1] + get_relative_url(posixpath.normpath(posixpath.join(english, match[2])), page.url)
+
+    return re.sub(r'((?:src|href)=")((?![a-z]+:|/|#)[^"]+)', link, content)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Without the links from which the theme's script would look for a sitemap beside each page."""
+    return re.sub(r'\s*<link rel="alternate"[^>]*>', "", output)
