@@ -14,6 +14,7 @@ COMMANDS = {
     "info": "what a checkpoint holds, and which programs can open it",
     "check": "check the gradients of a layer or network of your own",
     "learn": "exercises that check themselves, and a bug hunt",
+    "view": "a local page: draw, look inside a network, train, break it",
     "bench": "how fast this machine trains and draws, beside PyTorch if it is installed",
 }
 

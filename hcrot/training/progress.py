@@ -10,7 +10,7 @@ from hcrot.init import as_generator
 from hcrot.module import Module
 from hcrot.schedulers.base import NoiseScheduler
 
-__all__ = ["ErrorByTime", "StepsInTime", "error_by_time", "seconds_of_a_batch", "target_of"]
+__all__ = ["ErrorByTime", "StepsInTime", "error_by_time", "loss_by_quarter", "seconds_of_a_batch", "target_of"]
 
 ENOUGH = {"epsilon": 0.005, "v_prediction": 0.05, "sample": 0.05}
 """Of the error in excess at the end of time: more than this, and samples begin wrong. Of noise, finished runs on MNIST have
@@ -92,6 +92,17 @@ def error_by_time(
     unavoidable = 0.0 if kind == "epsilon" else float(np.var(images, axis=0, dtype=np.float64).mean())
     scale = 1.0 if kind == "epsilon" else max(unavoidable, 1e-6)
     return ErrorByTime(tuple(errors[:4]), (errors[4] - unavoidable) / scale, ENOUGH[kind])
+
+
+def loss_by_quarter(errors: np.ndarray, timesteps: np.ndarray, total: int) -> list[float | None]:
+    """The mean error of the pictures whose time lies in each quarter of the times, little noise first; None where there is no picture.
+
+    Args:
+        errors: mean squared error of each picture, (B,).
+        timesteps: (B,), below ``total``.
+    """
+    quarters = 4 * timesteps // total
+    return [float(errors[quarters == quarter].mean()) if (quarters == quarter).any() else None for quarter in range(4)]
 
 
 def target_of(scheduler: NoiseScheduler, kind: str, clean: np.ndarray, noise: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
