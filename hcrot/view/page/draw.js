@@ -32,7 +32,7 @@ export function offer(network) {
 
 function addColumn(like) {
   const n = columns.length + 1;
-  const sampler = choiceField("Sampler", `sampler-${n}`, SAMPLERS, like?.sampler.value ?? "ddim");
+  const sampler = choiceField("Sampler", `sampler-${n}`, SAMPLERS, like?.sampler.value ?? "sde-dpmsolver++");
   const steps = numberField("Steps", `steps-${n}`, like?.steps.value ?? 25, 1, 1000);
   const guidance = numberField("Guidance", `guidance-${n}`, like?.guidance.value ?? 1.5, 0, 20, 0.1);
   const seed = numberField("Seed", `seed-${n}`, like?.seed.value ?? 0, 0, 2 ** 31);
@@ -40,7 +40,7 @@ function addColumn(like) {
   const clean = el("canvas", { class: "pictures", role: "img", "aria-label": "the predicted end" });
   const time = el("span", { class: "numbers" });
   const column = { sampler, steps, guidance, seed, noisy, clean, time, frames: [], of: 1 };
-  const remove = el("button", { "aria-label": `Remove column ${n}`, click: () => drop(column) }, "×");
+  const remove = el("button", { class: "remove", "aria-label": `Remove column ${n}`, click: () => drop(column) }, "×");
   column.card = el("div", { class: "card", "data-column": n },
     el("div", { class: "fields" }, sampler.box, steps.box, guidance.box, seed.box),
     el("figure", {}, el("figcaption", {}, "x", el("sub", {}, "t"), " ", time), noisy),

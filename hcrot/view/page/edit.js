@@ -5,7 +5,7 @@ import { paint, unpack } from "./pictures.js";
 import { ask, cancel } from "./socket.js";
 
 const pad = new Pad("edit-pad");
-let page, becomes, level, steps, guidance, seed, sampler, result, caption, first, second, otherSeed, tools, box;
+let page, becomes, level, steps, guidance, seed, sampler, here, there, first, second, otherSeed, tools, box;
 
 export function build(section, given) {
   page = given;
@@ -17,8 +17,9 @@ export function build(section, given) {
   sampler = choiceField("Sampler (to finish)", "edit-sampler", ["ddim", "ddpm", "sde-dpmsolver++"], "ddim");
   otherSeed = numberField("Seed of the second", "edit-other-seed", 1, 0, 2 ** 31);
   [first, second] = [choiceField("From", "edit-first", []), choiceField("To", "edit-second", [])];
-  result = el("canvas", { class: "pictures", id: "edit-result", role: "img", "aria-label": "Result" });
-  caption = el("figcaption", {}, "Nothing yet.");
+  [here, there] = ["edit-result", "edit-between"].map((id) => ({
+    canvas: el("canvas", { class: "pictures", id, role: "img", "aria-label": "Result" }), caption: el("figcaption", {}),
+  }));
   tools = Object.entries({ pen: "Pen", rubber: "Rub out" }).map(([name, text]) => el("button", {
     id: `edit-${name}`, "aria-pressed": String(name === "pen"), click: () => use(name),
   }, text));
@@ -30,7 +31,7 @@ export function build(section, given) {
       el("button", { class: "main", id: "edit-finish", click: () => start("finish", "finished by SDEdit") }, "Finish the scribble"),
       el("button", { class: "main", id: "edit-fill", click: () => start("fill", "filled by RePaint") }, "Fill what is rubbed out"),
       el("button", { id: "edit-stop", click: () => cancel("edit") }, "Stop")),
-    el("figure", {}, caption, result));
+    el("figure", {}, here.caption, here.canvas));
   section.append(
     el("p", { class: "about" }, "Scribble a digit, or take one that the network draws. Let it be finished; or rub out a part (orange) and let that be drawn anew. ",
       "The rest stays as it is, pixel by pixel."),
@@ -41,7 +42,8 @@ export function build(section, given) {
       box),
     el("div", { class: "card morph" }, el("h2", {}, "Morph"),
       el("p", { class: "about" }, "Two digits are noised alike, mixed, and what is mixed becomes a picture again."),
-      el("div", { class: "row" }, first.box, second.box, otherSeed.box, el("button", { class: "main", id: "edit-morph", click: morph }, "Morph"))));
+      el("div", { class: "row" }, first.box, second.box, otherSeed.box, el("button", { class: "main", id: "edit-morph", click: morph }, "Morph")),
+      el("figure", {}, there.caption, there.canvas)));
 }
 
 export function offer(network) {
@@ -66,31 +68,32 @@ function values() {
 }
 
 function start(doing, words) {
-  follow(doing, { ...values(), picture: pad.picture, hole: pad.rubbedOut }, words);
+  follow(doing, { ...values(), picture: pad.picture, hole: pad.rubbedOut }, words, here);
 }
 
 function morph() {
   const labels = page.network().classes.length ? [Number(first.value), Number(second.value)] : [0];
-  follow("morph", { ...values(), labels, other_seed: otherSeed.value, count: 9 }, "from one to the other");
+  follow("morph", { ...values(), labels, other_seed: otherSeed.value, count: 9 }, "from one to the other", there);
 }
 
 /** Show what comes: on the way the predicted ends, at last the pictures. */
-function follow(doing, asked, words) {
+function follow(doing, asked, words, { canvas, caption }) {
   box.dataset.state = "drawing";
-  result.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  canvas.scrollIntoView({ block: "nearest", behavior: "smooth" });
   ask(doing, "edit", asked, (message) => {
     if (message.kind === "step") {
-      show(message.x0);
+      show(canvas, message.x0);
       caption.textContent = `on the way, t = ${Math.round(message.t)}: the predicted ends`;
     } else if (message.kind === "images") {
-      show(message.images);
+      show(canvas, message.images);
       caption.textContent = `${message.images.shape[0]} pictures, ${words}`;
     } else if (message.kind !== "begun") box.dataset.state = "done";
   });
 }
 
-function show(images) {
-  paint(result, unpack(images), { columns: Math.min(images.shape[0], images.shape[0] > 6 ? 9 : 6) });
+/** Six in two rows, a row of nine as it is. */
+function show(canvas, images) {
+  paint(canvas, unpack(images), { columns: images.shape[0] > 6 ? images.shape[0] : 3 });
 }
 
 function pick() {

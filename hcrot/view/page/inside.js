@@ -19,7 +19,7 @@ export function build(section, given) {
   measure = choiceField("Bars show", "inside-measure", MEASURES, "gradient");
   measure.select.addEventListener("change", redraw);
   digit.changed = () => look();
-  net = el("div", { class: "card" });
+  net = el("div", { class: "card net" });
   images = el("div", { class: "halves" });
   words = el("p", { class: "numbers" });
   details = el("div", { class: "card", id: "inside-layer", hidden: true });
@@ -79,12 +79,11 @@ function choose(name) {
 
 /** Everything about the layer that was clicked. */
 function showLayer() {
-  const back = layer.name.includes(".") ? null : undefined;
   details.hidden = false;
   details.replaceChildren(
     el("h2", {}, `${layer.name} (${layer.class})`),
     layer.parts.length ? el("div", { class: "row" }, "Its parts:", layer.parts.map((part) =>
-      el("button", { click: () => choose(part) }, part.slice(layer.name.length + 1)))) : back,
+      el("button", { click: () => choose(part) }, part.slice(layer.name.length + 1)))) : null,
     el("div", { class: "halves" }, mapsOf("Output", layer.output), mapsOf("Gradient that came back to it", layer.gradients)),
     layer.attention ? attention(layer.attention) : null,
     el("div", { class: "halves" },

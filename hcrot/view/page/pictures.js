@@ -38,7 +38,7 @@ export function heat(canvas, maps, { only = null, columns = 8 } = {}) {
   const [all, , height, width] = maps.shape, plane = height * width;
   const shown = only === null ? [...Array(all).keys()] : [only];
   columns = Math.min(columns, shown.length);
-  const dark = document.documentElement.dataset.theme === "dark", gap = width > 20 || shown.length === 1 ? 1 : 1;
+  const dark = document.documentElement.dataset.theme === "dark", gap = 1;
   canvas.width = columns * (width + gap) - gap;
   canvas.height = Math.ceil(shown.length / columns) * (height + gap) - gap;
   const context = canvas.getContext("2d");

@@ -1,6 +1,6 @@
 // The one websocket of this tab. ask() sends a question and calls back for each message that answers it.
 
-const waiting = new Map();
+const waiting = new Map(), latest = new Map(); // who waits for which question; the latest question of each lane
 let socket = null, next = 1, unsent = [], status = () => {};
 
 /** Open the websocket, and again whenever it closes; `tell(text, wrong)` says how it goes, `opened()` is called each time. */
@@ -39,8 +39,12 @@ function send(message) {
 export function ask(doing, lane, values, answer) {
   const id = next++;
   status("");
+  if (lane !== null) {
+    waiting.delete(latest.get(lane)); // that its end is still to come concerns nobody
+    latest.set(lane, id);
+  }
   waiting.set(id, answer);
-  send({ ...values, id, do: doing, lane });
+  send({ ...values, id, do: doing, ...(lane === null ? {} : { lane }) });
 }
 
 export function cancel(lane) {
@@ -50,6 +54,6 @@ export function cancel(lane) {
 /** Ask for something that is known at once: a promise of the answer, which fails with the server's message. */
 export function askOnce(doing, values = {}) {
   return new Promise((resolve, reject) => {
-    ask(doing, doing, values, (message) => (message.kind === "answer" ? resolve(message) : reject(new Error(message.message))));
+    ask(doing, null, values, (message) => (message.kind === "answer" ? resolve(message) : reject(new Error(message.message))));
   });
 }

@@ -16,49 +16,29 @@ export function picture(nodes, skips, measure, chosen, clicked) {
   for (const [from, to] of skips) root.append(arc(places[from], places[to]));
   const largest = Math.max(...nodes.map((node) => node[measure] ?? 0)) || 1;
   for (const node of nodes) root.append(boxOf(node, places[node.name], Math.max(0, node[measure] ?? 0) / largest, measure, node.name === chosen, clicked));
-  for (const node of firstOfLevels(way)) {
-    root.append(svg("text", { class: "faint", x: BOX.left, y: places[node.name].y - 8 }, `${node.shape[1]}x${node.shape[2]} pixels, ${node.shape[0]} channels`));
+  for (const node of lastOfLevels(way)) {
+    const { x, y } = places[node.name], [channels, rows, columns] = firstOf(way, node).shape;
+    root.append(svg("text", { class: "faint", x: x + BOX.width + 16, y: y + 17 }, `${rows}x${columns} pixels`));
+    root.append(svg("text", { class: "faint", x: x + BOX.width + 16, y: y + 30 }, `${channels} channels`));
   }
   return root;
 }
 
-/** Where each box is. The way down ends where the mid block begins, and the way up is shifted so that it begins after that. */
+/** Where each box is: a row for each level, those of one side one below the other, and the mid block below, so that the U has a bottom. */
 function placed(nodes) {
-  const places = {}, depth = Math.max(...nodes.map(({ level }) => level));
-  let x = BOX.left;
-  const step = BOX.width + BOX.gap;
-  let times = 0;
-  for (const node of nodes) {
-    if (node.side === "time") {
-      places[node.name] = { x: BOX.left + times++ * (step + 26), y: 8, wide: 22 };
-      continue;
-    }
-    // the mid block lies below the deepest level, so that the U has a bottom
-    const row = node.side === "mid" ? depth + 1 : node.level;
-    places[node.name] = { x, y: BOX.top + row * BOX.row };
-    x += step;
-  }
-  return compressed(nodes, places, step);
-}
-
-/** Boxes that stand in different rows may overlap in x: each side is drawn together, so that the picture is not too wide. */
-function compressed(nodes, places, step) {
-  const rows = {};
-  for (const node of nodes.filter(({ side }) => side !== "time")) (rows[`${node.side} ${places[node.name].y}`] ??= []).push(node);
-  const sides = (side) => Object.keys(rows).filter((key) => key.startsWith(side)).map((key) => rows[key]);
-  let indent = 0, right = 0;
-  for (const row of sides("down")) {
-    row.forEach((node, k) => { places[node.name].x = BOX.left + indent + k * step; });
-    right = Math.max(right, BOX.left + indent + row.length * step);
-    indent += 0.45 * step;
-  }
-  const middle = sides("mid")[0] ?? [], start = Math.max(BOX.left + indent, right - 0.6 * step);
-  middle.forEach((node, k) => { places[node.name].x = start + k * step; });
-  const edge = Math.max(right, start + middle.length * step) + 0.3 * step;
-  const up = sides("up"), widest = Math.max(...up.map((row) => row.length)), total = up.length;
-  up.forEach((row, r) => row.forEach((node, k) => {
-    places[node.name].x = edge + (widest - row.length) * step * 0.5 + k * step - (total - 1 - r) * 0 + r * 0.45 * step - 0.45 * step;
-  }));
+  const places = {}, step = BOX.width + BOX.gap, shift = 0.45 * step;
+  const depth = Math.max(...nodes.map(({ level }) => level));
+  const rowsOf = (side) => [...Array(depth + 1).keys()].map((level) => nodes.filter((node) => node.side === side && node.level === level));
+  const put = (row, x, y) => row.forEach((node, k) => { places[node.name] = { x: x + k * step, y }; });
+  const y = (row) => BOX.top + row * BOX.row;
+  nodes.filter(({ side }) => side === "time").forEach((node, k) => { places[node.name] = { x: BOX.left + k * (step + 26), y: 8, wide: 22 }; });
+  const down = rowsOf("down"), up = rowsOf("up"), middle = nodes.filter(({ side }) => side === "mid");
+  down.forEach((row, level) => put(row, BOX.left + level * shift, y(level)));
+  const right = Math.max(...down.map((row, level) => BOX.left + level * shift + row.length * step));
+  const start = Math.max(BOX.left + (depth + 1) * shift, right - 0.6 * step);
+  put(middle, start, y(depth + 1));
+  const edge = Math.max(right + 1.4 * step, start + (middle.length + 0.4) * step), widest = Math.max(...up.map((row) => row.length));
+  up.forEach((row, level) => put(row, edge + (widest - row.length) * step * 0.5 + (depth - level) * shift * 0.3, y(level)));
   return places;
 }
 
@@ -95,6 +75,12 @@ function arc(a, b) {
   return svg("path", { class: "skip", d: `M${from}C${from[0] + 20} ${top} ${to[0] - 20} ${top} ${to}`, "marker-end": "url(#tip)" });
 }
 
-function firstOfLevels(way) {
-  return way.filter((node, k) => node.shape.length === 3 && (k === 0 || (node.side === "down" && way[k - 1].level !== node.level)));
+/** The last box of each level on the way down: beside it there is room. */
+function lastOfLevels(way) {
+  return way.filter((node, k) => node.side === "down" && (way[k + 1]?.side !== "down" || way[k + 1].level !== node.level));
+}
+
+/** The first of a level that is no resampler has the level's size. */
+function firstOf(way, node) {
+  return way.find(({ side, level, kind }) => side === "down" && level === node.level && kind !== "down");
 }
