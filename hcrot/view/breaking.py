@@ -35,7 +35,7 @@ def about() -> dict[str, Any]:
     defects = [
         {
             "name": name, "title": defect.title, "symptom": defect.symptom, "wrong": defect.wrong, "right": defect.right,
-            "layers": [layer for layer, module in modules if isinstance(module, defect.kinds)],
+            "layers": [layer for layer, module in modules if defect.fits(module)],
         }
         for name, defect in DEFECTS.items()
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def run(networks: Networks, request: Request, report: Report) -> None:
     seed, lr = request.whole("seed", 0, 2**31), request.number("lr", 1e-6, 1)
     right = network(seed)
     broken = copy.deepcopy(right)
-    parts = {name: module for name, module in broken.named_modules() if isinstance(module, defect.kinds)}
+    parts = {name: module for name, module in broken.named_modules() if defect.fits(module)}
     layer = request.choice("layer", list(parts))
     plant(parts[layer], defect)
     report({"kind": "checked", **checked(broken, layer, seed)})

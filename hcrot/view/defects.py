@@ -30,6 +30,7 @@ class Defect:
         wrong, right: the line, as it is and as it should be.
         kinds: the classes of layers that can have it.
         spoil: ``spoil(module, right, *arguments)`` is the defective backward; ``right`` is the layer's own.
+        matters: whether the mistake makes a difference in this layer.
     """
 
     title: str
@@ -38,6 +39,11 @@ class Defect:
     right: str
     kinds: tuple[type[Module], ...]
     spoil: Backward
+    matters: Callable[[Any], bool] = lambda module: True
+
+    def fits(self, module: Module) -> bool:
+        """Whether this layer can have it."""
+        return isinstance(module, self.kinds) and self.matters(module)
 
 
 def sign(module: Any, right: Backward, dout: np.ndarray, *rest: Any, **options: Any) -> Any:
@@ -55,10 +61,10 @@ def missing_sum(module: Any, right: Backward, dout: np.ndarray, *rest: Any, **op
     return dx
 
 
-def transposed(module: Any, right: Backward, dout: np.ndarray) -> Any:
+def turned(module: Any, right: Backward, dout: np.ndarray, *rest: Any, **options: Any) -> Any:
     before = module.weight.grad.copy()
-    dx = right(dout)
-    module.weight.grad[...] = before + (module.weight.grad - before)[::-1]
+    dx = right(dout, *rest, **options)
+    module.weight.grad[...] = before + (module.weight.grad - before)[:, :, ::-1, ::-1]
     return dx
 
 
@@ -98,8 +104,8 @@ DEFECTS: dict[str, Defect] = {
                    "return 0.5 * dx", "return dx", (Conv2d, Linear, GroupNorm), half),
     "missing_sum": Defect("a bias without its sum", "The bias follows one corner of one image. The loss falls nearly as it should.",
                           "bias.grad += dout[0, :, 0, 0]", "bias.grad += dout.sum(axis=(0, 2, 3))", (Conv2d, Linear), missing_sum),
-    "flipped": Defect("a weight's gradient upside down", "Each row learns what another one should: its outputs become noise.",
-                      "weight.grad += (dout.T @ x)[::-1]", "weight.grad += dout.T @ x", (Conv2d, Linear), transposed),
+    "turned": Defect("a kernel's gradient turned round", "Convolution was taken for correlation: each weight learns what the opposite one should.",
+                     "weight.grad += dw[:, :, ::-1, ::-1]", "weight.grad += dw", (Conv2d,), turned, lambda conv: conv.weight.shape[-1] > 1),
     "one_image": Defect("only the first image of the batch", "The layers before learn from one image at a time: slower, and noisier.",
                         "dx[0] = ...", "dx[:] = ...", (Conv2d, Linear, GroupNorm), one_image),
     "assign": Defect("= for +=", "The time embedding hears only of this block and those before it.",

@@ -98,7 +98,7 @@ class Runs:
             "--minutes": request.number("minutes", 0.05, 10_000), "--learning-rate": request.number("lr", 1e-7, 1),
             "--train-batch-size": request.whole("batch", 1, 4096), "--seed": request.whole("seed", 0, 2**31),
         }  # fmt: skip
-        words = [f"{option}={value:g}" for option, value in options.items()]
+        words = [f"{option}={value}" for option, value in options.items()]
         (self.folder / name).mkdir(parents=True)
         write_json(self.folder / name / STARTED, {"data": data})
         return self._run(name, data, words)
@@ -112,7 +112,7 @@ class Runs:
         data = read_json(started).get("data") if started.is_file() else request.choice("data", self.data)
         if data not in self.data:
             raise ValueError(f"{name} was trained on {data}: say hcrot view --data {data}")
-        return self._run(name, data, ["--resume", f"--minutes={minutes:g}"])
+        return self._run(name, data, ["--resume", f"--minutes={minutes}"])
 
     def stop(self, request: Request) -> dict[str, Any]:
         """SIGTERM, at which ``hcrot train`` ends the step in hand and saves. Only a run that was started here can be stopped here."""

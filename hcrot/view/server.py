@@ -8,7 +8,6 @@ Only this machine is listened to, unless told otherwise; then the address holds 
 elsewhere, opened in the same browser, could call, too, the ``Host`` and the ``Origin`` of a call must be the server's own.
 """
 
-import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
@@ -158,15 +158,14 @@ class Tab:
 
     async def serve(self) -> None:
         """Until the tab has gone; then nothing that it asked for goes on."""
-        tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.write())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.write)
+                await self.read()
+                group.cancel_scope.cancel()
         finally:
             for job in self.jobs.values():
                 job.cancelled.set()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read(self) -> None:
         while True:

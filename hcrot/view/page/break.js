@@ -31,7 +31,7 @@ export function build(section, { about }) {
 function describe() {
   const chosen = defects.find(({ name }) => name === defect.value);
   layer.offer(chosen.layers);
-  layer.value = chosen.layers.find((name) => name.includes("up_blocks.0")) ?? chosen.layers.at(-1);
+  layer.value = chosen.layers.at(-1); // near the output it spoils most of the network
   code.replaceChildren(el("p", { class: "numbers" }, chosen.symptom),
     el("pre", {}, el("code", { class: "bad" }, `wrong   ${chosen.wrong}\n`), el("code", { class: "good" }, `right   ${chosen.right}`)));
 }
