@@ -23,6 +23,7 @@ DESCRIPTION = """Train diffusion models on the CPU, and draw with them.
     hcrot train flowers                 thirty minutes with the pictures in flowers/, whose subfolders are classes
     hcrot sample runs/flowers           draw
     hcrot evaluate runs/flowers         judge
+    hcrot view                          a page where a network is alive; it needs no training
 """
 
 

@@ -6,8 +6,8 @@ from hcrot.view.breaking import about, checked, network, run
 from hcrot.view.defects import DEFECTS, plant
 from hcrot.view.messages import Request
 
-LAYERS = {"GroupNormSiLU": "conv_norm_out", "Conv2d": "conv_out", "Linear": "time_embedding.linear_2", "ResnetBlock2D": "mid_block.resnets.1",
-          "DownBlock2D": "down_blocks.0", "UpBlock2D": "up_blocks.0"}  # fmt: skip
+LAYERS = {"GroupNormSiLU": "conv_norm_out", "Conv2d": "conv_out", "Linear": "time_embedding.linear_2",
+          "ResnetBlock2D": "mid_block.resnets.1", "DownBlock2D": "down_blocks.0", "UpBlock2D": "up_blocks.0"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DEFECTS)

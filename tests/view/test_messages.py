@@ -45,4 +45,5 @@ def test_pictures_become_bytes_and_numbers_become_json():
     assert packed["shape"] == [1, 1, 1, 4] and list(base64.b64decode(packed["data"])) == [0, 128, 255, 255]
     packed = symmetric(np.array([[[-4.0, 0.0, 2.0, np.nan]]]))
     assert packed["top"] == 4 and list(base64.b64decode(packed["data"])) == [1, 128, 192, 128]
-    assert json.loads(encoded({"a": [np.float32("nan"), np.inf, np.int64(2)], "b": {"c": (1.5,)}})) == {"a": [None, None, 2], "b": {"c": [1.5]}}
+    text = encoded({"a": [np.float32("nan"), np.inf, np.int64(2)], "b": {"c": (1.5,)}})
+    assert json.loads(text) == {"a": [None, None, 2], "b": {"c": [1.5]}}

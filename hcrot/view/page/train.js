@@ -4,7 +4,7 @@ import { choiceField, el, numberField, short } from "./dom.js";
 import { askOnce } from "./socket.js";
 
 const QUARTERS = ["least noise", "less", "more", "most noise"];
-let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, visible = false, timer = null, begun = false;
+let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, last = null, visible = false, timer = null, begun = false;
 
 export function build(section, given) {
   page = given;
@@ -82,9 +82,10 @@ function show(run) {
       charts.append(el("div", { class: "card" }, chart(curves, { log: true, title: "Loss by time: how noisy the picture was" })));
     }
   }
-  const last = run.last, state = `${run.name} is ${run.state}`;
+  if (run.curves) last = run.last; // else nothing has changed since
+  const state = `${run.name} is ${run.state}`;
   if (last) words.textContent = `${state}: step ${last.step}, loss ${short(last.loss)}, learning rate ${short(last.lr)}, ${Math.round(last.seconds ?? 0)} s`;
-  else if (run.lines === 0) words.textContent = `${state}: it has not begun to learn yet`;
+  else words.textContent = `${state}: it has not begun to learn yet`;
   const latest = run.pictures.at(-1);
   if (latest && samples.dataset.shown !== `${run.name}/${latest}`) {
     samples.dataset.shown = `${run.name}/${latest}`;
