@@ -103,8 +103,7 @@ def create_app(runs: Path, data: list[str], token: str | None = None) -> Starlet
 def inner_folder(outer: Path, name: str) -> Path | None:
     """The folder of this name directly in another one; None if there is none, or if it is a way out."""
     path = outer / name
-    inside_ = path.is_dir() and path.resolve().parent == outer.resolve() and path.resolve().name == name
-    return path if inside_ else None
+    return path if path.is_dir() and path.resolve().parent == outer.resolve() else None
 
 
 def inner_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:

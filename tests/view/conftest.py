@@ -1,11 +1,9 @@
 """``hcrot view`` in this process, by Starlette's test client."""
 
 import pytest
+from starlette.testclient import TestClient
 
-pytest.importorskip("starlette", reason='hcrot view is not installed: pip install "hcrot[view]"')
-from starlette.testclient import TestClient  # noqa: E402
-
-from hcrot.view.server import create_app  # noqa: E402
+from hcrot.view.server import create_app
 
 
 @pytest.fixture

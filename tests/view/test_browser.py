@@ -1,5 +1,6 @@
 """Every control of the page, used as a person would, in Chromium. HCROT_SCREENSHOTS=docs/view keeps pictures of what was seen."""
 
+import json
 import os
 import re
 import shutil
@@ -16,15 +17,20 @@ expect = sync_api.expect
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
+PICTURES = os.environ.get("HCROT_SCREENSHOTS")
 WAIT = 120_000  # ms: tests may share the machine with others
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def runs(tmp_path_factory):
+    return tmp_path_factory.mktemp("view") / "runs"
+
+
+@pytest.fixture(scope="module")
+def address(runs):
     """The command as a user starts it."""
-    folder = tmp_path_factory.mktemp("view")
-    command = [sys.executable, "-m", "hcrot", "view", "--port", "0", "--runs", str(folder / "runs")]
+    command = [sys.executable, "-m", "hcrot", "view", "--port", "0", "--runs", str(runs)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
         yield re.search(r"http://\S+", server.stdout.readline())[0]
         server.send_signal(signal.SIGINT)
@@ -62,9 +68,9 @@ def patience():
 
 def seen(page, name):
     """Keep a picture, if somebody wants pictures."""
-    if folder := os.environ.get("HCROT_SCREENSHOTS"):
+    if PICTURES:
         page.wait_for_timeout(200)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+        page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
 
 
 def pixels(page, selector):
@@ -140,7 +146,7 @@ def test_edit(page):
     state = page.locator("#edit-box")
     page.keyboard.press("2")  # tabs have numbers
     expect(page.get_by_role("tab", name="Edit")).to_have_attribute("aria-selected", "true")
-    page.fill("#edit-steps", "6")
+    page.fill("#edit-steps", "25" if PICTURES else "6")
     empty = pixels(page, "#edit-pad")
     scribble(page, [(0.3, 0.25), (0.65, 0.25), (0.45, 0.48), (0.65, 0.65), (0.3, 0.8)])
     drawn = pixels(page, "#edit-pad")
@@ -216,17 +222,37 @@ def test_train(page):
     page.click("#train-stop")
     expect(words).to_contain_text("first is stopped")
     expect(page.locator("#train-log")).to_contain_text("Stopped and saved after step")
-    seen(page, "train")
-    page.fill("#train-minutes", "0.05")
     page.click("#train-resume")
-    expect(page.locator("#train-log")).to_contain_text("Look at", timeout=2 * WAIT)
-    page.locator("img.samples").wait_for()
-    expect(page.locator("#network option")).to_have_count(2)  # what was trained can be drawn with
+    expect(words).to_contain_text("first is running")
+    page.click("#train-stop")
+    expect(words).to_contain_text("first is stopped")
+    page.click("#tab-draw")
+    page.select_option("#network", "first")  # what was trained can be drawn with
+    page.fill("#steps-1", "2")
+    page.click("#draw-run")
+    expect(page.locator("#draw-place")).to_have_text("step 2 of 2")
+
+
+def test_a_run_that_was_started_elsewhere_is_followed(page, runs):
+    (runs / "other").mkdir(parents=True)
+    quarters = (1.0, 0.5, 0.3, 0.1)
+    rows = [{"step": n, "loss": 1 / n, "lr": 1e-3, "grad_norm": 2 / n, "loss_by_quarter": [quarter / n for quarter in quarters]}
+            for n in range(1, 900)]  # fmt: skip
+    (runs / "other" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy(Path(__file__).parents[2] / "docs" / "samples.png", runs / "other" / "samples-800.png")
+    page.click("#tab-train")
+    page.select_option("#train-run", "other")
+    expect(page.locator("#train-words")).to_contain_text("other is stopped: step 899")
+    expect(page.locator("#train-stop")).to_be_disabled()
+    assert page.locator("img.samples").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    with open(runs / "other" / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(rows[-1] | {"step": 900}) + "\n")
+    expect(page.locator("#train-words")).to_contain_text("step 900")
 
 
 def test_break(page):
     page.click("#tab-break")
-    page.fill("#break-steps", "60" if "HCROT_SCREENSHOTS" in os.environ else "6")
+    page.fill("#break-steps", "200" if PICTURES else "6")
     page.select_option("#break-defect", "assign")
     page.select_option("#break-layer", "mid_block.resnets.1")
     page.click("#break-run")

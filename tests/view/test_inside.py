@@ -8,7 +8,6 @@ import pytest
 from safetensors.numpy import load_file
 
 import hcrot
-from hcrot.training.progress import loss_by_quarter
 from hcrot.view.inside import Inside, graph
 from hcrot.view.messages import Request
 from hcrot.view.networks import DIGITS, Networks
@@ -49,10 +48,6 @@ def test_a_look_shows_every_layer_and_leaves_the_network_as_it_was(tmp_path):
     assert not model.training and not any(parameter.grad.any() for parameter in model.parameters())
     inside.look(networks, Request(asked | {"layer": "time_embedding"}), found.append)
     assert found[-1]["output"]["maps"]["shape"] == [1, 1, 1, 128]
-
-
-def test_losses_are_told_by_quarter_of_the_time():
-    assert loss_by_quarter(np.array([1.0, 3.0, 5.0]), np.array([0, 249, 999]), 1000) == [2.0, None, None, 5.0]
 
 
 def test_metrics_are_read_as_they_are_written(tmp_path):

@@ -8,7 +8,7 @@ export function unpack(packed) {
 }
 
 /** Paint pictures (N, C, H, W) in a grid. `other`, if given, is subtracted first: what is alike becomes black. */
-export function paint(canvas, images, { columns = Math.min(images.shape[0], 5), other = null } = {}) {
+export function paint(canvas, images, { columns = even(images.shape[0]), other = null } = {}) {
   const [count, channels, height, width] = images.shape, gap = 1, rows = Math.ceil(count / columns);
   const small = document.createElement("canvas");
   small.width = columns * (width + gap) - gap;
@@ -31,6 +31,11 @@ export function paint(canvas, images, { columns = Math.min(images.shape[0], 5), 
   const large = canvas.getContext("2d");
   large.imageSmoothingQuality = "high";
   large.drawImage(small, 0, 0, canvas.width, canvas.height);
+}
+
+/** So many columns that rows have at most five pictures and are nearly alike. */
+function even(count) {
+  return Math.ceil(count / Math.ceil(count / 5));
 }
 
 /** One heat map per row of (N, 1, H, W): blue is below zero, red above, and white or black, by the theme, is zero. */

@@ -1,6 +1,7 @@
 // The one websocket of this tab. ask() sends a question and calls back for each message that answers it.
 
 const waiting = new Map(), latest = new Map(); // who waits for which question; the latest question of each lane
+const BUSY = "Waiting: the server computes for another tab, or compiles its kernels (half a minute, the first time only) …";
 let socket = null, next = 1, unsent = [], status = () => {};
 
 /** Open the websocket, and again whenever it closes; `tell(text, wrong)` says how it goes, `opened()` is called each time. */
@@ -43,7 +44,13 @@ export function ask(doing, lane, values, answer) {
     waiting.delete(latest.get(lane)); // that its end is still to come concerns nobody
     latest.set(lane, id);
   }
-  waiting.set(id, answer);
+  let begun = false;
+  waiting.set(id, (message) => {
+    if (!begun && message.kind === "begun") status("");
+    begun = true;
+    answer(message);
+  });
+  setTimeout(() => { if (!begun && waiting.has(id)) status(BUSY); }, 2000);
   send({ ...values, id, do: doing, ...(lane === null ? {} : { lane }) });
 }
 

@@ -4,7 +4,7 @@ import { choiceField, el, numberField, short } from "./dom.js";
 import { askOnce } from "./socket.js";
 
 const QUARTERS = ["least noise", "less", "more", "most noise"];
-let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, last = null, visible = false, timer = null, begun = false;
+let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, last = null, before = "", visible = false, timer = null, begun = false;
 
 export function build(section, given) {
   page = given;
@@ -68,6 +68,9 @@ async function poll() {
 }
 
 function show(run) {
+  const now = `${run.name} ${run.state}`;
+  if (now !== before) page.refresh().catch(() => {}); // a run that has ended has a network that can be used
+  before = now;
   stop.disabled = run.state !== "running";
   resume.disabled = run.state !== "stopped";
   log.textContent = run.log;
@@ -90,6 +93,5 @@ function show(run) {
   if (latest && samples.dataset.shown !== `${run.name}/${latest}`) {
     samples.dataset.shown = `${run.name}/${latest}`;
     samples.replaceChildren(el("figure", {}, el("figcaption", {}, latest), el("img", { class: "samples", alt: `samples of ${run.name}`, src: `/runs/${run.name}/${latest}` })));
-    page.refresh().catch(() => {}); // a run that has drawn has a network that can be used
   } else if (!latest) samples.replaceChildren();
 }
