@@ -78,14 +78,14 @@ class Runs:
         return [path.name for path in sorted(files, key=lambda path: path.stat().st_mtime)]
 
     def log_of(self, name: str) -> str:
-        """The last lines that the process printed, without the bar of progress."""
+        """The last lines that the process printed, without its bars of progress."""
         path = self.folder / name / LOG
         if not path.is_file():
             return ""
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 8000))
             lines = file.read().decode("utf-8", "replace").splitlines()
-        return "\n".join([line for line in lines if "step/s" not in line and "s/step" not in line and line.strip()][-6:])
+        return "\n".join([line for line in lines if line.strip() and not re.search(r"\d%\|", line)][-6:])
 
     def start(self, request: Request) -> dict[str, Any]:
         """A new run."""
