@@ -1,13 +1,14 @@
 """Pictures from pictures: a scribble that is finished, a hole that is filled, and what lies between two."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from hcrot.pipelines import editing, interpolation, sample
 from hcrot.pipelines.sample import Step
 from hcrot.samplers import sampler_of
-from hcrot.view.draw import frame
+from hcrot.schedulers.base import NoiseScheduler
+from hcrot.view.draw import Predictions
 from hcrot.view.messages import Request, pack
 from hcrot.view.networks import Loaded, Networks
 from hcrot.view.worker import Report
@@ -21,10 +22,10 @@ def finish(networks: Networks, request: Request, report: Report) -> None:
     """SDEdit: noise is added to the scribble up to a level, and removed again. Reports "step"s, and "images" at the end."""
     loaded, rng = networks.get(request), seeded(request)
     images, labels = several(loaded, request)
-    level = request.whole("level", 0, len(loaded.scheduler) - 1)
+    level, sampler = request.whole("level", 0, len(loaded.scheduler) - 1), loaded.sampler(request)
     drawn = editing.sdedit(
-        loaded.model, loaded.sampler(request), images, start_timestep=max(level, lowest(loaded, request)), generator=rng,
-        after_step=reporting(report), **loaded.how(request, labels),
+        loaded.model, sampler, images, start_timestep=max(level, lowest(loaded, request)), generator=rng,
+        after_step=reporting(loaded, sampler, report), **loaded.how(request, labels),
     )  # fmt: skip
     report({"kind": "images", "images": pack(drawn)})
 
@@ -38,7 +39,7 @@ def fill(networks: Networks, request: Request, report: Report) -> None:
         raise ValueError("there is no hole: rub out a part of the picture first")
     sampler = sampler_of("ddpm", loaded.scheduler)  # RePaint needs a sampler that keeps nothing from step to step
     drawn = editing.inpaint(
-        loaded.model, sampler, images, ~hole, repeats=REPEATS, generator=rng, after_step=reporting(report),
+        loaded.model, sampler, images, ~hole, repeats=REPEATS, generator=rng, after_step=reporting(loaded, sampler, report),
         **loaded.how(request, labels),
     )  # fmt: skip
     report({"kind": "images", "images": pack(drawn)})
@@ -56,14 +57,14 @@ def morph(networks: Networks, request: Request, report: Report) -> None:
     seeds = [request.whole("seed", 0, 2**31), request.whole("other_seed", 0, 2**31)]
     ends = [first_picture(loaded, None if labels is None else labels[k : k + 1], seed, request) for k, seed in enumerate(seeds)]
     level = max(request.whole("level", 0, len(loaded.scheduler) - 1), lowest(loaded, request))
-    weights = np.linspace(0, 1, count)
+    weights, sampler = np.linspace(0, 1, count), sampler_of("ddim", loaded.scheduler)
     options = loaded.how(request, None)
     if labels is not None:
         between = np.full(count, labels[0]) if loaded.null is None else np.full(count, loaded.null)
         options["class_labels"] = np.where(weights == 0, labels[0], np.where(weights == 1, labels[1], between))
     drawn = interpolation.interpolate(
-        loaded.model, sampler_of("ddim", loaded.scheduler), *ends, timestep=level, weights=list(weights), generator=seeded(request),
-        after_step=reporting(report), **options,
+        loaded.model, sampler, *ends, timestep=level, weights=list(weights), generator=seeded(request),
+        after_step=reporting(loaded, sampler, report), **options,
     )  # fmt: skip
     report({"kind": "images", "images": pack(np.concatenate([ends[0][None], drawn[1:-1], ends[1][None]]))})
 
@@ -101,13 +102,13 @@ def seeded(request: Request) -> np.random.Generator:
     return np.random.default_rng(request.whole("seed", 0, 2**31))
 
 
-def reporting(report: Report) -> Any:
+def reporting(loaded: Loaded, sampler: NoiseScheduler, report: Report) -> Callable[[Step], None]:
     """For ``after_step``: it reports each step and changes nothing."""
-    count = 0
+    count, predictions = 0, Predictions(loaded, sampler)
 
     def after(step: Step) -> None:
         nonlocal count
-        report({"kind": "step", "step": count, **frame(step)})
+        report({"kind": "step", "step": count, **predictions.frame(step)})
         count += 1
 
     return after

@@ -1,7 +1,9 @@
 """The addresses, who may call them, and a tab's websocket."""
 
+import base64
 import json
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -95,9 +97,20 @@ def test_a_drawing_comes_step_by_step(client):
     assert found[-1]["kind"] == "done" and found[1]["x"]["shape"] == found[1]["x0"]["shape"] == [2, 1, 14, 14]
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "pndm", "dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "heun"])
+def test_every_sampler_shows_the_end_that_is_predicted(client, sampler):
+    """Half way x_t is mostly noise; what is predicted is nearly black and white, as digits are."""
+    with client.websocket_connect("/ws") as socket:
+        found = answers(socket, DRAW | {"columns": [COLUMN | {"sampler": sampler, "steps": 8}]})
+    middle = [message for message in found if message["kind"] == "step" and 300 < message["t"] < 600][0]
+    x, x0 = (np.frombuffer(base64.b64decode(middle[name]["data"]), np.uint8) for name in ("x", "x0"))
+    assert np.mean((x0 < 40) | (x0 > 215)) > 0.6 > np.mean((x < 40) | (x > 215))
+
+
 def test_a_tab_that_goes_or_asks_anew_ends_its_drawing(client, monkeypatch):
     drawn = []
-    monkeypatch.setattr(draw, "frame", lambda step, frame=draw.frame: drawn.append(1) or frame(step))
+    frame = draw.Predictions.frame
+    monkeypatch.setattr(draw.Predictions, "frame", lambda self, step: drawn.append(1) or frame(self, step))
     long = DRAW | {"columns": [COLUMN | {"sampler": "ddpm", "steps": 1000}]}
     with client.websocket_connect("/ws") as socket:
         answers(socket, long, last=("step",))
