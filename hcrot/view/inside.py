@@ -31,8 +31,7 @@ class Inside:
         self._look: tuple[Watch, dict[str, Any]] | None = None
 
     def look(self, networks: Networks, request: Request, report: Report) -> None:
-        """Reports "network", the picture with the numbers of each layer, if something else is looked at than before or ``anew`` is set; and
-        "layer", the maps of one layer, if the request names one."""
+        """Reports "network", the picture with the numbers of each layer, and "layer", the maps of one layer, if the request names one."""
         loaded = networks.get(request)
         labels, seed = loaded.labels(request), request.whole("seed", 0, 2**31)
         t, layer = request.whole("t", 0, len(loaded.scheduler) - 1), request.values.get("layer")

@@ -39,7 +39,7 @@ function addColumn(like) {
   const noisy = el("canvas", { class: "pictures", role: "img", "aria-label": "what the network is given" });
   const clean = el("canvas", { class: "pictures", role: "img", "aria-label": "the predicted end" });
   const time = el("span", { class: "numbers" });
-  const column = { sampler, steps, guidance, seed, noisy, clean, time, frames: [], of: 1 };
+  const column = { sampler, steps, guidance, seed, noisy, clean, time, frames: [] };
   const remove = el("button", { class: "remove", "aria-label": `Remove column ${n}`, click: () => drop(column) }, "×");
   column.card = el("div", { class: "card", "data-column": n },
     el("div", { class: "fields" }, sampler.box, steps.box, guidance.box, seed.box),
@@ -61,7 +61,7 @@ function start() {
   const values = columns.map(({ sampler, steps, guidance, seed }) => ({
     sampler: sampler.value, steps: steps.value, guidance: guidance.value, seed: seed.value,
   }));
-  for (const column of columns) Object.assign(column, { frames: [], of: column.steps.value });
+  for (const column of columns) column.frames = [];
   const drawing = [...columns]; // a column that is removed meanwhile must not shift the others
   slider.value = slider.max;
   state(true);
