@@ -14,6 +14,7 @@ COMMANDS = {
     "info": "what a checkpoint holds, and which programs can open it",
     "check": "check the gradients of a layer or network of your own",
     "learn": "exercises that check themselves, and a bug hunt",
+    "view": "a local page: draw, look inside a network, train, break it",
     "bench": "how fast this machine trains and draws, beside PyTorch if it is installed",
 }
 
@@ -22,6 +23,7 @@ DESCRIPTION = """Train diffusion models on the CPU, and draw with them.
     hcrot train flowers                 thirty minutes with the pictures in flowers/, whose subfolders are classes
     hcrot sample runs/flowers           draw
     hcrot evaluate runs/flowers         judge
+    hcrot view                          a page where a network is alive; it needs no training
 """
 
 

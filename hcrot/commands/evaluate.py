@@ -17,7 +17,8 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcrot.commands.sample import BEST, STEPS
+from hcrot.commands.sample import STEPS
+from hcrot.samplers import BEST
 from hcrot.tools.arguments import number
 
 __all__ = ["add_arguments", "run"]
@@ -82,9 +83,10 @@ def compare(real: "np.ndarray", drawn: "np.ndarray") -> dict[str, float]:
 def judged(options: Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from hcrot.commands.sample import SAMPLERS, draw, guidance_of, load, sampler_of
+    from hcrot.commands.sample import draw, guidance_of, load
     from hcrot.commands.train import load_data
     from hcrot.data import prepare_images
+    from hcrot.samplers import SAMPLERS, sampler_of
     from hcrot.tools.metrics import accuracy, frechet_distance
 
     if options.sampler not in SAMPLERS:

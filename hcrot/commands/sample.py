@@ -16,9 +16,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcrot.samplers import BEST, SAMPLERS, sampler_of
 from hcrot.tools.arguments import number
 
-__all__ = ["BEST", "SAMPLERS", "STEPS", "add_arguments", "draw", "guidance_of", "load", "place_of", "run", "sampler_of"]
+__all__ = ["STEPS", "add_arguments", "draw", "guidance_of", "load", "place_of", "run"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from hcrot.models.unet_2d import UNet2dModel
     from hcrot.schedulers.base import NoiseScheduler
 
-SAMPLERS = {  # name: (scheduler, options that --sampler adds)
-    "ddpm": ("DDPMScheduler", {}),
-    "ddim": ("DDIMScheduler", {}),
-    "pndm": ("PNDMScheduler", {}),
-    "dpmsolver++": ("DPMSolverMultistepScheduler", {}),
-    "sde-dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-}
-BEST = "sde-dpmsolver++"  # what is drawn with unless somebody says otherwise, and so
 STEPS = 25
 GUIDANCE = 1.3
 KINDS = (".png", ".gif", ".npz", "")
@@ -124,22 +113,6 @@ def chosen_classes(asked: list[str] | None, names: list[str], count: int | None,
             raise ValueError(f"--classes: {checkpoint} has no class {word}, its classes are {', '.join(known)}")
         chosen.append(known.index(word) if word in known else int(word))
     return chosen
-
-
-def sampler_of(name: str, scheduler: "NoiseScheduler", **options: Any) -> "NoiseScheduler":
-    """The scheduler of this name, with the options of the one that the network was trained with.
-
-    A multistep solver begins at T-1 ("trailing" spacing), where its first step can: if x_0 is limited, or not divided by the signal.
-    """
-    import hcrot
-    from hcrot.schedulers.multistep import MultistepScheduler
-
-    kind, own = SAMPLERS[name]
-    sampler: NoiseScheduler = getattr(hcrot, kind).from_config(scheduler.config, **own | options)
-    limited = sampler.config.get("thresholding") or sampler.config["prediction_type"] != "epsilon"
-    if isinstance(sampler, MultistepScheduler) and limited and "timestep_spacing" not in options:
-        return type(sampler).from_config(sampler.config, timestep_spacing="trailing")
-    return sampler
 
 
 def guidance_of(asked: float | None, checkpoint: Path, labels: "np.ndarray | None", count: int | None) -> float:

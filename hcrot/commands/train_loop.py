@@ -15,16 +15,24 @@ import numpy as np
 from tqdm import tqdm
 
 import hcrot
-from hcrot.commands.sample import BEST, sampler_of
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import open_metrics, read_metrics
+from hcrot.samplers import BEST, sampler_of
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
 from hcrot.tools.tensorboard import open_events
 from hcrot.training.distributed import Ranks
 from hcrot.training.gradient_parts import GradientParts
-from hcrot.training.progress import ErrorByTime, StepsInTime, error_by_time, seconds_of_a_batch, target_of
+from hcrot.training.progress import (
+    ErrorByTime,
+    StepsInTime,
+    error_by_time,
+    errors_by_quarter,
+    means_by_quarter,
+    seconds_of_a_batch,
+    target_of,
+)  # fmt: skip
 
 __all__ = ["TRAINING", "draw", "held_back", "learned", "network", "save", "train"]
 
@@ -99,7 +107,7 @@ def train(
     events_file = open_events(folder, step, tensorboard)
     with open_metrics(folder if ranks.first else None, step) as metrics, events_file as events, stop_request() as stop, bar:
         while step < steps and not ranks.agree(stop):
-            start, losses = time.perf_counter(), []
+            start, losses, errors = time.perf_counter(), [], []
             for rows in parts.of([next(stream)[0] for _ in range(count)], rng):
                 clean, kinds = prepare_images(images[rows]), labels[rows]
                 if options.random_flip:
@@ -112,9 +120,11 @@ def train(
                 target = target_of(scheduler, options.prediction_type, clean, noise, timesteps)
                 if classes:
                     kinds = hcrot.drop_labels(kinds, len(classes), options.label_dropout, rng)
-                loss, dout = hcrot.mse_loss(model(noisy, timesteps, kinds if classes else None), target)
+                prediction = model(noisy, timesteps, kinds if classes else None)
+                loss, dout = hcrot.mse_loss(prediction, target)
                 model.backward(dout / np.float32(count))
                 losses.append(loss / count)
+                errors.append(errors_by_quarter(prediction, target, timesteps, len(scheduler)))
             loss, lr = parts.sum(losses), optimizer.lr
             norm = optimizer.step(max_grad_norm=options.max_grad_norm or math.inf, ema=ema, zero_grad=True)
             if norm is None or not math.isfinite(loss + norm):
@@ -124,6 +134,7 @@ def train(
             step, seconds = step + 1, seconds + time.perf_counter() - start
             average = 0.98 * (average or loss) + 0.02 * loss
             numbers = {"step": step, "epoch": step * count / len(batches), "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}
+            numbers["loss_by_quarter"] = means_by_quarter(parts.total(errors, (2, 4)))
             metrics.write(json.dumps(numbers) + "\n")
             for name in ("loss", "lr", "grad_norm") if tensorboard else ():
                 events.add_scalar(name, numbers[name], step)

@@ -125,14 +125,24 @@ class GradientParts:
         Returns:
             the sum of all parts' losses, in float64 and in the order of the parts.
         """
-        own, values = iter(losses), np.zeros(most_parts(self.count, self.ranks.size))
-        for place, number in enumerate(self.numbers):
-            values[place] = 0.0 if number in self._empty else next(own)
         for action in (Bucket.send, Bucket.add, Bucket.deliver):  # each for all buckets, so that none waits for the next step of another
             for bucket in self.buckets:
                 action(bucket)
-        everyones = self.ranks.gather(values)
-        return float(sum(everyones[place] for place in places(self.count, self.ranks.size)))
+        return float(self.total(losses, ()))
+
+    def total(self, values: Sequence[np.ndarray | float], shape: tuple[int, ...]) -> np.ndarray:
+        """The sum over all parts of what each has, in float64 and in the order of the parts; the same on every rank.
+
+        Args:
+            values: arrays of the pieces that :meth:`of` has handed out.
+            shape: of each.
+        """
+        own, kept = iter(values), np.zeros((most_parts(self.count, self.ranks.size), *shape))
+        for place, number in enumerate(self.numbers):
+            if number not in self._empty:
+                kept[place] = next(own)
+        everyones = self.ranks.gather(kept)
+        return sum((everyones[place] for place in places(self.count, self.ranks.size)), np.zeros(shape))
 
     def _send(self, part: Module) -> None:
         """Send the bucket of a direct part of the model, whose last backward is done, and see to those that are under way."""

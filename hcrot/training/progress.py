@@ -10,7 +10,7 @@ from hcrot.init import as_generator
 from hcrot.module import Module
 from hcrot.schedulers.base import NoiseScheduler
 
-__all__ = ["ErrorByTime", "StepsInTime", "error_by_time", "seconds_of_a_batch", "target_of"]
+__all__ = ["ErrorByTime", "StepsInTime", "error_by_time", "errors_by_quarter", "means_by_quarter", "seconds_of_a_batch", "target_of"]
 
 ENOUGH = {"epsilon": 0.005, "v_prediction": 0.05, "sample": 0.05}
 """Of the error in excess at the end of time: more than this, and samples begin wrong. Of noise, finished runs on MNIST have
@@ -92,6 +92,22 @@ def error_by_time(
     unavoidable = 0.0 if kind == "epsilon" else float(np.var(images, axis=0, dtype=np.float64).mean())
     scale = 1.0 if kind == "epsilon" else max(unavoidable, 1e-6)
     return ErrorByTime(tuple(errors[:4]), (errors[4] - unavoidable) / scale, ENOUGH[kind])
+
+
+def errors_by_quarter(prediction: np.ndarray, target: np.ndarray, timesteps: np.ndarray, total: int) -> np.ndarray:
+    """For each quarter of the times, little noise first, the sum of the mean squared errors of its pictures, and their number: (2, 4).
+
+    Args:
+        prediction, target: (B, C, H, W).
+        timesteps: (B,), below ``total``.
+    """
+    errors, quarters = np.square(prediction - target, dtype=np.float64).mean(axis=(1, 2, 3)), 4 * timesteps // total
+    return np.stack([np.bincount(quarters, errors, 4), np.bincount(quarters, minlength=4)])
+
+
+def means_by_quarter(sums: np.ndarray) -> list[float | None]:
+    """What :func:`errors_by_quarter` has summed, as means; None where there was no picture."""
+    return [float(error / count) if count else None for error, count in zip(*sums, strict=True)]
 
 
 def target_of(scheduler: NoiseScheduler, kind: str, clean: np.ndarray, noise: np.ndarray, timesteps: np.ndarray) -> np.ndarray:

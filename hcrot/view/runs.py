@@ -1,0 +1,192 @@
+"""Training runs: ``hcrot train`` as a process of its own for each that is started here, and metrics.jsonl of any run of the folder.
+
+The page asks for what is new once a second, and every tab is answered from one copy of the numbers. So neither several tabs nor a slow one
+cost a run more than the reading of the lines that it adds.
+"""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hcrot.files.json_and_arrays import read_json, write_json
+from hcrot.view.messages import Request
+
+__all__ = ["Runs", "Tail", "thinned"]
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}"
+STARTED = "view.json"  # in a run's folder: on what it was started here
+LOG = "train.log"
+POINTS = 300  # of a curve
+FRESH = 60.0  # seconds: a run that was started elsewhere and has written nothing for so long counts as stopped
+QUARTERS = 4
+
+
+class Runs:
+    """The runs of a folder.
+
+    Args:
+        folder: need not be there yet.
+        data: what may be trained on.
+    """
+
+    def __init__(self, folder: Path, data: list[str]):
+        self.folder, self.data = folder, data
+        self._started: dict[str, subprocess.Popen] = {}
+        self._tails: dict[str, Tail] = {}
+        self._lock = threading.Lock()
+
+    def listed(self, request: Request) -> dict[str, Any]:
+        """Names and states, the latest first."""
+        files = [*self.folder.glob("*/metrics.jsonl"), *self.folder.glob(f"*/{LOG}")]
+        latest: dict[str, float] = {}
+        for file in files:
+            latest[file.parent.name] = max(latest.get(file.parent.name, 0.0), file.stat().st_mtime)
+        names = sorted(latest, key=lambda name: -latest[name])
+        return {"runs": [{"name": name, "state": self.state(name)} for name in names if re.fullmatch(NAME, name)]}
+
+    def state(self, name: str) -> str:
+        """"running", "running elsewhere" or "stopped"."""
+        process = self._started.get(name)
+        if process is not None and process.poll() is None:
+            return "running"
+        metrics = self.folder / name / "metrics.jsonl"
+        fresh = metrics.is_file() and time.time() - metrics.stat().st_mtime < FRESH
+        return "running elsewhere" if fresh and process is None and (self.folder / name / ".lock").exists() else "stopped"
+
+    def follow(self, request: Request) -> dict[str, Any]:
+        """What a run has written: curves if there are more lines than the ``lines`` that the tab has, pictures, the end of its log."""
+        name = self.named(request)
+        with self._lock:
+            tail = self._tails.setdefault(name, Tail(self.folder / name / "metrics.jsonl"))
+            tail.read()
+            answer: dict[str, Any] = {"name": name, "state": self.state(name), "lines": len(tail.rows), "pictures": self.pictures(name)}
+            if len(tail.rows) != request.whole("lines", 0, 2**53):
+                answer |= {"curves": thinned(tail.rows), "last": tail.rows[-1] if tail.rows else None}
+        return answer | {"log": self.log_of(name)}
+
+    def pictures(self, name: str) -> list[str]:
+        """The files of samples, in the order in which they were written; the last picture of the run comes last."""
+        files = [path for path in (self.folder / name).glob("samples*.png") if re.fullmatch(r"samples(-\d+)?\.png", path.name)]
+        return [path.name for path in sorted(files, key=lambda path: path.stat().st_mtime)]
+
+    def log_of(self, name: str) -> str:
+        """The last lines that the process printed, without its bars of progress."""
+        path = self.folder / name / LOG
+        if not path.is_file():
+            return ""
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - 8000))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        return "\n".join([line for line in lines if line.strip() and not re.search(r"\d%\|", line)][-6:])
+
+    def start(self, request: Request) -> dict[str, Any]:
+        """A new run."""
+        name, data = request.text("name"), request.choice("data", self.data)
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"name must be letters, digits, - and _, 40 at most, got {name!r}")
+        if (self.folder / name).exists():
+            raise ValueError(f"there is a run {name} already: resume it, or choose another name")
+        options = {
+            "--minutes": request.number("minutes", 0.05, 10_000), "--learning-rate": request.number("lr", 1e-7, 1),
+            "--train-batch-size": request.whole("batch", 1, 4096), "--seed": request.whole("seed", 0, 2**31),
+        }  # fmt: skip
+        words = [f"{option}={value}" for option, value in options.items()]
+        (self.folder / name).mkdir(parents=True)
+        write_json(self.folder / name / STARTED, {"data": data})
+        return self._run(name, data, words)
+
+    def resume(self, request: Request) -> dict[str, Any]:
+        """Go on with a run for some more minutes."""
+        name, minutes = self.named(request), request.number("minutes", 0.05, 10_000)
+        if self.state(name) != "stopped":
+            raise ValueError(f"{name} is {self.state(name)}")
+        started = self.folder / name / STARTED
+        data = read_json(started).get("data") if started.is_file() else request.choice("data", self.data)
+        if data not in self.data:
+            raise ValueError(f"{name} was trained on {data}: say hcrot view --data {data}")
+        return self._run(name, data, ["--resume", f"--minutes={minutes}"])
+
+    def stop(self, request: Request) -> dict[str, Any]:
+        """SIGTERM, at which ``hcrot train`` ends the step in hand and saves. Only a run that was started here can be stopped here."""
+        name = self.named(request)
+        process = self._started.get(name)
+        if process is None or process.poll() is not None:
+            raise ValueError(f"{name} was not started by this page, or has ended")
+        process.send_signal(signal.SIGTERM)
+        return {"name": name}
+
+    def named(self, request: Request) -> str:
+        """The run that a request names.
+
+        Raises:
+            ValueError: there is none of that name directly in the folder.
+        """
+        name = request.text("name")
+        if not re.fullmatch(NAME, name) or not (self.folder / name).is_dir() or (self.folder / name).is_symlink():
+            raise ValueError(f"there is no run {name!r}")
+        return name
+
+    def _run(self, name: str, data: str, words: list[str]) -> dict[str, Any]:
+        command = [sys.executable, "-m", "hcrot", "train", data, "--output", str(self.folder / name), *words]
+        with open(self.folder / name / LOG, "ab") as log:
+            # in a session of its own: Ctrl-C in the terminal of hcrot view ends the page, not the training
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._started[name] = process
+        return {"name": name}
+
+
+class Tail:
+    """The lines of metrics.jsonl, read as they are added.
+
+    Attributes:
+        rows: the lines so far.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.rows = path, list[dict[str, Any]]()
+        self._read, self._file = 0, 0
+
+    def read(self) -> None:
+        """Take in what is new. A file that was replaced, as a resumed run does, is read anew."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return
+        if status.st_ino != self._file or status.st_size < self._read:
+            self.rows, self._read, self._file = [], 0, status.st_ino
+        with open(self.path, "rb") as file:
+            file.seek(self._read)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(newline)
+        for line in whole.splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and {"step", "loss"} <= row.keys():
+                self.rows.append(row)
+
+
+def thinned(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Curves by name, of at most POINTS points, each the mean of the steps around it: step, loss, grad_norm, lr, and four of the loss by
+    quarter of the time, if the run writes them."""
+    parts = [part for part in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))) if len(part)] if rows else []
+    curves: dict[str, Any] = {"step": [rows[part[-1]]["step"] for part in parts]}
+    for name in ("loss", "grad_norm", "lr"):
+        curves[name] = [mean([rows[index].get(name) for index in part]) for part in parts]
+    by_quarter = [row.get("loss_by_quarter") or [None] * QUARTERS for row in rows]
+    quarters = [[mean([by_quarter[index][k] for index in part]) for part in parts] for k in range(QUARTERS)]
+    return curves | {"quarters": quarters if any(value is not None for curve in quarters for value in curve) else []}
+
+
+def mean(values: list[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None

@@ -1,0 +1,144 @@
+"""The addresses, who may call them, and a tab's websocket."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from hcrot.commands import main
+from hcrot.view import draw
+from hcrot.view.server import create_app
+
+COLUMN = {"sampler": "ddim", "steps": 2, "guidance": 1.5, "seed": 0}
+DRAW = {"do": "draw", "network": "digits", "labels": [3, None], "columns": [COLUMN]}
+
+
+def answers(socket, message, last=("done", "error", "answer", "cancelled")):
+    """Everything that is sent back for one message."""
+    socket.send_text(message if isinstance(message, str) else json.dumps({"id": 1, **message}))
+    found = [socket.receive_json()]
+    while found[-1]["kind"] not in last:
+        found.append(socket.receive_json())
+    return found
+
+
+def test_the_page_and_its_parts(client):
+    page = client.get("/")
+    assert "hcrot" in page.text and "default-src 'self'" in page.headers["content-security-policy"]
+    assert client.get("/page/main.js").status_code == client.get("/page/style.css").status_code == 200
+
+
+@pytest.mark.parametrize("path", [
+    "/page/..%2fserver.py", "/page/../server.py", "/page/index.html.py", "/page/%2e%2e", "/runs/a/config.json",
+    "/runs/a/..%2f..%2fsecret.png", "/runs/../secret.png", "/runs/%2e%2e/secret.png",
+    "/runs/./secret.png", "/runs/a/link.png", "/runs/out/secret.png", "/runs/a/x%00.png",
+])  # fmt: skip
+def test_no_file_outside_is_served(client, runs, tmp_path, path):
+    (runs / "a").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (runs / "secret.png").write_bytes(b"secret")
+    (runs / "a" / "config.json").write_text("{}")
+    (runs / "a" / "samples.png").write_bytes(b"picture")
+    (runs / "a" / "link.png").symlink_to(tmp_path / "secret.png")
+    (runs / "out").symlink_to(tmp_path)
+    assert client.get("/runs/a/samples.png").content == b"picture"
+    answer = client.get(path)
+    assert answer.status_code == 404 and b"secret" not in answer.content
+
+
+def test_only_who_knows_the_token_is_let_in(runs):
+    with TestClient(create_app(runs, ["digits"], token="abc")) as client:
+        for path in ("/", "/?token=abd", "/page/main.js"):
+            assert client.get(path).status_code == 403
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws"):
+            pass
+        assert client.get("/?token=abc").status_code == 200
+        assert client.get("/page/main.js").status_code == 200  # by the cookie
+        with client.websocket_connect("/ws") as socket:
+            assert answers(socket, {"do": "runs"})[0]["runs"] == []
+
+
+def test_pages_of_other_servers_are_kept_out(client):
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 403
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws", headers={"origin": "http://evil.example"}):
+        pass
+    with client.websocket_connect("/ws", headers={"origin": "http://testserver"}) as socket:
+        assert answers(socket, {"do": "runs"})[0]["kind"] == "answer"
+
+
+@pytest.mark.parametrize(("message", "words"), [
+    ("{", "Expecting"), ("[1]", "a message must be a JSON object, got list"), ('{"id": 1}', "do must be one of cancel, draw"),
+    ('{"id": -1, "do": "runs"}', "id must be a number from 0"), ({"do": "runs", "lane": 3}, "lane must be a text"),
+    ("x" * 200_001, "a message may have 200,000 characters"), (DRAW | {"network": "../digits"}, "network must be one of digits"),
+    (DRAW | {"labels": [12]}, "labels must be classes from 0 to 10"), (DRAW | {"columns": [COLUMN | {"steps": 1001}]}, "steps must be"),
+    (DRAW | {"columns": [COLUMN | {"sampler": "magic"}]}, "sampler must be one of ddpm"), (DRAW | {"columns": []}, "columns must be"),
+    ({"do": "look", "network": "digits", "labels": [3], "seed": 0, "t": 1000}, "t must be a number from 0 to 999"),
+    ({"do": "break", "defect": "sign", "layer": "nowhere", "steps": 1, "seed": 0, "lr": 0.1}, "layer must be one of"),
+    ({"do": "start", "name": "../a", "data": "digits"}, "name must be letters"),
+    ({"do": "start", "name": "a", "data": "/etc"}, "data must be one of"),
+    ({"do": "follow", "name": "..", "lines": 0}, "there is no run"),
+    ({"do": "stop", "name": "a"}, "there is no run"),
+])  # fmt: skip
+def test_bad_input_gets_a_message(client, message, words):
+    with client.websocket_connect("/ws") as socket:
+        last = answers(socket, message)[-1]
+        assert last["kind"] == "error" and words in last["message"]
+        assert answers(socket, {"do": "runs"})[0]["kind"] == "answer"  # the tab is still there
+
+
+def test_a_drawing_comes_step_by_step(client):
+    with client.websocket_connect("/ws") as socket:
+        found = answers(socket, DRAW | {"columns": [COLUMN, COLUMN | {"sampler": "euler", "steps": 3}]})
+    steps = [(message["column"], message["step"]) for message in found if message["kind"] in ("step", "picture")]
+    assert steps == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]
+    assert found[-1]["kind"] == "done" and found[1]["x"]["shape"] == found[1]["x0"]["shape"] == [2, 1, 14, 14]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "pndm", "dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "heun"])
+def test_every_sampler_shows_the_end_that_is_predicted(client, sampler):
+    """Half way x_t is mostly noise; what is predicted is nearly black and white, as digits are."""
+    with client.websocket_connect("/ws") as socket:
+        found = answers(socket, DRAW | {"columns": [COLUMN | {"sampler": sampler, "steps": 8}]})
+    middle = [message for message in found if message["kind"] == "step" and 300 < message["t"] < 600][0]
+    x, x0 = (np.frombuffer(base64.b64decode(middle[name]["data"]), np.uint8) for name in ("x", "x0"))
+    assert np.mean((x0 < 40) | (x0 > 215)) > 0.6 > np.mean((x < 40) | (x > 215))
+
+
+def test_a_tab_that_goes_or_asks_anew_ends_its_drawing(client, monkeypatch):
+    drawn = []
+    frame = draw.Predictions.frame
+    monkeypatch.setattr(draw.Predictions, "frame", lambda self, step: drawn.append(1) or frame(self, step))
+    long = DRAW | {"columns": [COLUMN | {"sampler": "ddpm", "steps": 1000}]}
+    with client.websocket_connect("/ws") as socket:
+        answers(socket, long, last=("step",))
+    with client.websocket_connect("/ws") as socket:
+        answers(socket, long, last=("step",))
+        found = answers(socket, DRAW | {"id": 2})
+        assert "cancelled" in [message["kind"] for message in found if message["id"] == 1]
+        while found[-1]["kind"] != "done":
+            found.append(socket.receive_json())
+    assert found[-1]["id"] == 2 and len(drawn) < 1000
+
+
+def command(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+def test_the_command_refuses_in_one_sentence(monkeypatch, capsys, tmp_path):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert command("view", "--port", taken.getsockname()[1]) == 2
+    assert "another program listens there, try --port 0" in capsys.readouterr().err
+    assert command("view", "--port", 70000) == 2
+    assert "expected a number up to 65535" in capsys.readouterr().err
+    assert command("view", "--data", tmp_path / "nowhere") == 2
+    assert "there is no folder" in capsys.readouterr().err
+    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    assert command("view") == 2
+    assert capsys.readouterr().err.strip().endswith('pip install "hcrot[view]"')
