@@ -98,7 +98,7 @@ def check_gradients(
 
         Attention of 8 channels that divides by sqrt(8) in forward only:
 
-        >>> check_gradients(MyAttention(8), x)
+        >>> hcrot.check_gradients(MyAttention(8), x)   # doctest: +SKIP
         GradientError: gradients of MyAttention: 7 compared with differences of outputs to 1e-06, 4 wrong
           every part of MyAttention is right by itself: the mistake is in its own forward or backward
           q.weight (Linear)  (8, 8)           ...  wrong: analytic / numeric = 2.828 = sqrt(8), and self.dim is 8
