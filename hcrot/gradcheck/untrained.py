@@ -58,13 +58,16 @@ def without_effect(trial: Trial, lines: list[GradientLine]) -> list[str]:
         if line.verdict == "ok" and line.analytic == 0 and not _has_effect(trial, array)
     ]
     listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    return [f"no effect on the output: {listed}. forward does not use {'it' if len(names) == 1 else 'them'}"] if names else []
+    return [f"no effect on the output: {listed}. Does forward use {'it' if len(names) == 1 else 'them'}?"] if names else []
 
 
 def _has_effect(trial: Trial, array: np.ndarray) -> bool:
-    """Whether other values of the array give another output."""
-    values = array.copy()
-    array += (rms(values) or 1) * trial.generator.standard_normal(values.shape)
-    outputs = trial.value()
-    array[...] = values
-    return any(not np.array_equal(y, reference, equal_nan=True) for y, reference in zip(outputs, trial.outputs, strict=True))
+    """Whether other values of the array give another output: near ones and far ones, as what lies behind a ReLU may be at rest here."""
+    values, direction = array.copy(), (rms(array) or 1) * trial.generator.standard_normal(array.shape)
+    for factor in (1, -1, 10, -10):
+        array[...] = values + factor * direction
+        outputs = trial.value()
+        array[...] = values
+        if any(not np.array_equal(y, reference, equal_nan=True) for y, reference in zip(outputs, trial.outputs, strict=True)):
+            return True
+    return False

@@ -62,7 +62,7 @@ class AddsToAnUnusedBias(Affine):
 def test_a_parameter_without_effect_is_named():
     """That is no wrong gradient: it may be on purpose. A bias that is used, of zero gradient by symmetry, is not named."""
     report = check_gradients(Sequential(ForgetsBias(), Affine(4, 2)), X)
-    assert report.notes == ("no effect on the output: 0.bias (ForgetsBias). forward does not use it",)
+    assert report.notes == ("no effect on the output: 0.bias (ForgetsBias). Does forward use it?",)
     assert report.notes[0] in str(report) and report.notes[0] in report._repr_html_()
     assert check_gradients(Affine(), X).notes == ()
     line = failure(AddsToAnUnusedBias(), X).lines[2]
