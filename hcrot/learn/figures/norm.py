@@ -94,6 +94,6 @@ def projection() -> "Figure":
         top = 1.1 + 1.05 * row
         label(axes, 9.2, top, name, colour, 10.5, ha="left")
         label(axes, 9.2, top + 0.42, "(" + ",  ".join(f"{number:.2f}" for number in vector) + ")", colour, 9.5, ha="left")
-    label(axes, *np.add(at(g, xhat), (0.35, 0.0)), r"$g$", BACKWARD, 13)
-    label(axes, *np.add(at(along, xhat), (0.5, -0.3)), "what remains", BACKWARD, 10)
+    label(axes, at(g, xhat)[0] + 0.35, at(g, xhat)[1], r"$g$", BACKWARD, 13)
+    label(axes, at(along, xhat)[0] + 0.5, at(along, xhat)[1] - 0.3, "what remains", BACKWARD, 10)
     return figure

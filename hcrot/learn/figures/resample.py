@@ -55,7 +55,7 @@ def painting() -> "Figure":
             axes.add_patch(Rectangle((middle - cell / 2, 0.8), cell, cell, linewidth=1, edgecolor=FORWARD, facecolor=(FORWARD, 0.3)))
             label(axes, middle, 0.8 + cell / 2, f"x{'₀₁₂'[pixel]}", size=10)
             top = 2.4 + 0.75 * pixel
-            arrow(axes, (middle, 1.42), (middle, top), colour=(FORWARD, 0.5))
+            arrow(axes, (middle, 1.42), (middle, top), colour=FORWARD)
             for k in range(size):
                 corner = (start + k * cell, top)
                 axes.add_patch(Rectangle(corner, cell, cell, linewidth=1, edgecolor=PARAMETER, facecolor=(PARAMETER, 0.3)))

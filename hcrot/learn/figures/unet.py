@@ -86,8 +86,8 @@ def residual() -> "Figure":
         arrow(axes, start, end, colour=BACKWARD)
     for height, colour, x0, x1, forward in ((0.9, FORWARD, 0.6, 10.7, True), (1.3, BACKWARD, 0.9, 11.0, False)):
         axes.plot([x0, x0, x1, x1], [2.2, height, height, 2.2], color=colour, linewidth=1.4)
-        end = x1 if forward else x0
-        arrow(axes, (end, 1.9), (end, 2.2), colour=colour)
+        arrives = x1 if forward else x0
+        arrow(axes, (arrives, 1.9), (arrives, 2.2), colour=colour)
     label(axes, 5.7, 0.55, "around: unchanged (or a 1x1 convolution)", FORWARD, 10)
     label(axes, 5.7, 1.6, r"$\bar{y}$ arrives undiminished", BACKWARD, 10)
     label(axes, 3.6, 3.6, "linear, one number\nper channel", FORWARD, 9.5)
