@@ -5,6 +5,7 @@
     hcrot learn check 02-1          is it right?
     hcrot learn hint 02-1           one hint after the other
     hcrot learn solution 02-1       the solution, with its derivation
+    hcrot learn notebook 05         a chapter of the course as a notebook
 
 Exit status 1: the check says that it is not right yet.
 """
@@ -18,14 +19,15 @@ from pathlib import Path
 
 __all__ = ["add_arguments", "run"]
 
-ACTIONS = ("list", "start", "check", "hint", "solution")
+ACTIONS = ("list", "start", "check", "hint", "solution", "notebook")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="list", help="see above (default: %(default)s)")
-    parser.add_argument("exercise", nargs="?", metavar="N", help="its number or name: 02-1, 02_1_linear_backward, bug-07")
+    parser.add_argument("exercise", nargs="?", metavar="N", help="its number or name: 02-1, 02_1_linear_backward, bug-07; of a chapter: 05")
     parser.add_argument("--folder", metavar="FOLDER", type=Path, help="where your files are (default: hcrot_exercises)")
-    parser.add_argument("--again", action="store_true", help="with start: begin anew, overwriting your file")
+    parser.add_argument("--again", action="store_true", help="with start and notebook: begin anew, overwriting your file")
+    parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the notebook (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="as one line of JSON")
 
 
@@ -34,11 +36,12 @@ def run(options: Namespace) -> int:
     if action == "list" and exercise:
         raise ValueError(f"list takes no exercise, got {exercise}")
     if action != "list" and not exercise:
-        raise ValueError(f"which exercise? For example: hcrot learn {action} 02-1; `hcrot learn list` has all")
-    if options.again and action != "start":
-        raise ValueError(f"--again belongs to start, not to {action}")
+        example = "05" if action == "notebook" else "02-1"
+        raise ValueError(f"which one? For example: hcrot learn {action} {example}; `hcrot learn list` has all exercises")
+    if options.again and action not in ("start", "notebook"):
+        raise ValueError(f"--again belongs to start and notebook, not to {action}")
 
-    from hcrot.learn import workbook
+    from hcrot.learn import notebooks, workbook
 
     folder = options.folder or Path(workbook.FOLDER)
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():  # what the learner's code prints
@@ -46,6 +49,8 @@ def run(options: Namespace) -> int:
             answer = workbook.contents(folder)
         elif action == "start":
             answer = workbook.start(exercise, folder, options.again)
+        elif action == "notebook":
+            answer = notebooks.write(exercise, folder, options.language, options.again)
         else:
             answer = getattr(workbook, action)(exercise, folder)
     print(json.dumps(answer.facts) if options.json else answer)

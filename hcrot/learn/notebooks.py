@@ -11,10 +11,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COURSE", "Cell", "cells", "notebook", "run"]
+from hcrot.files.json_and_arrays import replacing
+from hcrot.learn.workbook import FOLDER, Answer
+
+__all__ = ["COURSE", "LANGUAGES", "Cell", "cells", "notebook", "run", "write"]
 
 COURSE = Path(__file__).parents[2] / "docs" / "course"
 """Where the pages are, in a checkout of the project."""
+
+LANGUAGES = {"en": ".md", "ko": ".ko.md"}
+"""How the names of their pages end."""
 
 BLOCK = re.compile(r'^```python exec="on"(?P<options>[^\n]*)\n(?P<code>.*?)^```\n', re.MULTILINE | re.DOTALL)
 
@@ -60,8 +66,11 @@ def notebook(page: str) -> str:
     Raises:
         ImportError: jupytext, which writes it, is missing (``pip install "hcrot[docs]"``).
     """
-    import jupytext
-    from nbformat import v4
+    try:
+        import jupytext
+        from nbformat import v4
+    except ImportError as error:
+        raise ImportError(f'{error}; a notebook is written with jupytext: pip install "hcrot[docs]"') from error
 
     document = v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
     for index, cell in enumerate(cells(page)):
@@ -69,6 +78,36 @@ def notebook(page: str) -> str:
         new["id"] = f"cell-{index}"  # not by chance, as nbformat's are
         document.cells.append(new)
     return jupytext.writes(document, fmt="ipynb")
+
+
+def write(chapter: str, folder: str | Path = FOLDER, language: str = "en", again: bool = False) -> Answer:
+    """Write a chapter of the course as a notebook into the learner's folder.
+
+    Args:
+        chapter: its number, "5" or "05".
+        folder: made if need be.
+        language: "en" or "ko".
+        again: whether a notebook that is there already is replaced by a new one.
+
+    Raises:
+        ValueError: no such chapter or language. FileExistsError: the notebook is there, and ``again`` is False. FileNotFoundError: hcrot is
+            not installed from its repository, where the pages are. ImportError: jupytext is missing.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"the course is written in {' and '.join(LANGUAGES)}, not in {language!r:.40}")
+    if not COURSE.is_dir():
+        raise FileNotFoundError(f"there is no folder {COURSE}: the pages of the course come with hcrot's repository, not with the package")
+    pages = {path.name[:2]: path for path in sorted(COURSE.glob("[0-9][0-9]-*.md")) if path.name.endswith(".ko.md") == (language == "ko")}
+    page = pages.get(chapter.zfill(2))
+    if page is None:
+        raise ValueError(f"no chapter {chapter!r:.40}: they are {min(pages)} to {max(pages)}")
+    path = Path(folder) / f"{page.name.removesuffix('.md')}.ipynb"
+    if path.exists() and not again:
+        raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with again=True (--again)")
+    text = notebook(page.read_text(encoding="utf-8"))
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    return Answer(f"Wrote {path}. To work on it: jupyter lab {path}", {"chapter": page.name[:2], "file": str(path)})
 
 
 def run(path: Path) -> None:

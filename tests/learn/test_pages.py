@@ -91,3 +91,19 @@ def test_listings_come_from_the_source(capsys):
     html = capsys.readouterr().out
     text = re.sub(r"<[^>]*>", "", html).replace("&#10;", "\n")
     assert "def forward(self, x):\n    return 2 * x" in text and "return 2 * dy" in text and "What it says" not in text
+
+
+def test_chapters_are_written_as_notebooks(tmp_path):
+    pytest.importorskip("jupytext")
+    for language, name in (("en", "05-convolution.ipynb"), ("ko", "05-convolution.ko.ipynb")):
+        answer = notebooks.write("5", tmp_path / "new", language)
+        assert answer and answer.facts == {"chapter": "05", "file": str(tmp_path / "new" / name)}
+        cells = json.loads((tmp_path / "new" / name).read_text(encoding="utf-8"))["cells"]
+        assert {"markdown", "code"} == {cell["cell_type"] for cell in cells} and cells[0]["source"][0].startswith("# 5. ")
+    with pytest.raises(FileExistsError, match="is there already"):
+        notebooks.write("05", tmp_path / "new")
+    assert notebooks.write("05", tmp_path / "new", again=True)
+    with pytest.raises(ValueError, match="no chapter '44': they are 01 to 18"):
+        notebooks.write("44", tmp_path)
+    with pytest.raises(ValueError, match="en and ko, not in 'fr'"):
+        notebooks.write("05", tmp_path, "fr")

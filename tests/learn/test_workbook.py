@@ -191,7 +191,7 @@ def test_who_reads_the_solution_first_gets_no_points(folder):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["list", "02-1"], "list takes no exercise, got 02-1"), (["check"], "which exercise? For example: hcrot learn check 02-1"),
+    (["list", "02-1"], "list takes no exercise, got 02-1"), (["check"], "which one? For example: hcrot learn check 02-1"),
     (["hint", "02-1", "--again"], "--again belongs to start"), (["start", "nonsense"], "there is no exercise 'nonsense'"),
 ])  # fmt: skip
 def test_bad_words_are_refused(folder, words, message, capsys):
