@@ -148,7 +148,7 @@ def ratio_lead(ratio: float) -> str:
         return ": it is the negative: is a sign wrong?"
     for size in range(2, 101):
         if abs(ratio / size - 1) < 1e-4:
-            return f": it is {size} times too large: is a division by {size} missing, or a mean a sum?"
+            return f": it is {size} times too large: is it added {size} times, or is a division by {size} missing, or a mean a sum?"
         if abs(ratio * size - 1) < 1e-4:
             return f": it is {size} times too small: is a factor {size} missing, or a sum a mean?"
     return ""

@@ -103,7 +103,7 @@ def write(chapter: str, folder: str | Path = FOLDER, language: str = "en", again
         raise ValueError(f"no chapter {chapter!r:.40}: they are {min(pages)} to {max(pages)}")
     path = Path(folder) / f"{page.name.removesuffix('.md')}.ipynb"
     if path.exists() and not again:
-        raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with again=True (--again)")
+        raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with --again")
     text = notebook(page.read_text(encoding="utf-8"))
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

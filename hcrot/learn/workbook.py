@@ -247,7 +247,7 @@ def start(name: str, folder: str | Path = FOLDER, again: bool = False) -> Answer
     task = find(name)
     path = Path(folder) / f"{task.name}.py"
     if path.exists() and not again:
-        raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with again=True (--again)")
+        raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with --again")
     with replacing(path) as unfinished:
         unfinished.write_text(task.given, encoding="utf-8")
     note(folder, task)

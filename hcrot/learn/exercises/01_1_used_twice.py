@@ -55,5 +55,11 @@ def check(yours, check: Check) -> None:
         a, b, dy = check.normal(*shape), check.normal(*shape), check.normal(*shape)
         found = yours.backward(dy.copy(), a.copy(), b.copy())
         check.that(isinstance(found, tuple) and len(found) == 2, "backward must return two arrays, da and db")
+        for wrong, lead in (
+            (dy * (b + a), "a a uses a twice, and one of the two uses is missing in da"),
+            (dy * b, "a is used in a a, too: that is missing in da"),
+            (b + 2 * a, "da has no dy: each use sends back dy times the other factor"),
+        ):
+            check.that(np.shape(found[0]) != shape or not np.allclose(found[0], wrong), lead)
         check.equal("da", found[0], dy * (b + 2 * a))
         check.equal("db", found[1], dy * a)

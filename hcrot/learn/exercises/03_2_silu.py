@@ -66,4 +66,7 @@ def check(yours, check: Check) -> None:
     large = np.array([-1000.0, -40.0, -1.0, 0.0, 2.0, 1000.0])
     with np.errstate(over="raise", invalid="raise"):
         check.equal("sigmoid of -1000, -40, -1, 0, 2 and 1000", yours.sigmoid(large), np.exp(-np.logaddexp(0, -large)), 1e-12)
+        s, layer = np.exp(-np.logaddexp(0, -large)), yours.SiLU()
+        layer(large)
+        check.equal("dx at -1000, -40, -1, 0, 2 and 1000", layer.backward(np.ones(6)), s * (1 + large * (1 - s)), 1e-12)
     check.gradients(yours.SiLU(), 2 * check.normal(3, 4))

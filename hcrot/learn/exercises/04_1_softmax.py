@@ -51,6 +51,7 @@ WRONG = {
     "without the sum": ("p * (dp - (dp * p).sum(axis=-1, keepdims=True))", "p * dp"),
     "the diagonal only": ("p * (dp - (dp * p).sum(axis=-1, keepdims=True))", "p * (1 - p) * dp"),
     "overflow": ("z - z.max(axis=-1, keepdims=True)", "z"),
+    "the largest of all rows": ("z - z.max(axis=-1, keepdims=True)", "z - z.max()"),
     "sums over everything": ("(dp * p).sum(axis=-1, keepdims=True)", "(dp * p).sum()"),
 }
 
@@ -58,8 +59,14 @@ WRONG = {
 def check(yours, check: Check) -> None:
     layer = yours.Softmax()
     check.same_as("forward", layer, hcrot.Softmax(), check.normal(2, 3, 4))
-    with np.errstate(over="ignore", invalid="ignore"):
-        check.equal("softmax of (1000, 0)", layer(np.array([[1000.0, 0.0]])), [[1.0, 0.0]])
+    with np.errstate(all="ignore"):
+        large = np.array([[1000.0, 0.0], [1000.0, 999.0], [1.0, 0.0]])
+        check.same_as("softmax of (1000, 0), (1000, 999) and (1, 0)", layer, hcrot.Softmax(), large)
     layer.forget()
+    z, dp = check.normal(2, 3), check.normal(2, 3)
+    p = layer(z)
+    expected = p * (dp - (dp * p).sum(axis=-1, keepdims=True))
+    p[...] = 0  # what was returned is the caller's, who may write into it
+    check.equal("dz after the caller has written into p", layer.backward(dp), expected)
     for shape in ((5,), (3, 4), (2, 3, 4)):
         check.gradients(layer, check.normal(*shape))

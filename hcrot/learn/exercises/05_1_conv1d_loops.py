@@ -1,6 +1,6 @@
 """A convolution of sequences, backward in loops.
 
-forward is given: for x (B, C, L), w (O, C, K) and b (O,) it computes y (B, O, OL) in six loops, with a stride and with padding. Write
+forward is given: for x (B, C, L), w (O, C, K) and b (O,) it computes y (B, O, OL) in five loops, with a stride and with padding. Write
 backward: it gets dy (B, O, OL) and returns dx, dw and db. Use the same loops, and turn the lines round.
 """
 

@@ -86,7 +86,29 @@ WRONG = {
 }  # fmt: skip
 
 
+def lead(yours, check: Check) -> None:
+    """Where every size is another one, say which order of axes is wrong."""
+    layer = yours.Conv2d(3, 4, (2, 5), 1, 0, generator=0)
+    x = check.normal(2, 3, 7, 11)
+    dy = check.normal(2, 4, 6, 7)
+    reference = hcrot.Conv2d(3, 4, (2, 5)).astype(np.float64)
+    reference.load_state_dict(layer.state_dict())
+    with hcrot.plain():
+        reference(x)
+        reference.backward(dy)
+    layer.zero_grad()
+    layer(x)
+    layer.backward(dy)
+    rows = "db is not dy summed over n, p and q: is o the last axis before you reshape dy?"
+    check.that(np.allclose(layer.bias.grad, reference.bias.grad), rows)
+    found, expected = layer.weight.grad, reference.weight.grad
+    moved = not np.allclose(found, expected) and np.allclose(np.sort(found, axis=None), np.sort(expected, axis=None))
+    order = "dW has the right numbers in a wrong order: open its rows as (i, j, c), then bring (i, j, c, o) to (o, c, i, j)"
+    check.that(not moved, order)
+
+
 def check(yours, check: Check) -> None:
+    lead(yours, check)
     for shape, outputs, kernel, stride, padding in (((1, 1, 3, 3), 1, (2, 2), 1, 0), ((2, 3, 5, 4), 2, (3, 2), 1, 0),
                                                     ((2, 2, 6, 5), 4, (3, 3), 2, 1)):  # fmt: skip
         check.gradients(yours.Conv2d(shape[1], outputs, kernel, stride, padding, generator=0), check.normal(*shape))

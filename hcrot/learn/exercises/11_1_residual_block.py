@@ -48,7 +48,7 @@ DERIVATION = """
         repeated for H W pixels               d time(temb) [n, c] = sum over i, j of dh[n, c, i, j]
 
 x is used twice: the parts add. temb is used by all blocks of a network, so no block knows its whole gradient: the network makes dtemb of
-zeros, and every block adds to it in place. Source: He et al. 2016, equation 1; Ho et al. 2020, appendix B.
+zeros, and every block adds to it in place. Source: He et al. 2016, equation 2; Ho et al. 2020, appendix B.
 """
 WRONG = {
     "the shortcut is forgotten": (" + self.shortcut.backward(dy)", ""),

@@ -69,6 +69,7 @@ laid down was taken first in forward; its gradient is laid down last and taken f
 """
 WRONG = {
     "the skip's gradient is not added": (" + dskips.pop()", " + 0 * dskips.pop()"),
+    "the bottom of the stack": (" + dskips.pop()", " + dskips.pop(0)"),
     "the stack is left alone": ("dh = self.halve.backward(dh) + dskips.pop()", "dh = self.halve.backward(dh)"),
     "cut at the wrong place": (
         "dskips.append(djoined[:, self.channels :])\n        return self.double.backward(djoined[:, : self.channels])",
@@ -80,7 +81,7 @@ WRONG = {
 def check(yours, check: Check) -> None:
     with hcrot.plain():
         for size in ((4, 6), (5, 7)):
-            check.gradients(yours.Down(2, 3, generator=0), check.normal(2, 2, *size), [])
+            check.gradients(yours.Down(2, 3, generator=0), check.normal(2, 2, *size), [check.normal(2, 3, *size)])
             small = check.normal(2, 2, size[0] // 2, size[1] // 2)
-            check.gradients(yours.Up(2, 2, 3, generator=0), small, [check.normal(2, 2, *size)])
+            check.gradients(yours.Up(2, 2, 3, generator=0), small, [check.normal(2, 2, *size), check.normal(2, 2, *size)])
             check.gradients(yours.Up(2, 4, 3, generator=0), small, [check.normal(2, 4, *size)])

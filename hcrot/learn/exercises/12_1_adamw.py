@@ -62,6 +62,7 @@ def check(yours, check: Check) -> None:
     for lr, betas, eps, decay in ((0.1, (0.9, 0.999), 1e-8, 0.01), (0.05, (0.5, 0.8), 0.1, 0.0)):
         starts = [check.normal(2, 3), check.normal(4)]
         own, other = ([hcrot.Parameter(start.copy()) for start in starts] for _ in range(2))
+        arrays = [p.data for p in own]
         with hcrot.plain():
             mine, reference = yours.AdamW(own, lr, betas, eps, decay), hcrot.AdamW(other, lr, betas, eps, decay)
             for step in range(1, 4):
@@ -70,4 +71,5 @@ def check(yours, check: Check) -> None:
                 mine.step()
                 reference.step()
                 for index, (p, q) in enumerate(zip(own, other, strict=True)):
+                    check.that(p.data is arrays[index], f"parameter {index} is a new array: step has to write into p.data")
                     check.equal(f"parameter {index} after step {step}, betas {betas}, eps {eps}, decay {decay}", p.data, q.data)

@@ -50,7 +50,9 @@ def check(yours, check: Check) -> None:
         gradients = [scale * check.normal(*shape) for shape in shapes]
         for p, g in zip(parameters, gradients, strict=True):
             p.grad[...] = g
+        arrays = [p.grad for p in parameters]
         norm = np.linalg.norm(np.concatenate([g.ravel() for g in gradients]))
         check.equal("the returned norm", yours.clip(parameters, limit), norm)
         for index, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
+            check.that(p.grad is arrays[index], f"gradient {index} is a new array: clip has to write into p.grad")
             check.equal(f"gradient {index}, norm {norm:.3g}, max_norm {limit:g}", p.grad, g * min(1, limit / norm))

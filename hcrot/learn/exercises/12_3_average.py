@@ -58,6 +58,7 @@ def check(yours, check: Check) -> None:
     for largest in (0.9999, 0.3):
         parameters = [hcrot.Parameter(check.normal(2, 3)), hcrot.Parameter(check.normal(4))]
         mine, reference = yours.Average(parameters, largest), hcrot.EMA(parameters, largest)
+        arrays = list(mine.averages)
         for n in (1, 2, 9, 1000):
             check.equal(f"the decay of step {n}, at most {largest}", mine.decay(n), reference.get_decay(n))
         for n in range(1, 6):
@@ -67,4 +68,5 @@ def check(yours, check: Check) -> None:
             with hcrot.plain():
                 reference.step()
             for index, (a, b) in enumerate(zip(mine.averages, reference.averages, strict=True)):
+                check.that(a is arrays[index], f"average {index} is a new array: step has to write into the one it had")
                 check.equal(f"average {index} after step {n}, decay at most {largest}", a, b)

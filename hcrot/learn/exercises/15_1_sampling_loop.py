@@ -57,7 +57,10 @@ WRONG = {
 def check(yours, check: Check) -> None:
     abar = np.cumprod(1 - np.linspace(1e-3, 0.08, 60))
 
+    calls = []
+
     def model(x, t):
+        calls.append(t)
         return np.tanh(x) * np.sqrt(1 - abar[t])
 
     for timesteps in ([59], [50, 40, 20, 3], [30, 29, 10, 0]):
@@ -72,7 +75,9 @@ def check(yours, check: Check) -> None:
             check.that(bool(queue), "noise is drawn more than once in a step")
             return queue.pop(0)
 
+        calls.clear()
         found = yours.sample(model, x, timesteps, abar, draw)
+        check.that(calls == timesteps, f"the model was called at {calls}, expected one call at each of {timesteps}")
         left = len(queue)
         check.that(left == 1, f"timesteps {timesteps}: noise was drawn {len(noises) - left} times, expected {len(noises) - 1}")
         check.equal(f"what comes out with the timesteps {timesteps}", found, expected, tolerance=1e-4)

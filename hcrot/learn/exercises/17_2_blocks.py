@@ -51,7 +51,7 @@ WRONG = {
 def check(yours, check: Check) -> None:
     for M, K, N, size in ((8, 8, 8, 4), (7, 10, 5, 3), (2, 9, 3, 5), (4, 4, 4, 1)):
         a, b = check.normal(M, K), check.normal(K, N)
-        c, last, done = np.zeros((M, N)), None, set()
+        c, last, done, count = np.zeros((M, N)), None, set(), 0
         for triple in yours.blocks(M, K, N, size):
             check.that(len(triple) == 3 and all(isinstance(part, slice) for part in triple), "expected triples of slices")
             for what, part, length in zip(("rows", "depth", "columns"), triple, (M, K, N), strict=True):
@@ -64,4 +64,7 @@ def check(yours, check: Check) -> None:
             last = here
             done.add(here)
             c[rows, columns] += a[rows, depth] @ b[depth, columns]
+            count += 1
+        fewest = -(-M // size) * -(-K // size) * -(-N // size)
+        check.that(count <= fewest, f"there are {count} blocks of up to {size} numbers each way, {fewest} are enough")
         check.equal(f"the product for M={M}, K={K}, N={N}, size={size}", c, a @ b)

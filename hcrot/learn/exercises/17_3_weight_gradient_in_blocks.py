@@ -52,16 +52,16 @@ WRONG = {
 
 
 def check(yours, check: Check) -> None:
-    given, largest = yours.unfold, 0
+    given, largest, total = yours.unfold, 0, 0
 
     def watched(x, first, last):
-        nonlocal largest
-        largest = max(largest, last - first)
+        nonlocal largest, total
+        largest, total = max(largest, last - first), total + last - first
         return given(x, first, last)
 
     yours.unfold = watched
     for (N, C, O, H, W), at_once in (((2, 3, 4, 4, 5), 7), ((1, 2, 3, 3, 3), 9), ((3, 1, 2, 2, 4), 5)):  # noqa: E741
-        largest = 0
+        largest = total = 0
         layer = hcrot.Conv2d(C, O, 3, padding=1, generator=0).astype(np.float64)
         x, dy = check.normal(N, C, H, W), check.normal(N, O, H, W)
         with hcrot.plain():
@@ -69,4 +69,5 @@ def check(yours, check: Check) -> None:
             layer.backward(dy)
         check.equal(f"dW for x {x.shape}, at_once={at_once},", yours.weight_gradient(x, dy, at_once), layer.weight.grad)
         check.that(largest <= at_once, f"{largest} pixels were unfolded together, at_once is {at_once}")
+        check.that(total == N * H * W, f"unfold was asked for {total} pixels in all, expected each of {N * H * W} once")
     yours.unfold = given

@@ -53,6 +53,16 @@ WRONG = {
 def check(yours, check: Check) -> None:
     expected = np.array([[1, 0, 0], [1, 2, 4], [1, -3, 9], [0, 0, 1]])
     check.equal("evaluation([0, 2, -3], 3)", yours.evaluation([0, 2, -3], 3), expected)
+    given, counts = yours.evaluation, []
+
+    def watched(points, count):
+        counts.append(count)
+        return given(points, count)
+
+    yours.evaluation = watched
     for points, sizes in (((0, 1), (2, 2)), ((0, 1, -1), (3, 2)), ((0, 1, -1, 2, -2), (3, 4)), ((0.5,), (1, 2))):
+        counts.clear()
         a, b = check.normal(sizes[0]), check.normal(sizes[1])
         check.equal(f"the product of {sizes} coefficients by the points {points}", yours.multiply(a, b, points), np.convolve(a, b))
+        check.that({*sizes} <= {*counts}, f"multiply did not ask evaluation for the values of {sizes} coefficients")
+    yours.evaluation = given

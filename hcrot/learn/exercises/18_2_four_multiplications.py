@@ -62,6 +62,8 @@ class Linear:
     def __mul__(self, factor):
         if not isinstance(factor, (int, float)):
             raise TypeError("this multiplication is not counted: use times(a, b)")
+        if self.kind != "g" and abs(factor) != 1:
+            raise TypeError("only a g, or a sum of g's, may be multiplied by a constant: what is made of d costs anew for each tile")
         return Linear(self.kind, {key: value * factor for key, value in self.parts.items()})
 
     __rmul__ = __mul__

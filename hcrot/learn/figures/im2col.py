@@ -62,17 +62,18 @@ def selection(matrix: np.ndarray) -> "Figure":
 
 def road() -> "Figure":
     """The arrays of a convolution on their way forward, above, and their gradients on the way back, below."""
-    figure, axes = canvas(12.2, 5.6)
-    width, left = 2.0, (0.1, 3.4, 6.7, 10.0)
+    figure, axes = canvas(12.7, 5.6)
+    width, left = 2.0, (0.1, 3.4, 6.7, 10.5)
     shapes = ("B, C, H, W", "R × M", "R × O", "B, O, OH, OW")
     for index, (x, shape) in enumerate(zip(left, shapes, strict=True)):
         for y, name, colour in ((1.0, "xXYy"[index], KEPT if index == 1 else FORWARD), (3.6, "d" + "xXYy"[index], BACKWARD)):
             box(axes, x, y, width, 1.1, f"{name}\n{shape}", colour, 9.5)
-    for index, (down, back) in enumerate((("im2col", "col2im"), ("· W + b", "· Wᵀ"), ("reshape", "reshape"))):
+    for index, (down, back) in enumerate((("im2col", "col2im"), ("· W + b", "· Wᵀ"), ("reshape,\ntranspose", "transpose,\nreshape"))):
         start, end = left[index] + width, left[index + 1]
-        arrow(axes, (start, 1.55), (end, 1.55), down, FORWARD, size=9)
+        arrow(axes, (start, 1.55), (end, 1.55), colour=FORWARD)
+        label(axes, (start + end) / 2, 1.3 - 0.25 * down.count("\n"), down, FORWARD, 9)
         arrow(axes, (end, 4.15), (start, 4.15), colour=BACKWARD)
-        label(axes, (start + end) / 2, 3.9, back, BACKWARD, 9)
+        label(axes, (start + end) / 2, 3.9 - 0.25 * back.count("\n"), back, BACKWARD, 9)
     arrow(axes, (4.7, 2.1), (5.4, 2.65), colour=PARAMETER)
     arrow(axes, (7.3, 3.6), (6.6, 3.1), colour=PARAMETER)
     label(axes, 6.0, 2.88, "dW = Xᵀ dY", PARAMETER, 10)

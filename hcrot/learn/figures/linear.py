@@ -44,14 +44,14 @@ def product(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, row: int, colum
 
 def three_products(x: np.ndarray, weight: np.ndarray, dy: np.ndarray) -> "Figure":
     """dW = dy^T x, dx = dy W and db, the sum of dy over its rows, with their numbers."""
-    figure, axes = canvas(10.8, 12.9)
+    figure, axes = canvas(10.8, 13.3)
     rows = [
         (dy.T, "dyᵀ", BACKWARD, x, "x", FORWARD, dy.T @ x, "dW", PARAMETER),
         (dy, "dy", BACKWARD, weight, "W", PARAMETER, dy @ weight, "dx", BACKWARD),
         (np.ones((1, len(dy))), "ones", INK, dy, "dy", BACKWARD, dy.sum(axis=0), "db", PARAMETER),
     ]
     for index, (a, a_name, a_colour, b, b_name, b_colour, c, c_name, c_colour) in enumerate(rows):
-        middle = 2.1 + 4.4 * index
+        middle = 2.5 + 4.4 * index
         end = matrix(axes, 0.6, middle - len(a) * CELL / 2, a, a_name, a_colour)
         label(axes, end + 0.4, middle, "·", size=16)
         end = matrix(axes, end + 0.8, middle - len(b) * CELL / 2, b, b_name, b_colour)
