@@ -7,6 +7,7 @@ import numpy as np
 from hcrot.pipelines import editing, interpolation, sample
 from hcrot.pipelines.sample import Step
 from hcrot.samplers import sampler_of
+from hcrot.schedulers import DDIMScheduler
 from hcrot.schedulers.base import NoiseScheduler
 from hcrot.view.draw import Predictions
 from hcrot.view.messages import Request, pack
@@ -23,9 +24,12 @@ def finish(networks: Networks, request: Request, report: Report) -> None:
     loaded, rng = networks.get(request), seeded(request)
     images, labels = several(loaded, request)
     level, sampler = request.whole("level", 0, len(loaded.scheduler) - 1), loaded.sampler(request)
+    options = loaded.how(request, labels)
+    if "guidance_scale" in options and isinstance(sampler, DDIMScheduler):
+        options["use_clipped_model_output"] = True  # as in draw
     drawn = editing.sdedit(
         loaded.model, sampler, images, start_timestep=max(level, lowest(loaded, request)), generator=rng,
-        after_step=reporting(loaded, sampler, report), **loaded.how(request, labels),
+        after_step=reporting(loaded, sampler, report), **options,
     )  # fmt: skip
     report({"kind": "images", "images": pack(drawn)})
 
@@ -48,7 +52,8 @@ def fill(networks: Networks, request: Request, report: Report) -> None:
 def morph(networks: Networks, request: Request, report: Report) -> None:
     """What lies between two pictures, which are noised to a level with the same noise, mixed there, and drawn from there on.
 
-    Each is the first picture of a class and a seed; ``labels`` has the two. The steps between have no class of their own.
+    Each is the first picture of a class and a seed; ``labels`` has the two. Those between have no class, or, where the network
+    knows no picture without one, that of the nearer end.
     """
     loaded = networks.get(request)
     labels, count = loaded.labels(request), request.whole("count", 3, 15)
@@ -60,7 +65,7 @@ def morph(networks: Networks, request: Request, report: Report) -> None:
     weights, sampler = np.linspace(0, 1, count), sampler_of("ddim", loaded.scheduler)
     options = loaded.how(request, None)
     if labels is not None:
-        between = np.full(count, labels[0]) if loaded.null is None else np.full(count, loaded.null)
+        between = np.where(weights < 0.5, *labels) if loaded.null is None else np.full(count, loaded.null)
         options["class_labels"] = np.where(weights == 0, labels[0], np.where(weights == 1, labels[1], between))
     drawn = interpolation.interpolate(
         loaded.model, sampler, *ends, timestep=level, weights=list(weights), generator=seeded(request),

@@ -16,6 +16,7 @@ from hcrot.view.messages import Request
 __all__ = ["BUNDLED", "Loaded", "Networks"]
 
 BUNDLED = "digits"
+KEPT = 3  # networks in memory, the latest ones
 DIGITS = Path(__file__).with_name("digits")
 
 
@@ -78,9 +79,9 @@ class Networks:
         for name in self.names():
             try:
                 config = read_json(self._config(name))
-            except (OSError, ValueError):
+                size, classes = config.get("sample_size"), self._classes(name, config)
+            except (OSError, ValueError, KeyError, TypeError):
                 continue  # a run that is just being written, or damaged
-            size, classes = config.get("sample_size"), self._classes(name, config)
             if isinstance(size, int):
                 null = bool(classes) and (config.get("num_class_embeds") or 0) > len(classes)
                 described.append({"name": name, "classes": classes, "guided": null, "size": size, "channels": config.get("in_channels")})
@@ -102,6 +103,8 @@ class Networks:
             classes = self._classes(name, model.config)
             count, size = model.config["num_class_embeds"] or 0, model.config["sample_size"]
             null = count - 1 if count > len(classes) else None
+            while len(self._loaded) >= KEPT:
+                del self._loaded[next(iter(self._loaded))]
             self._loaded[name] = (changed, Loaded(model.eval(), scheduler, classes, null, (model.config["in_channels"], size, size)))
         return self._loaded[name][1]
 

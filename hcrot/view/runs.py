@@ -27,6 +27,7 @@ LOG = "train.log"
 POINTS = 300  # of a curve
 FRESH = 60.0  # seconds: a run that was started elsewhere and has written nothing for so long counts as stopped
 QUARTERS = 4
+AT_ONCE = 2  # runs that are in work, started here
 
 
 class Runs:
@@ -67,9 +68,11 @@ class Runs:
         with self._lock:
             tail = self._tails.setdefault(name, Tail(self.folder / name / "metrics.jsonl"))
             tail.read()
-            answer: dict[str, Any] = {"name": name, "state": self.state(name), "lines": len(tail.rows), "pictures": self.pictures(name)}
-            if len(tail.rows) != request.whole("lines", 0, 2**53):
-                answer |= {"curves": thinned(tail.rows), "last": tail.rows[-1] if tail.rows else None}
+            curves = tail.curves(ended=self.state(name) == "stopped")
+            answer: dict[str, Any] = {"name": name, "state": self.state(name), "lines": tail.shown, "pictures": self.pictures(name),
+                                      "last": tail.rows[-1] if tail.rows else None}  # fmt: skip
+            if tail.shown != request.whole("lines", 0, 2**53):
+                answer["curves"] = curves
         return answer | {"log": self.log_of(name)}
 
     def pictures(self, name: str) -> list[str]:
@@ -99,6 +102,8 @@ class Runs:
             "--train-batch-size": request.whole("batch", 1, 4096), "--seed": request.whole("seed", 0, 2**31),
         }  # fmt: skip
         words = [f"{option}={value}" for option, value in options.items()]
+        if sum(process.poll() is None for process in self._started.values()) >= AT_ONCE:
+            raise ValueError(f"{AT_ONCE} runs are in work already: stop one first")
         (self.folder / name).mkdir(parents=True)
         write_json(self.folder / name / STARTED, {"data": data})
         return self._run(name, data, words)
@@ -106,13 +111,14 @@ class Runs:
     def resume(self, request: Request) -> dict[str, Any]:
         """Go on with a run for some more minutes."""
         name, minutes = self.named(request), request.number("minutes", 0.05, 10_000)
-        if self.state(name) != "stopped":
-            raise ValueError(f"{name} is {self.state(name)}")
         started = self.folder / name / STARTED
         data = read_json(started).get("data") if started.is_file() else request.choice("data", self.data)
         if data not in self.data:
             raise ValueError(f"{name} was trained on {data}: say hcrot view --data {data}")
-        return self._run(name, data, ["--resume", f"--minutes={minutes}"])
+        with self._lock:  # two tabs may ask at once
+            if self.state(name) != "stopped":
+                raise ValueError(f"{name} is {self.state(name)}")
+            return self._run(name, data, ["--resume", f"--minutes={minutes}"])
 
     def stop(self, request: Request) -> dict[str, Any]:
         """SIGTERM, at which ``hcrot train`` ends the step in hand and saves. Only a run that was started here can be stopped here."""
@@ -148,11 +154,21 @@ class Tail:
 
     Attributes:
         rows: the lines so far.
+        shown: how many of them are in the curves.
     """
 
     def __init__(self, path: Path):
         self.path, self.rows = path, list[dict[str, Any]]()
+        self.shown, self._curves = 0, thinned([])
         self._read, self._file = 0, 0
+
+    def curves(self, ended: bool) -> dict[str, Any]:
+        """:func:`thinned`, made anew only when the lines have grown by what a point stands for, or when the run has ended."""
+        count = len(self.rows)
+        grown = count - self.shown
+        if grown < 0 or grown >= max(1, self.shown // POINTS) or ended and grown:
+            self.shown, self._curves = count, thinned(self.rows)
+        return self._curves
 
     def read(self) -> None:
         """Take in what is new. A file that was replaced, as a resumed run does, is read anew."""
@@ -182,7 +198,7 @@ def thinned(rows: list[dict[str, Any]]) -> dict[str, Any]:
     curves: dict[str, Any] = {"step": [rows[part[-1]]["step"] for part in parts]}
     for name in ("loss", "grad_norm", "lr"):
         curves[name] = [mean([rows[index].get(name) for index in part]) for part in parts]
-    by_quarter = [row.get("loss_by_quarter") or [None] * QUARTERS for row in rows]
+    by_quarter = [[*(row.get("loss_by_quarter") or []), *[None] * QUARTERS][:QUARTERS] for row in rows]
     quarters = [[mean([by_quarter[index][k] for index in part]) for part in parts] for k in range(QUARTERS)]
     return curves | {"quarters": quarters if any(value is not None for curve in quarters for value in curve) else []}
 

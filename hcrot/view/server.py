@@ -9,9 +9,10 @@ elsewhere, opened in the same browser, could call, too, the ``Host`` and the ``O
 """
 
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ __all__ = ["Guard", "create_app", "inner_file"]
 
 PAGE = Path(__file__).with_name("page")
 PICTURES = (".png", ".gif")
-LOCAL = ("127.0.0.1", "localhost", "::1", "testserver")
+LOCAL = ("127.0.0.1", "localhost", "::1")
 COOKIE = "hcrot_token"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'none'",
@@ -103,14 +104,18 @@ def create_app(runs: Path, data: list[str], token: str | None = None) -> Starlet
 def inner_folder(outer: Path, name: str) -> Path | None:
     """The folder of this name directly in another one; None if there is none, or if it is a way out."""
     path = outer / name
-    return path if path.is_dir() and path.resolve().parent == outer.resolve() else None
+    with suppress(OSError):  # a name that is too long
+        return path if path.is_dir() and path.resolve().parent == outer.resolve() else None
+    return None
 
 
 def inner_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:
     """The file of this name directly in a folder, with one of these endings; None if there is none, or if it is a way out."""
     path = folder / name
-    inside_ = path.is_file() and path.resolve().parent == folder.resolve() and path.resolve().suffix in endings
-    return path if inside_ else None
+    with suppress(OSError):  # a name that is too long
+        inside_ = path.is_file() and path.resolve().parent == folder.resolve() and path.resolve().suffix in endings
+        return path if inside_ else None
+    return None
 
 
 class Guard:
@@ -130,11 +135,14 @@ class Guard:
 
     def refusal(self, call: HTTPConnection) -> str | None:
         """Why the call is refused; None: it is not."""
-        host = call.headers.get("host", "")
-        if self.token is None and urlsplit(f"//{host}").hostname not in LOCAL:
+        host, origin = call.headers.get("host", ""), call.headers.get("origin")
+        try:
+            hostname, page = urlsplit(f"//{host}").hostname, None if origin is None else urlsplit(origin).netloc
+        except ValueError:
+            return "this is not the address of a server"
+        if self.token is None and hostname not in LOCAL:
             return f"this server is asked for by 127.0.0.1 or localhost, not by {host[:60]}"
-        origin = call.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if page not in (None, host):
             return "this page belongs to another server"
         known = call.query_params.get("token") or call.cookies.get(COOKIE) or ""
         if self.token is not None and not secrets.compare_digest(known.encode(), self.token.encode()):
@@ -202,6 +210,9 @@ class Tab:
             self.sender(number)({"kind": "answer", **await run_in_threadpool(self.at_once[do], request)})
         except EXPECTED as error:
             self.sender(number)({"kind": "error", "message": str(error)})
+        except Exception as error:  # of this message only: the tab goes on
+            logging.getLogger("hcrot.view").exception("a message failed")
+            self.sender(number)({"kind": "error", "message": f"{type(error).__name__}: {error}"})
 
     def sender(self, number: Any) -> Callable[[dict[str, Any]], None]:
         return lambda message: self.outbox.put({"id": number, **message})

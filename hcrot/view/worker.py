@@ -82,7 +82,10 @@ class Worker:
 
     def _work(self) -> None:
         while job := self._jobs.get():
-            job.run()
+            try:
+                job.run()
+            except Exception:  # its tab could not even be told: the thread is everyone's
+                logging.getLogger("hcrot.view").exception("a job could not report")
 
 
 class Outbox:

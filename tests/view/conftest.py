@@ -15,5 +15,5 @@ def runs(tmp_path):
 
 @pytest.fixture
 def client(runs):
-    with TestClient(create_app(runs, ["digits"])) as client:
+    with TestClient(create_app(runs, ["digits"]), base_url="http://localhost") as client:
         yield client

@@ -50,22 +50,22 @@ def test_no_file_outside_is_served(client, runs, tmp_path, path):
 
 
 def test_only_who_knows_the_token_is_let_in(runs):
-    with TestClient(create_app(runs, ["digits"], token="abc")) as client:
+    with TestClient(create_app(runs, ["digits"], token="abc"), base_url="http://localhost") as client:
         for path in ("/", "/?token=abd", "/page/main.js"):
             assert client.get(path).status_code == 403
-        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws"):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://localhost/ws"):
             pass
         assert client.get("/?token=abc").status_code == 200
         assert client.get("/page/main.js").status_code == 200  # by the cookie
-        with client.websocket_connect("/ws") as socket:
+        with client.websocket_connect("ws://localhost/ws") as socket:
             assert answers(socket, {"do": "runs"})[0]["runs"] == []
 
 
 def test_pages_of_other_servers_are_kept_out(client):
     assert client.get("/", headers={"host": "evil.example"}).status_code == 403
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/ws", headers={"origin": "http://evil.example"}):
+    with pytest.raises(WebSocketDisconnect), client.websocket_connect("ws://localhost/ws", headers={"origin": "http://evil.example"}):
         pass
-    with client.websocket_connect("/ws", headers={"origin": "http://testserver"}) as socket:
+    with client.websocket_connect("ws://localhost/ws", headers={"origin": "http://localhost"}) as socket:
         assert answers(socket, {"do": "runs"})[0]["kind"] == "answer"
 
 
@@ -83,14 +83,14 @@ def test_pages_of_other_servers_are_kept_out(client):
     ({"do": "stop", "name": "a"}, "there is no run"),
 ])  # fmt: skip
 def test_bad_input_gets_a_message(client, message, words):
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect("ws://localhost/ws") as socket:
         last = answers(socket, message)[-1]
         assert last["kind"] == "error" and words in last["message"]
         assert answers(socket, {"do": "runs"})[0]["kind"] == "answer"  # the tab is still there
 
 
 def test_a_drawing_comes_step_by_step(client):
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect("ws://localhost/ws") as socket:
         found = answers(socket, DRAW | {"columns": [COLUMN, COLUMN | {"sampler": "euler", "steps": 3}]})
     steps = [(message["column"], message["step"]) for message in found if message["kind"] in ("step", "picture")]
     assert steps == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]
@@ -100,7 +100,7 @@ def test_a_drawing_comes_step_by_step(client):
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "pndm", "dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "heun"])
 def test_every_sampler_shows_the_end_that_is_predicted(client, sampler):
     """Half way x_t is mostly noise; what is predicted is nearly black and white, as digits are."""
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect("ws://localhost/ws") as socket:
         found = answers(socket, DRAW | {"columns": [COLUMN | {"sampler": sampler, "steps": 8}]})
     middle = [message for message in found if message["kind"] == "step" and 300 < message["t"] < 600][0]
     x, x0 = (np.frombuffer(base64.b64decode(middle[name]["data"]), np.uint8) for name in ("x", "x0"))
@@ -112,9 +112,9 @@ def test_a_tab_that_goes_or_asks_anew_ends_its_drawing(client, monkeypatch):
     frame = draw.Predictions.frame
     monkeypatch.setattr(draw.Predictions, "frame", lambda self, step: drawn.append(1) or frame(self, step))
     long = DRAW | {"columns": [COLUMN | {"sampler": "ddpm", "steps": 1000}]}
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect("ws://localhost/ws") as socket:
         answers(socket, long, last=("step",))
-    with client.websocket_connect("/ws") as socket:
+    with client.websocket_connect("ws://localhost/ws") as socket:
         answers(socket, long, last=("step",))
         found = answers(socket, DRAW | {"id": 2})
         assert "cancelled" in [message["kind"] for message in found if message["id"] == 1]
@@ -142,3 +142,21 @@ def test_the_command_refuses_in_one_sentence(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     assert command("view") == 2
     assert capsys.readouterr().err.strip().endswith('pip install "hcrot[view]"')
+
+
+def test_what_is_no_address_or_no_name_is_refused_in_a_sentence(client):
+    assert client.get("/", headers={"host": "["}).status_code == 403
+    assert client.get(f"/runs/{'a' * 300}/samples.png").status_code == 404
+
+
+def test_a_damaged_run_and_a_message_that_fails_leave_the_page_whole(client, runs):
+    folder = runs / "half" / "checkpoint"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "scheduler_config.json"):
+        (folder / name).write_text('{"sample_size": 8}')
+    (runs / "half" / "classes.json").write_text("{")
+    with client.websocket_connect("ws://localhost/ws") as socket:
+        assert [network["name"] for network in answers(socket, {"do": "about"})[0]["networks"]] == ["digits"]
+        socket.send_text("[" * 100_000)
+        assert socket.receive_json()["kind"] == "error"
+        assert answers(socket, {"do": "runs"})[0]["kind"] == "answer"

@@ -4,7 +4,7 @@ import { choiceField, el, numberField, short } from "./dom.js";
 import { askOnce } from "./socket.js";
 
 const QUARTERS = ["least noise", "less", "more", "most noise"];
-let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, last = null, before = "", visible = false, timer = null, begun = false;
+let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, last = null, before = "", visible = false, timer = null, begun = false, shownRun = "";
 
 export function build(section, given) {
   page = given;
@@ -68,6 +68,13 @@ async function poll() {
 }
 
 function show(run) {
+  if (run.name !== runs.value) return; // asked before another one was chosen
+  if (run.name !== shownRun) {
+    [shownRun, last] = [run.name, null];
+    charts.replaceChildren();
+    samples.replaceChildren();
+    delete samples.dataset.shown;
+  }
   const now = `${run.name} ${run.state}`;
   if (now !== before) page.refresh().catch(() => {}); // a run that has ended has a network that can be used
   before = now;
@@ -85,7 +92,7 @@ function show(run) {
       charts.append(el("div", { class: "card" }, chart(curves, { log: true, title: "Loss by time: how noisy the picture was" })));
     }
   }
-  if (run.curves) last = run.last; // else nothing has changed since
+  last = run.last;
   const state = `${run.name} is ${run.state}`;
   if (last) words.textContent = `${state}: step ${last.step}, loss ${short(last.loss)}, learning rate ${short(last.lr)}, ${Math.round(last.seconds ?? 0)} s`;
   else words.textContent = `${state}: it has not begun to learn yet`;
