@@ -58,6 +58,7 @@ def run(options: Namespace) -> int:
     address = f"http://{host}:{listening.getsockname()[1]}/"
     app = create_app(options.runs, ["digits", "mnist", *options.data], token)
     print(f"Open {address}{f'?token={token}' if token else ''}    (Ctrl-C ends it; runs that it has started go on)", flush=True)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=2))
+    config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", ws_max_size=1_000_000, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     server.run(sockets=[listening])
     return 0
