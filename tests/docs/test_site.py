@@ -77,10 +77,10 @@ def local(url):
 @needs_site
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
-def test_every_page_is_drawn_and_fits(browser, address, width, scheme):
+def test_pages_are_drawn_and_fit(browser, address, width, scheme):
     page, wrong = open_page(browser, width, scheme)
     page.route("**/search_index.json", lambda route: route.fulfill(json=NO_INDEX))  # for each page a second
-    for name in [*ENGLISH, *KOREAN] if scheme == "dark" else [*ENGLISH[::3], *KOREAN[:2]]:
+    for name in [*ENGLISH[::2], *KOREAN[::3]] if scheme == "dark" else [*ENGLISH[1::4], *KOREAN[:1]]:
         page.goto(f"{address}/{name}/", wait_until="load")
         found = page.evaluate("""() => ({
             width: document.documentElement.scrollWidth,

@@ -36,7 +36,7 @@ HELPERS = {
         "say",
         "has_compiled_kernels",
     },
-    "plain": {"referenced", "is_plain", "plain", "set_plain"},
+    "plain": {"referenced", "is_plain", "plain", "set_plain", "why_slow"},
     "product": {
         "broadcasting", "compiled_product", "copy_bytes", "dotting", "lanes_of", "multiply", "panel_kernel", "product_float32",
         "product_float64", "product_function", "product_of", "stack_buffer", "vector_bytes",

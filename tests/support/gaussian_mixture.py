@@ -16,6 +16,8 @@ class MixtureScore(hcrot.Module):
     def __init__(self, sde, weights, means, stds):
         self.sde = sde
         self.constants = tuple(np.array(part, np.float64) for part in (weights, means, stds))
+        for constant in self.constants:
+            constant.flags.writeable = False  # so check_gradients does not take it for a weight that nobody trains
 
     def parts(self, x, t):
         """The logarithms of w_k N_k (B, K), a_k (B, K, D) and v_k (B, K)."""
