@@ -140,7 +140,10 @@ def train(
                 events.add_scalar(name, numbers[name], step)
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
-            if clock and (planned := int(ranks.of_first(clock.planned(step, steps)))) != steps:
+            planned = clock.planned(step, steps) if clock else steps
+            if clock and step in clock.moments:  # the same steps for all processes
+                planned = int(ranks.of_first(planned))
+            if planned != steps:
                 steps, options.num_epochs, bar.total = planned, planned * count / len(batches), planned
                 schedule = lr_schedule(options, optimizer, step, steps)
                 if ranks.first:

@@ -15,7 +15,6 @@ from hcrot.tools.arguments import number
 
 __all__ = ["add_arguments", "run"]
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
 MISSING = 'hcrot view needs starlette, uvicorn and websockets: pip install "hcrot[view]"'
 
 
@@ -39,7 +38,7 @@ def run(options: Namespace) -> int:
     import secrets
 
     import hcrot
-    from hcrot.view.server import create_app
+    from hcrot.view.server import LOCAL, create_app
 
     for folder in options.data:
         if not Path(folder).is_dir():

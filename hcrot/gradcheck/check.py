@@ -29,7 +29,7 @@ from hcrot import init
 from hcrot.accumulators import is_floating
 from hcrot.gradcheck.parts import explained, first_wrong, returned_nothing
 from hcrot.gradcheck.report import GradientError, GradientLine, GradientReport
-from hcrot.gradcheck.trial import OutOfTime, Trial, rms
+from hcrot.gradcheck.trial import OutOfTime, Trial, in_float64, rms
 from hcrot.gradcheck.untrained import check_plain_arrays, without_effect, writeable_arrays
 from hcrot.module import Module
 
@@ -113,7 +113,7 @@ def check_gradients(
     for parameter in subject.parameters():
         parameter.trainable = True  # of a frozen one there would be no gradient to check
     subject.zero_grad()
-    inputs = tuple(_in_float64(value) for value in inputs)
+    inputs = tuple(in_float64(value) for value in inputs)
     if not subject.parameters() and not any(map(is_floating, inputs)):
         raise ValueError(f"check_gradients: {type(module).__name__} has no parameters and was given no floating-point array")
     if randomize:
@@ -177,9 +177,3 @@ def _backpropagated(trial: Trial) -> tuple[list[Any], list[np.ndarray]]:
                 f"After that came {type(error).__name__}: {error}"
             ) from error
         raise
-
-
-def _in_float64(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_in_float64(item) for item in value]
-    return value.astype(np.float64) if is_floating(value) else value

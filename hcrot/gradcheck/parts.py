@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from hcrot.accumulators import as_tuple, is_floating
+from hcrot.accumulators import as_tuple
 from hcrot.eyes.calls import Call, seeing
 from hcrot.gradcheck.clues import clue, named_sizes
 from hcrot.gradcheck.report import GradientLine
-from hcrot.gradcheck.trial import OutOfTime, Trial, rms
+from hcrot.gradcheck.trial import OutOfTime, Trial, in_float64, rms
 from hcrot.module import Module
 
 __all__ = ["explained", "first_wrong", "returned_nothing"]
@@ -97,7 +97,7 @@ def _parts_met(trial: Trial) -> dict[str, Met]:
 
     def begin(call: Call) -> None:
         if call.way == "forward" and call.name not in begun:
-            begun[call.name] = Met(call.module, tuple(map(_copied, call.inputs)), call.options)
+            begun[call.name] = Met(call.module, tuple(map(in_float64, call.inputs)), call.options)
 
     def done(call: Call) -> None:
         if call.way == "backward" and call.name in found:
@@ -111,13 +111,6 @@ def _parts_met(trial: Trial) -> dict[str, Met]:
     for name, part in found.items():
         part.parts = [below for below in found if below.startswith(f"{name}.")]
     return found
-
-
-def _copied(value: Any) -> Any:
-    """In float64, laid out in memory as it was."""
-    if isinstance(value, list):
-        return [_copied(item) for item in value]
-    return value.astype(np.float64) if is_floating(value) else value
 
 
 def _faults(part: Met, whole: Trial, rtol: float) -> str:

@@ -12,7 +12,7 @@ from hcrot.gradcheck.report import GradientLine
 from hcrot.module import Module, Parameter
 from hcrot.passes import InplaceError, detect_inplace, one_pass
 
-__all__ = ["OutOfTime", "Trial", "rms"]
+__all__ = ["OutOfTime", "Trial", "in_float64", "rms"]
 
 STEPS = (1e-3, 1e-4, 1e-5)
 """Sizes of h to try in turn, in units of the checked array's root mean square (at least 0.01, or h would drown in rounding errors)."""
@@ -296,3 +296,10 @@ class Trial:
             if error <= rtol:
                 break
         return best
+
+
+def in_float64(value: Any) -> Any:
+    """A copy of an array of floating-point numbers, or of a list of them, laid out in memory as it was; anything else as it is."""
+    if isinstance(value, list):
+        return [in_float64(item) for item in value]
+    return value.astype(np.float64) if is_floating(value) else value

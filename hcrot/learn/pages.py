@@ -10,6 +10,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hcrot.learn.figures.style import INK, PAGE
@@ -40,7 +41,7 @@ def show(figure: "Figure", alt: str) -> None:
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', opening, svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg)  # a blank line would end the HTML in the page's Markdown
-    _display(f'<figure class="drawing" aria-label="{_quoted(alt)}">{svg}<figcaption>{_escaped(alt)}</figcaption></figure>')
+    _display(f'<figure class="drawing" aria-label="{escape(alt)}">{svg}<figcaption>{escape(alt, quote=False)}</figcaption></figure>')
 
 
 def listing(thing: Callable[..., Any] | type) -> None:
@@ -80,15 +81,3 @@ def _display(html: str) -> None:
 
 def _in_notebook() -> bool:
     return "ipykernel" in sys.modules
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text, quote=False)
-
-
-def _quoted(text: str) -> str:
-    from html import escape
-
-    return escape(text)

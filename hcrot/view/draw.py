@@ -9,7 +9,6 @@ import numpy as np
 import hcrot
 from hcrot.pipelines.sample import Step
 from hcrot.schedulers.base import NoiseScheduler
-from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.schedulers.predictions import predicted_original_sample
 from hcrot.view.messages import Request, pack
 from hcrot.view.networks import Loaded, Networks
@@ -46,13 +45,11 @@ def draw(networks: Networks, request: Request, report: Report) -> None:
 
 def steps_of(loaded: Loaded, labels: np.ndarray | None, column: Request, request: Request) -> tuple[Iterator[Step], "Predictions"]:
     """The loop of one column, and what its sampler is told."""
-    sampler, options = loaded.sampler(column), loaded.how(column, labels)
-    if "guidance_scale" in options and isinstance(sampler, DDIMScheduler):
-        options["use_clipped_model_output"] = True  # a guided x_0 is clipped so often that the noise no longer goes with it
+    sampler = loaded.sampler(column)
     count, seed = request.whole("count", 1, 12) if labels is None else len(labels), column.whole("seed", 0, 2**31)
     generators = [np.random.default_rng([seed, index]) for index in range(count)]  # each picture its own, however many are drawn
     predictions = Predictions(loaded, sampler)
-    return hcrot.pipelines.steps(loaded.model, sampler, generator=generators, **options), predictions
+    return hcrot.pipelines.steps(loaded.model, sampler, generator=generators, **loaded.how(column, labels, sampler)), predictions
 
 
 class Predictions:

@@ -7,7 +7,6 @@ import numpy as np
 from hcrot.pipelines import editing, interpolation, sample
 from hcrot.pipelines.sample import Step
 from hcrot.samplers import sampler_of
-from hcrot.schedulers import DDIMScheduler
 from hcrot.schedulers.base import NoiseScheduler
 from hcrot.view.draw import Predictions
 from hcrot.view.messages import Request, pack
@@ -24,12 +23,9 @@ def finish(networks: Networks, request: Request, report: Report) -> None:
     loaded, rng = networks.get(request), seeded(request)
     images, labels = several(loaded, request)
     level, sampler = request.whole("level", 0, len(loaded.scheduler) - 1), loaded.sampler(request)
-    options = loaded.how(request, labels)
-    if "guidance_scale" in options and isinstance(sampler, DDIMScheduler):
-        options["use_clipped_model_output"] = True  # as in draw
     drawn = editing.sdedit(
         loaded.model, sampler, images, start_timestep=max(level, lowest(loaded, request)), generator=rng,
-        after_step=reporting(loaded, sampler, report), **options,
+        after_step=reporting(loaded, sampler, report), **loaded.how(request, labels, sampler),
     )  # fmt: skip
     report({"kind": "images", "images": pack(drawn)})
 
@@ -44,7 +40,7 @@ def fill(networks: Networks, request: Request, report: Report) -> None:
     sampler = sampler_of("ddpm", loaded.scheduler)  # RePaint needs a sampler that keeps nothing from step to step
     drawn = editing.inpaint(
         loaded.model, sampler, images, ~hole, repeats=REPEATS, generator=rng, after_step=reporting(loaded, sampler, report),
-        **loaded.how(request, labels),
+        **loaded.how(request, labels, sampler),
     )  # fmt: skip
     report({"kind": "images", "images": pack(drawn)})
 
@@ -63,7 +59,7 @@ def morph(networks: Networks, request: Request, report: Report) -> None:
     ends = [first_picture(loaded, None if labels is None else labels[k : k + 1], seed, request) for k, seed in enumerate(seeds)]
     level = max(request.whole("level", 0, len(loaded.scheduler) - 1), lowest(loaded, request))
     weights, sampler = np.linspace(0, 1, count), sampler_of("ddim", loaded.scheduler)
-    options = loaded.how(request, None)
+    options = loaded.how(request, None, sampler)
     if labels is not None:
         between = np.where(weights < 0.5, *labels) if loaded.null is None else np.full(count, loaded.null)
         options["class_labels"] = np.where(weights == 0, labels[0], np.where(weights == 1, labels[1], between))
@@ -83,10 +79,9 @@ def pick(networks: Networks, request: Request, report: Report) -> None:
 
 def first_picture(loaded: Loaded, labels: np.ndarray | None, seed: int, request: Request) -> np.ndarray:
     """(C, H, W), drawn by DDIM without noise in its steps: the same seed, the same picture, with whatever number of steps nearly."""
-    options = loaded.how(request, None if labels is None else labels[:1])
-    if "guidance_scale" in options:
-        options["use_clipped_model_output"] = True
-    return sample(loaded.model, sampler_of("ddim", loaded.scheduler), generator=[np.random.default_rng([seed, 0])], **options)[0]
+    sampler = sampler_of("ddim", loaded.scheduler)
+    options = loaded.how(request, None if labels is None else labels[:1], sampler)
+    return sample(loaded.model, sampler, generator=[np.random.default_rng([seed, 0])], **options)[0]
 
 
 def several(loaded: Loaded, request: Request) -> tuple[np.ndarray, np.ndarray | None]:

@@ -11,6 +11,7 @@ from hcrot.files.json_and_arrays import read_json
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.samplers import SAMPLERS, sampler_of
 from hcrot.schedulers.base import NoiseScheduler
+from hcrot.schedulers.ddim import DDIMScheduler
 from hcrot.view.messages import Request
 
 __all__ = ["BUNDLED", "Loaded", "Networks"]
@@ -42,14 +43,16 @@ class Loaded:
             return None
         return np.array(request.labels(name, len(self.classes) + (self.null is not None), self.null))
 
-    def how(self, request: Request, labels: np.ndarray | None) -> dict[str, Any]:
-        """Of a request: what ``hcrot.pipelines.sample`` is told of classes, guidance and the number of steps."""
+    def how(self, request: Request, labels: np.ndarray | None, sampler: NoiseScheduler) -> dict[str, Any]:
+        """Of a request: what ``hcrot.pipelines.sample`` is told of classes, guidance and the number of steps, for a sampler."""
         scale, options = request.number("guidance", 0, 20), dict[str, Any](progress=False)
         options["num_inference_steps"] = request.whole("steps", 1, len(self.scheduler))
         if labels is not None:
             options["class_labels"] = labels
             if scale != 1 and self.null is not None and (labels != self.null).any():
                 options |= {"guidance_scale": scale, "null_label": self.null}
+                if isinstance(sampler, DDIMScheduler):  # a guided x_0 is clipped so often that the noise no longer goes with it
+                    options["use_clipped_model_output"] = True
         return options
 
     def sampler(self, request: Request) -> NoiseScheduler:

@@ -34,7 +34,7 @@ from hcrot.view.networks import Networks
 from hcrot.view.runs import Runs
 from hcrot.view.worker import EXPECTED, Job, Outbox, Worker
 
-__all__ = ["Guard", "create_app", "inner_file"]
+__all__ = ["LOCAL", "Guard", "create_app", "inner_file"]
 
 PAGE = Path(__file__).with_name("page")
 PICTURES = (".png", ".gif")
