@@ -83,7 +83,7 @@ def compare(real: "np.ndarray", drawn: "np.ndarray") -> dict[str, float]:
 def judged(options: Namespace) -> dict[str, Any]:
     import numpy as np
 
-    from hcrot.commands.sample import draw, guidance_of, load
+    from hcrot.commands.sample import draw, guidance_of, load, load_small
     from hcrot.commands.train import load_data
     from hcrot.data import prepare_images
     from hcrot.samplers import SAMPLERS, sampler_of
@@ -93,7 +93,7 @@ def judged(options: Namespace) -> dict[str, Any]:
         raise ValueError(f"--sampler: expected one of {', '.join(SAMPLERS)}, got {options.sampler}")
     model, scheduler, _ = load(options.checkpoint)
     size, count = model.config["sample_size"], model.config["num_class_embeds"]
-    grey = model.config["in_channels"] == 1
+    grey = model.config["out_channels"] == 1
     wanted = {"resolution": size, "grey": grey, "center_crop": True, "strict": False, "data_dir": options.data_dir}
     real, kinds, classes = load_data(options.data, Namespace(**wanted))
     rng = np.random.default_rng([options.seed, 7])
@@ -103,7 +103,8 @@ def judged(options: Namespace) -> dict[str, Any]:
     classifier = trained_judge(real[:half], kinds[:half], len(classes), options.epochs, rng)
     labels = None if count is None else np.resize(np.arange(len(classes) or count), options.number)
     options.guidance_scale = guidance_of(options.guidance_scale, options.checkpoint, labels, count)
-    pictures, _ = draw(model, sampler_of(options.sampler, scheduler), labels, options)
+    small = load_small(options.checkpoint, model, options.sampler)
+    pictures, _ = draw(model, sampler_of(options.sampler, scheduler), labels, options, small=small)
     logits, features = classifier.read(pictures)
     real_logits, seen = classifier.read(real[half:])
     some, others = np.array_split(seen, 2)

@@ -35,7 +35,9 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     from hcrot.commands.sample import load, place_of
     from hcrot.files.checkpoint import STATE_NAME
     from hcrot.files.json_and_arrays import read_json
+    from hcrot.files.runs import SMALL
     from hcrot.kernels.plain import why_slow
+    from hcrot.pipelines.cascade import enlarges
     from hcrot.schedulers.base import NoiseScheduler
 
     place = place_of(checkpoint)
@@ -48,9 +50,11 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "folder": str(place),
         "network": f"{type(model).__name__}, {count:,} numbers, {sum(p.data.nbytes for p in model.parameters()) / 1e6:.1f} MB in memory",
-        "pictures": f"{config['in_channels']} channels of {config['sample_size']} pixels",
+        "pictures": f"{config['out_channels']} channels of {config['sample_size']} pixels",
         "levels": [f"{width} ({kind})" for width, kind in zip(config["block_out_channels"], config["down_block_types"], strict=True)],
     }
+    if enlarges(model):
+        facts["enlarges"] = f"small pictures, which the network in {place.parent / SMALL} draws"
     if config["num_class_embeds"]:
         facts["classes"] = names or [f"{config['num_class_embeds']} without names"]
         if names and config["num_class_embeds"] == len(names) + 1:

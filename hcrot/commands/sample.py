@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hcrot.samplers import BEST, SAMPLERS, sampler_of
 from hcrot.tools.arguments import number
 
-__all__ = ["STEPS", "add_arguments", "draw", "guidance_of", "load", "place_of", "run"]
+__all__ = ["STEPS", "add_arguments", "draw", "guidance_of", "load", "load_small", "place_of", "run"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,15 +63,16 @@ def run(options: Namespace) -> int:
     if options.threads:
         hcrot.set_num_threads(options.threads)
     model, scheduler, names = load(options.checkpoint)
+    small = load_small(options.checkpoint, model, options.sampler)
     classes = chosen_classes(options.classes, names, model.config["num_class_embeds"], options.checkpoint)
     labels = None if classes is None else np.repeat(classes, options.number)
     options.guidance_scale = guidance_of(options.guidance_scale, options.checkpoint, labels, model.config["num_class_embeds"])
     if options.count:
         from hcrot.commands.sample_shards import draw_shards
 
-        return draw_shards(options, model, sampler_of(options.sampler, scheduler), classes, draw)
+        return draw_shards(options, model, sampler_of(options.sampler, scheduler), classes, draw, small)
     animated = any(path.suffix == ".gif" for path in options.output)
-    images, frames = draw(model, sampler_of(options.sampler, scheduler), labels, options, keep=animated)
+    images, frames = draw(model, sampler_of(options.sampler, scheduler), labels, options, keep=animated, small=small)
     shown = None if classes is None else [names[k] if k < len(names) else str(k) for k in classes]
     for path in options.output:
         write(path, images, frames, labels, shown, options.number)
@@ -92,6 +93,25 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
     model, scheduler = hcrot.pipelines.load(place)
     names = read_json(names_file)["classes"] if names_file.is_file() else []
     return model.eval(), scheduler, names
+
+
+def load_small(checkpoint: Path, model: "UNet2dModel", sampler: str) -> "tuple[UNet2dModel, NoiseScheduler] | None":
+    """Of a run of two networks the first one, with its sampler; None of a network that draws alone.
+
+    Raises:
+        FileNotFoundError: the network enlarges pictures, and there is none beside it that draws them.
+    """
+    import hcrot
+    from hcrot.files.runs import SMALL
+    from hcrot.pipelines.cascade import enlarges
+
+    if not enlarges(model):
+        return None
+    place = place_of(checkpoint).parent / SMALL / "checkpoint"
+    if not place.is_dir():
+        raise FileNotFoundError(f"{place_of(checkpoint)} enlarges small pictures: the network that draws them is expected in {place}")
+    small, scheduler = hcrot.pipelines.load(place)
+    return small.eval(), sampler_of(sampler, scheduler)
 
 
 def place_of(checkpoint: Path) -> Path:
@@ -128,9 +148,10 @@ def guidance_of(asked: float | None, checkpoint: Path, labels: "np.ndarray | Non
 
 def draw(
     model: "UNet2dModel", scheduler: "NoiseScheduler", labels: "np.ndarray | None", options: Namespace, keep: bool = False,
-    first: int = 0, progress: bool = True,
+    first: int = 0, progress: bool = True, small: "tuple[UNet2dModel, NoiseScheduler] | None" = None,
 ) -> "tuple[np.ndarray, list[np.ndarray]]":
     """Pictures (N, C, H, W) in [-1, 1], from number ``first`` on, and if ``keep`` says so what they came from, step by step.
+    ``small`` is the first of two networks, from :func:`load_small`.
 
     Raises:
         ValueError: guidance without a label for "of any class".
@@ -139,9 +160,10 @@ def draw(
     from tqdm import tqdm
 
     import hcrot
+    from hcrot.pipelines.cascade import cascade
 
     count, total = model.config["num_class_embeds"], options.number if labels is None else len(labels)
-    guided: dict[str, Any] = {"trajectory": keep}
+    guided: dict[str, Any] = {}
     if options.guidance_scale != 1:
         if labels is None:
             raise ValueError("--guidance-scale: the network has no classes to be guided to")
@@ -153,15 +175,17 @@ def draw(
     parts, histories = [], []
     for start in tqdm(range(0, total, options.batch_size), desc="drawing", unit="batch", leave=False, disable=not progress):
         stop = min(start + options.batch_size, total)
-        drawn = hcrot.pipelines.sample(
-            model,
-            scheduler,
-            generator=[np.random.default_rng([options.seed, first + k]) for k in range(start, stop)],
-            class_labels=None if labels is None else labels[start:stop],
-            num_inference_steps=options.steps,
-            progress=progress and total <= options.batch_size,
-            **guided,
-        )
+        rngs = [np.random.default_rng([options.seed, first + k]) for k in range(start, stop)]
+        how: dict[str, Any] = {
+            "class_labels": None if labels is None else labels[start:stop],
+            "num_inference_steps": options.steps,
+            "progress": progress and total <= options.batch_size,
+            "trajectory": keep,
+        }
+        if small:
+            drawn = cascade(small, (model, scheduler), generator=rngs, guided=guided, **how)
+        else:
+            drawn = hcrot.pipelines.sample(model, scheduler, generator=rngs, **guided, **how)
         parts.append(drawn[0] if keep else drawn)
         histories.append(drawn[1] if keep else drawn[:0])
     return np.concatenate(parts), list(np.concatenate(histories, axis=1)) if keep else []

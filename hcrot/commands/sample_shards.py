@@ -25,8 +25,11 @@ from hcrot.training.distributed import Ranks, job
 __all__ = ["draw_shards"]
 
 
-def draw_shards(options: Namespace, model: Any, sampler: Any, classes: list[int] | None, draw: Callable[..., Any]) -> int:
+def draw_shards(
+    options: Namespace, model: Any, sampler: Any, classes: list[int] | None, draw: Callable[..., Any], small: tuple[Any, Any] | None
+) -> int:
     """Draw ``options.count`` pictures of these classes into the one folder of ``options.output``, by ``draw`` of `hcrot.commands.sample`.
+    ``small`` is the first of two networks, with its sampler.
 
     Raises:
         ValueError: another output than one folder, or a shard there is of other pictures than these.
@@ -37,13 +40,13 @@ def draw_shards(options: Namespace, model: Any, sampler: Any, classes: list[int]
     with job() as ranks:
         if options.threads:
             hcrot.set_num_threads(options.threads)
-        about = description(model, sampler, classes, options)
+        about = description([(model, sampler), *([small] if small else [])], classes, options)
         starts = range(0, options.count, options.shard_size)
         with ranks.first_goes_ahead():
             folder.mkdir(parents=True, exist_ok=True)
             missing = [start for start in starts if not holds(folder, start, options, about)]
         ranks.wait()  # all have looked before the first of them is written
-        draw_missing(missing, folder, partial(draw, model, sampler), classes, about, options, ranks)
+        draw_missing(missing, folder, partial(draw, model, sampler, small=small), classes, about, options, ranks)
         ranks.wait()
         result = {"pictures": options.count, "drawn": sum(size_of(start, options) for start in missing), "output": str(folder)}
         text = f"{options.count:,} pictures in {len(starts):,} shards in {folder}/, {result['drawn']:,} of them drawn now"
@@ -63,13 +66,15 @@ def draw_missing(
             np.savez(file, **arrays)
 
 
-def description(model: Any, sampler: Any, classes: list[int] | None, options: Namespace) -> str:
+def description(networks: list[tuple[Any, Any]], classes: list[int] | None, options: Namespace) -> str:
     """All that the pictures depend on, as JSON."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, array in model.state_dict().items():
-        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    for model, _ in networks:
+        for name, array in model.state_dict().items():
+            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    schedulers = ", ".join(repr(sampler) for _, sampler in networks)
     chosen = {name: getattr(options, name) for name in ("sampler", "steps", "guidance_scale", "batch_size", "shard_size", "seed")}
-    return json.dumps({"weights": digest.hexdigest(), "scheduler": repr(sampler), "classes": classes} | chosen)
+    return json.dumps({"weights": digest.hexdigest(), "scheduler": schedulers, "classes": classes} | chosen)
 
 
 def holds(folder: Path, start: int, options: Namespace, about: str) -> bool:

@@ -7,8 +7,13 @@
     hcrot train digits --minutes 3
     mpiexec -n 4 hcrot train flowers            four processes, here or on four machines; see docs/scaling.md
 
+Pictures of 64 pixels and more are drawn small by one network and enlarged by a second (see hcrot/pipelines/cascade.py; --small 0: by one).
+
 Into runs/<name of the folder> it writes the checkpoint, samples-<step>.png on the way and samples.png at the end, loss.png, metrics.jsonl
 and config.json. The checkpoint opens in diffusers. The training loop is in hcrot/commands/train_loop.py, to be read.
+
+While it goes on:  touch runs/flowers/stop                     it saves and ends, as by Ctrl-C
+                   echo 3e-4 > runs/flowers/learning_rate      the highest learning rate, from the next step on
 """
 
 import argparse
@@ -20,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number
 
-__all__ = ["OPTIONS", "add_arguments", "load_data", "run"]
+__all__ = ["OPTIONS", "add_arguments", "load_data", "networks", "run"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +46,13 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "data_dir": (None, {"metavar": "FOLDER"}, "where MNIST's four files are (default: a cache folder, downloaded once)"),
     "minutes": (30.0, {"type": number(float, 1e-3)}, "train for about so long, with a network that fits; with --resume: so much longer"),
     "num_epochs": (None, {"type": number(float, 1e-6)}, "instead of --minutes: passes over the pictures"),
-    "channels": (None, {"type": number(int, 1), "nargs": "+"}, "width of each level (default: by resolution and minutes)"),
+    "small": (
+        None,
+        {"type": number(int, 0)}, "first learn to draw pictures of so many pixels, then to enlarge them, by two networks; 0: by one "
+        "(default: a quarter of the resolution from 64 on)"
+    ),
+    "channels": (None, {"type": number(int, 1), "nargs": "+"},
+                 "width of each level (default: by resolution and minutes); of two networks this and the next two are of the second"),
     "layers_per_block": (None, {"type": number(int, 1)}, "residual blocks of a level (default: by resolution and minutes)"),
     "attention": (None, {"type": number(int, 0), "nargs": "*"}, "levels with attention, 0 being the first (default: that of 8 pixels)"),
     "dropout": (0.0, {"type": number(float, 0)}, "in residual blocks"),
@@ -75,10 +86,10 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "seed": (0, {"type": number(int, 0)}, "the same seed, the same run"),
     "threads": (None, {"type": number(int, 1)}, "of hcrot's kernels, in each process (default: every core, or this process's share)"),
 }
-CHANGEABLE = {"data_dir", "minutes", "num_epochs", "guidance_scale", "inference_steps", "save_images_epochs", "checkpointing_steps",
-              "checkpoints_total_limit"}  # with --resume  # fmt: skip
+CHANGEABLE = {"data_dir", "minutes", "num_epochs", "learning_rate", "guidance_scale", "inference_steps", "save_images_epochs",
+              "checkpointing_steps", "checkpoints_total_limit"}  # with --resume  # fmt: skip
 
-LATER = ("lr_num_cycles", "lr_power")
+LATER = ("lr_num_cycles", "lr_power", "small")
 """Options that runs of earlier versions do not have."""
 
 
@@ -97,6 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     from hcrot.commands.train_loop import train
+    from hcrot.files.json_and_arrays import write_json
     from hcrot.files.runs import lock_run
     from hcrot.tools.tensorboard import check_installed
     from hcrot.training.distributed import job
@@ -121,9 +133,16 @@ def run(arguments: Namespace) -> int:
         if classes and not options.classes:
             labels, classes = labels * 0, []
         again = f"{f'mpiexec -n {ranks.size} ' * (ranks.size > 1)}hcrot train {arguments.data} --output {folder} --resume"
-        result = train(images, labels, classes, options, folder, arguments.resume, again, ranks, arguments.tensorboard)
+        results = {}
+        todo = networks(options, given, images, folder, arguments.resume)
+        if ranks.first and len(todo) > 1:
+            write_json(folder / "config.json", vars(options))  # so that there is a run to resume while the first network learns
+        for part, how, pixels, place in todo:
+            place.mkdir(exist_ok=True)
+            results[part] = train(pixels, labels, classes, how, place, arguments.resume, again, ranks, arguments.tensorboard, part)
         if arguments.json:
-            print(json.dumps(result))
+            small = {"small": results["small"]} if "small" in results else {}
+            print(json.dumps(results[part] | small))
     return 0
 
 
@@ -157,6 +176,7 @@ def load_data(data: str, options: Namespace) -> "tuple[np.ndarray, np.ndarray, l
     return images, labels.astype(np.int64), classes
 
 
+SMALL_SHARE = 0.5  # of the minutes, for the first of two networks
 NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, train_batch_size), by the time of a step on two cores
     (16, 0): ([32, 64], 2, 64),
     (32, 0): ([32, 64, 64], 1, 64),
@@ -169,18 +189,56 @@ NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, t
 }
 
 
+ENLARGERS = {64: ([24, 48, 64], 1, 16), 4096: ([16, 32, 48, 64], 1, 16)}  # resolution up to: as above, of the second of two networks
+
+
 def choose_network(options: Namespace, size: int) -> None:
-    """Fill in what was not given, by the size of the pictures and the time there is."""
+    """Fill in what was not given, by the size of the pictures and the time there is.
+
+    Raises:
+        ValueError: the small pictures are too small, or their size does not divide that of the large ones.
+    """
+    if options.small is None:
+        options.small = size // 4 if size >= 64 and size % 4 == 0 else 0
+    if options.small and (options.small < 8 or size % options.small or size == options.small):
+        raise ValueError(f"--small {options.small}: expected at least 8, and a divisor of the size {size} of the pictures")
     minutes = options.minutes if options.num_epochs is None else 30
-    ceiling = min(largest for largest, _ in NETWORKS if size <= largest or largest == 4096)
-    least = max(least for largest, least in NETWORKS if largest == ceiling and least <= minutes)
-    channels, layers, batch = NETWORKS[ceiling, least]
+    if options.small:
+        channels, layers, batch = ENLARGERS[min(largest for largest in ENLARGERS if size <= largest or largest == 4096)]
+    else:
+        ceiling = min(largest for largest, _ in NETWORKS if size <= largest or largest == 4096)
+        least = max(least for largest, least in NETWORKS if largest == ceiling and least <= minutes)
+        channels, layers, batch = NETWORKS[ceiling, least]
     options.channels, options.layers_per_block = options.channels or channels, options.layers_per_block or layers
     options.train_batch_size = options.train_batch_size or batch
     # of large pictures a young network that predicts noise draws noise, one that predicts v draws blurred pictures
     options.prediction_type = options.prediction_type or ("epsilon" if size <= 32 else "v_prediction")
     if options.attention is None:
-        options.attention = [level for level in range(len(options.channels)) if size >> level == 8]
+        options.attention = [level for level in range(len(options.channels)) if size >> level == 8 and not options.small]
+
+
+def networks(
+    options: Namespace, given: dict[str, Any], images: "np.ndarray", folder: Path, resume: bool
+) -> "list[tuple[str, Namespace, np.ndarray, Path]]":
+    """What to train, one after the other: a name of it, its options, pictures and folder.
+
+    One network, "whole"; or "small", whose run is in a folder inside that of the run, and "large", which share the minutes.
+    """
+    from hcrot.data import resize
+    from hcrot.files.runs import SMALL
+
+    if not options.small:
+        return [("whole", options, images, folder)]
+    inner = folder / SMALL
+    if resume and (inner / "config.json").is_file():
+        first = saved_options(inner, {name: value for name, value in given.items() if name in CHANGEABLE})
+    else:
+        own = {"channels": None, "layers_per_block": None, "attention": None, "train_batch_size": given.get("train_batch_size")}
+        first = Namespace(**vars(options) | own | {"resolution": options.small, "small": 0})
+        choose_network(first, options.small)
+    if not resume or "minutes" in given:
+        options.minutes, first.minutes = (1 - SMALL_SHARE) * options.minutes, SMALL_SHARE * options.minutes
+    return [("small", first, resize(images, options.small), inner), ("large", options, images, folder)]
 
 
 def share_work(options: Namespace, ranks: "Ranks") -> None:

@@ -17,7 +17,9 @@ from tqdm import tqdm
 import hcrot
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
-from hcrot.files.runs import open_metrics, read_metrics
+from hcrot.files.runs import SMALL, open_metrics, read_metrics
+from hcrot.files.wishes import forget_wishes, rate_asked_for, stop_asked_for
+from hcrot.pipelines.cascade import cascade, parted
 from hcrot.samplers import BEST, sampler_of
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
@@ -39,6 +41,7 @@ __all__ = ["TRAINING", "draw", "held_back", "learned", "network", "save", "train
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
 TRAINING = 0.75  # share of the time that forward and backward take; the rest is for the optimizer, noise and pictures
+ASKED_TO_STOP = 143  # the exit code: that of SIGTERM
 LOOPING = 0.95  # share that all of it takes before the last pictures
 
 
@@ -52,6 +55,7 @@ def train(
     again: str,
     ranks: Ranks,
     tensorboard: bool = False,
+    part: str = "whole",
 ) -> dict[str, Any]:
     """Train on pictures uint8 (N, C, H, W) and labels (N,); leave the checkpoint and the pictures in the folder.
 
@@ -60,6 +64,7 @@ def train(
         again: the command that goes on with this run, for who stops it.
         ranks: the processes that do it together; the first one writes and prints.
         tensorboard: whether to write the numbers of metrics.jsonl into files for TensorBoard, too.
+        part: "whole", or of a run of two networks "small" or "large", for what is printed.
 
     Returns:
         What is known at the end, for ``--json``; {} of a process that is not the first.
@@ -79,14 +84,17 @@ def train(
     optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
     ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
     first = rows[: batches.batch_size]
-    duration = ranks.of_first(seconds_of_a_batch(model, prepare_images(images[first]), 0, labels[first] if classes else None))
+    looked_at = np.repeat(prepare_images(images[first]), 2 if options.small else 1, axis=1)
+    duration = ranks.of_first(seconds_of_a_batch(model, looked_at, 0, labels[first] if classes else None))
     state: dict[str, Any] = {"optimizer": optimizer, "batches": batches, "rng": rng}
     step, seconds = 0, 0.0
     if resume and (folder / "checkpoint").is_dir():
         step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state).values()
+        optimizer.initial_lr = options.learning_rate  # which may have been given anew
     by_the_clock = options.num_epochs is None
     if by_the_clock:
         options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
+    asked = folder.parent if part == "small" else folder  # where wishes are looked for
     steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
     schedule = lr_schedule(options, optimizer, step, steps)
     clock = StepsInTime(LOOPING * 60 * options.minutes, step, steps) if by_the_clock else None
@@ -94,6 +102,7 @@ def train(
         write_json(folder / "config.json", vars(options))
         write_json(folder / "classes.json", {"classes": classes})
         rehearse(folder)  # what would fail after training fails now
+        forget_wishes(asked)
 
     # learning ---------------------------------------------------------------------------------------------------------
 
@@ -114,13 +123,15 @@ def train(
                     clean = random_flip(clean, rng)
                 if options.random_shift:
                     clean = random_shift(clean, options.random_shift, rng)
+                clean, condition = parted(clean, options.small, rng) if options.small else (clean, None)
                 noise = rng.standard_normal(clean.shape, dtype=np.float32)
                 timesteps = rng.integers(len(scheduler), size=len(clean))
                 noisy = scheduler.add_noise(clean, noise, timesteps)
                 target = target_of(scheduler, options.prediction_type, clean, noise, timesteps)
                 if classes:
                     kinds = hcrot.drop_labels(kinds, len(classes), options.label_dropout, rng)
-                prediction = model(noisy, timesteps, kinds if classes else None)
+                seen = noisy if condition is None else np.concatenate([noisy, condition], axis=1)
+                prediction = model(seen, timesteps, kinds if classes else None)
                 loss, dout = hcrot.mse_loss(prediction, target)
                 model.backward(dout / np.float32(count))
                 losses.append(loss / count)
@@ -143,8 +154,12 @@ def train(
             planned = clock.planned(step, steps) if clock else steps
             if clock and step in clock.moments:  # the same steps for all processes
                 planned = int(ranks.of_first(planned))
-            if planned != steps:
+            if ranks.first and stop_asked_for(asked):
+                stop.exit_code = stop.exit_code or ASKED_TO_STOP
+            rate = ranks.of_first((rate_asked_for(asked) if ranks.first else None) or options.learning_rate)
+            if planned != steps or rate != options.learning_rate:
                 steps, options.num_epochs, bar.total = planned, planned * count / len(batches), planned
+                options.learning_rate = optimizer.initial_lr = rate
                 schedule = lr_schedule(options, optimizer, step, steps)
                 if ranks.first:
                     write_json(folder / "config.json", vars(options))
@@ -161,7 +176,7 @@ def train(
     if not ranks.first:
         return {}
 
-    raw, averaged = learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder)
+    raw, averaged = learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder, part)
     return {
         "steps": steps,
         "seconds": seconds,
@@ -186,7 +201,7 @@ def network(options: Namespace, channels: int, size: int, classes: int, rng: np.
     groups = next(groups for groups in (8, 4, 2, 1) if all(width % groups == 0 for width in options.channels))
     return hcrot.UNet2dModel(
         sample_size=size,
-        in_channels=channels,
+        in_channels=2 * channels if options.small else channels,
         out_channels=channels,
         block_out_channels=options.channels,
         layers_per_block=options.layers_per_block,
@@ -234,17 +249,20 @@ def draw(model: hcrot.UNet2dModel, scheduler: Any, classes: list[str], options: 
     """A row of pictures for each of these classes, the first ones of the network's; the same noise each time."""
     labels = np.arange(len(classes)).repeat(SAMPLES) if classes else None
     null = (model.config["num_class_embeds"] or 1) - 1
-    guided = {"guidance_scale": options.guidance_scale, "null_label": null} if classes and options.label_dropout else {}
-    pictures = hcrot.pipelines.sample(
-        model,
-        sampler_of(BEST, scheduler),
-        generator=np.random.default_rng([options.seed, 3]),
-        class_labels=labels,
-        batch_size=None if classes else 4 * SAMPLES,
-        num_inference_steps=options.inference_steps,
-        progress=progress,
-        **guided,
-    )
+    guided: dict[str, Any] = {"guidance_scale": options.guidance_scale, "null_label": null} if classes and options.label_dropout else {}
+    sampler = sampler_of(BEST, scheduler)
+    rng = np.random.default_rng([options.seed, 3])
+    how: dict[str, Any] = {
+        "class_labels": labels,
+        "batch_size": None if classes else 4 * SAMPLES,
+        "num_inference_steps": options.inference_steps,
+        "progress": progress,
+    }
+    if options.small:
+        first, its_scheduler = hcrot.pipelines.load(path.parent / SMALL / "checkpoint")
+        pictures = cascade((first.eval(), sampler_of(BEST, its_scheduler)), (model, sampler), generator=rng, guided=guided, **how)
+    else:
+        pictures = hcrot.pipelines.sample(model, sampler, generator=rng, **guided, **how)
     image_grid(pictures, path, columns=SAMPLES, row_labels=classes or None)
 
 
@@ -257,26 +275,33 @@ def learned(
     classes: list[str],
     options: Namespace,
     folder: Path,
+    part: str = "whole",
 ) -> tuple[ErrorByTime, ErrorByTime]:
     """Say and draw what a run has learned, judged by pictures uint8 (N, C, H, W) that were held back: errors of the weights and of their
     averages."""
     history = read_metrics(folder)
     plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
     pictures, kinds = prepare_images(images), labels if classes else None
-    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
+    pictures, condition = parted(pictures, options.small, options.seed) if options.small else (pictures, None)
+    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed, condition=condition)
     with ema.swapped_in():
-        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed)
-        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])))
+        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed, condition=condition)
+        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])), part)
         draw(model, scheduler, classes[:8], options, folder / "samples.png")
-    print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+    if part != "small":
+        print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
     return raw, averaged
 
 
-def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float) -> None:
-    """In three lines, what the error says."""
+def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float, part: str) -> None:
+    """What the error says: in three lines, or in one for each of two networks."""
     quarters = ", ".join(f"{value:.4f}" for value in averaged.quarters)
-    print(f"Error on pictures held back, by quarter of the time, little noise to much: {quarters}")
-    print(f"Mean {averaged.mean:.4f} with averaged weights, {raw.mean:.4f} with the last ones; on training pictures {last_losses:.4f}")
+    if part != "small":
+        print(f"Error on pictures held back, by quarter of the time, little noise to much: {quarters}")
+    if part == "large":
+        return  # at the noisiest time it sees a small picture, so it does not begin from nothing
+    if part == "whole":
+        print(f"Mean {averaged.mean:.4f} with averaged weights, {raw.mean:.4f} with the last ones; on training pictures {last_losses:.4f}")
     if averaged.undertrained:
         print(f"Undertrained: at the noisiest time the error is {averaged.last:.2g}, finished runs are below {averaged.enough:g}. Pictures "
               "will be noisy or flat. Train longer: --resume --minutes, or a smaller --resolution.")  # fmt: skip

@@ -9,7 +9,10 @@ from typing import Any, TextIO
 from hcrot.files.json_and_arrays import replacing
 from hcrot.files.lock import run_lock
 
-__all__ = ["lock_run", "open_metrics", "read_metrics"]
+__all__ = ["SMALL", "lock_run", "open_metrics", "read_metrics"]
+
+SMALL = "small"
+"""Of a run of two networks, the folder inside its folder that holds the run of the first one, which draws small pictures."""
 
 
 def lock_run(folder: Path, resume: bool) -> AbstractContextManager[None]:

@@ -9,6 +9,7 @@ What else one does with a trained model is in files of its own, ``hcrot.pipeline
     interpolation       what lies between two images
     editing             SDEdit, RePaint, ILVR; an image becomes its noise and another image of it
     inverse_problems    deblurring, super-resolution, inpainting, MRI
+    cascade             large pictures from small ones, by two networks
     chain               all steps of DDIM as one function with a backward
     sde                 score-based models: predictor and corrector, Langevin dynamics, probability flow, likelihood
     likelihood          bits per dimension of images by the probability flow
@@ -22,7 +23,7 @@ from hcrot.pipelines.sample import ddim, ddpm, sample, steps
 
 __all__ = ["ddim", "ddpm", "load", "sample", "save", "steps"]
 
-FILES = ("chain", "editing", "guidance", "interpolation", "inverse_problems", "likelihood", "sde")
+FILES = ("cascade", "chain", "editing", "guidance", "interpolation", "inverse_problems", "likelihood", "sde")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -50,6 +50,7 @@ def error_by_time(
     *,
     generator: np.random.Generator | int,
     batch_size: int = 64,
+    condition: np.ndarray | None = None,
 ) -> ErrorByTime:
     """The error of a noise-predicting network (or one of v or x_0, as the scheduler's ``prediction_type`` says) by time.
 
@@ -66,6 +67,7 @@ def error_by_time(
         labels: (N,), for a model with classes.
         generator: of the noise, or its seed; with the same seed two networks are compared on the same noise.
         batch_size: images at a time.
+        condition: (N, K, H, W), joined to x_t along channels, for a network that sees other images besides.
 
     Raises:
         ValueError: no images.
@@ -83,7 +85,8 @@ def error_by_time(
             rows = slice(start, start + batch_size)
             clean = images[rows]
             noise = rng.standard_normal(clean.shape).astype(clean.dtype)
-            inputs: list[Any] = [scheduler.add_noise(clean, noise, t[rows]), t[rows]]
+            noisy = scheduler.add_noise(clean, noise, t[rows])
+            inputs: list[Any] = [noisy if condition is None else np.concatenate([noisy, condition[rows]], axis=1), t[rows]]
             target = target_of(scheduler, kind, clean, noise, t[rows])
             with model.inference():
                 output = model(*inputs) if labels is None else model(*inputs, labels[rows])

@@ -8,6 +8,7 @@ import numpy as np
 
 import hcrot
 from hcrot.files.json_and_arrays import read_json
+from hcrot.files.runs import SMALL
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.samplers import SAMPLERS, sampler_of
 from hcrot.schedulers.base import NoiseScheduler
@@ -72,22 +73,22 @@ class Networks:
 
     def names(self) -> list[str]:
         """The bundled one first, then runs with a checkpoint that can draw, the latest first."""
-        found = [path.parent.parent for path in self.runs.glob("*/checkpoint/scheduler_config.json")]
-        found.sort(key=lambda folder: -(folder / "checkpoint").stat().st_mtime)
-        return [BUNDLED, *(folder.name for folder in found if folder.name != BUNDLED)]
+        names = {path.name for path in self.runs.glob("*") if (self._checkpoint(path.name) / "scheduler_config.json").is_file()}
+        return [BUNDLED, *sorted(names - {BUNDLED}, key=lambda name: -self._checkpoint(name).stat().st_mtime)]
 
     def about(self) -> list[dict[str, Any]]:
-        """What the page's lists show; of each network its name, classes and the size of its pictures."""
+        """What the page's lists show; of each network its name, classes, the size of its pictures, the times of its noise."""
         described = []
         for name in self.names():
             try:
                 config = read_json(self._config(name))
-                size, classes = config.get("sample_size"), self._classes(name, config)
+                size, classes, times = config.get("sample_size"), self._classes(name, config), self._times(name)
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a run that is just being written, or damaged
             if isinstance(size, int):
                 null = bool(classes) and (config.get("num_class_embeds") or 0) > len(classes)
-                described.append({"name": name, "classes": classes, "guided": null, "size": size, "channels": config.get("in_channels")})
+                channels = config.get("in_channels")
+                described.append({"name": name, "classes": classes, "guided": null, "size": size, "channels": channels, "times": times})
         return described
 
     def get(self, request: Request) -> Loaded:
@@ -100,7 +101,7 @@ class Networks:
         config_path = self._config(name)
         changed = config_path.stat().st_mtime
         if name not in self._loaded or self._loaded[name][0] != changed:
-            model, scheduler = hcrot.pipelines.load(DIGITS if name == BUNDLED else self.runs / name / "checkpoint")
+            model, scheduler = hcrot.pipelines.load(DIGITS if name == BUNDLED else self._checkpoint(name))
             if not isinstance(model, UNet2dModel) or not isinstance(model.config["sample_size"], int):
                 raise ValueError(f"{name} is a {type(model).__name__}, expected a UNet2dModel of square pictures")
             classes = self._classes(name, model.config)
@@ -111,8 +112,17 @@ class Networks:
             self._loaded[name] = (changed, Loaded(model.eval(), scheduler, classes, null, (model.config["in_channels"], size, size)))
         return self._loaded[name][1]
 
+    def _checkpoint(self, name: str) -> Path:
+        """Of a run of two networks the first one's: the page shows the small pictures."""
+        inner = self.runs / name / SMALL / "checkpoint"
+        return inner if inner.is_dir() else self.runs / name / "checkpoint"
+
     def _config(self, name: str) -> Path:
-        return (DIGITS / "unet" if name == BUNDLED else self.runs / name / "checkpoint") / "config.json"
+        return (DIGITS / "unet" if name == BUNDLED else self._checkpoint(name)) / "config.json"
+
+    def _times(self, name: str) -> int:
+        folder = DIGITS / "scheduler" if name == BUNDLED else self._checkpoint(name)
+        return int(read_json(folder / "scheduler_config.json")["num_train_timesteps"])
 
     def _classes(self, name: str, config: dict[str, Any]) -> list[str]:
         """classes.json of the run, else a number for each class; of ten or eleven they are the digits, and the eleventh is none."""

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hcrot.files.json_and_arrays import read_json, write_json
+from hcrot.files.runs import SMALL
+from hcrot.files.wishes import ask_for_rate, ask_to_stop
 from hcrot.view.messages import Request
 
 __all__ = ["Runs", "Tail", "thinned"]
@@ -27,6 +30,7 @@ LOG = "train.log"
 POINTS = 300  # of a curve
 FRESH = 60.0  # seconds: a run that was started elsewhere and has written nothing for so long counts as stopped
 QUARTERS = 4
+RATES = (2e-7, 1.0)  # learning rates
 AT_ONCE = 2  # runs that are in work, started here
 
 
@@ -46,10 +50,11 @@ class Runs:
 
     def listed(self, request: Request) -> dict[str, Any]:
         """Names and states, the latest first."""
-        files = [*self.folder.glob("*/metrics.jsonl"), *self.folder.glob(f"*/{LOG}")]
+        files = [file for pattern in ("metrics.jsonl", f"{SMALL}/metrics.jsonl", LOG) for file in self.folder.glob(f"*/{pattern}")]
         latest: dict[str, float] = {}
         for file in files:
-            latest[file.parent.name] = max(latest.get(file.parent.name, 0.0), file.stat().st_mtime)
+            name = file.relative_to(self.folder).parts[0]
+            latest[name] = max(latest.get(name, 0.0), file.stat().st_mtime)
         names = sorted(latest, key=lambda name: -latest[name])
         return {"runs": [{"name": name, "state": self.state(name)} for name in names if re.fullmatch(NAME, name)]}
 
@@ -58,19 +63,25 @@ class Runs:
         process = self._started.get(name)
         if process is not None and process.poll() is None:
             return "running"
-        metrics = self.folder / name / "metrics.jsonl"
+        metrics = self.metrics(name)
         fresh = metrics.is_file() and time.time() - metrics.stat().st_mtime < FRESH
         return "running elsewhere" if fresh and process is None and (self.folder / name / ".lock").exists() else "stopped"
+
+    def metrics(self, name: str) -> Path:
+        """metrics.jsonl; of a run of two networks that of the first one, while it learns."""
+        whole, inner = (self.folder / name / place / "metrics.jsonl" for place in ("", SMALL))
+        return inner if inner.is_file() and not whole.is_file() else whole
 
     def follow(self, request: Request) -> dict[str, Any]:
         """What a run has written: curves if there are more lines than the ``lines`` that the tab has, pictures, the end of its log."""
         name = self.named(request)
         with self._lock:
-            tail = self._tails.setdefault(name, Tail(self.folder / name / "metrics.jsonl"))
+            path = self.metrics(name)
+            tail = self._tails.setdefault(str(path), Tail(path))
             tail.read()
             curves = tail.curves(ended=self.state(name) == "stopped")
             answer: dict[str, Any] = {"name": name, "state": self.state(name), "lines": tail.shown, "pictures": self.pictures(name),
-                                      "last": tail.rows[-1] if tail.rows else None}  # fmt: skip
+                                      "last": tail.rows[-1] if tail.rows else None, "lr": self.rate_of(name)}  # fmt: skip
             if tail.shown != request.whole("lines", 0, 2**53):
                 answer["curves"] = curves
         return answer | {"log": self.log_of(name)}
@@ -79,6 +90,14 @@ class Runs:
         """The files of samples, in the order in which they were written; the last picture of the run comes last."""
         files = [path for path in (self.folder / name).glob("samples*.png") if re.fullmatch(r"samples(-\d+)?\.png", path.name)]
         return [path.name for path in sorted(files, key=lambda path: path.stat().st_mtime)]
+
+    def rate_of(self, name: str) -> float | None:
+        """The highest learning rate of a run of ``hcrot train``; None of another program's."""
+        with suppress(OSError, ValueError):
+            config = read_json(self.folder / name / "config.json")
+            if "ddpm_num_steps" in config and isinstance(config.get("learning_rate"), float):
+                return config["learning_rate"]
+        return None
 
     def log_of(self, name: str) -> str:
         """The last lines that the process printed, without its bars of progress."""
@@ -98,7 +117,7 @@ class Runs:
         if (self.folder / name).exists():
             raise ValueError(f"there is a run {name} already: resume it, or choose another name")
         options = {
-            "--minutes": request.number("minutes", 0.05, 10_000), "--learning-rate": request.number("lr", 1e-7, 1),
+            "--minutes": request.number("minutes", 0.05, 10_000), "--learning-rate": request.number("lr", *RATES),
             "--train-batch-size": request.whole("batch", 1, 4096), "--seed": request.whole("seed", 0, 2**31),
         }  # fmt: skip
         words = [f"{option}={value}" for option, value in options.items()]
@@ -109,8 +128,8 @@ class Runs:
         return self._run(name, data, words)
 
     def resume(self, request: Request) -> dict[str, Any]:
-        """Go on with a run for some more minutes."""
-        name, minutes = self.named(request), request.number("minutes", 0.05, 10_000)
+        """Go on with a run for some more minutes, with this learning rate."""
+        name, minutes, rate = self.named(request), request.number("minutes", 0.05, 10_000), request.number("lr", *RATES)
         started = self.folder / name / STARTED
         data = read_json(started).get("data") if started.is_file() else request.choice("data", self.data)
         if data not in self.data:
@@ -118,16 +137,36 @@ class Runs:
         with self._lock:  # two tabs may ask at once
             if self.state(name) != "stopped":
                 raise ValueError(f"{name} is {self.state(name)}")
-            return self._run(name, data, ["--resume", f"--minutes={minutes}"])
+            return self._run(name, data, ["--resume", f"--minutes={minutes}", f"--learning-rate={rate}"])
 
     def stop(self, request: Request) -> dict[str, Any]:
-        """SIGTERM, at which ``hcrot train`` ends the step in hand and saves. Only a run that was started here can be stopped here."""
-        name = self.named(request)
+        """SIGTERM, or a wish in the folder of a run that was started elsewhere: ``hcrot train`` ends the step in hand and saves."""
+        name = self.in_work(request)
         process = self._started.get(name)
-        if process is None or process.poll() is not None:
-            raise ValueError(f"{name} was not started by this page, or has ended")
-        process.send_signal(signal.SIGTERM)
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+        else:
+            ask_to_stop(self.folder / name)
         return {"name": name}
+
+    def change(self, request: Request) -> dict[str, Any]:
+        """Another learning rate for a run, from its next step on."""
+        name, rate = self.in_work(request), request.number("lr", *RATES)
+        ask_for_rate(self.folder / name, rate)
+        return {"name": name}
+
+    def in_work(self, request: Request) -> str:
+        """The run of ``hcrot train`` that a request names.
+
+        Raises:
+            ValueError: it has ended, or another program writes it.
+        """
+        name = self.named(request)
+        if self.state(name) == "stopped":
+            raise ValueError(f"{name} has ended")
+        if name not in self._started and self.rate_of(name) is None:
+            raise ValueError(f"{name} is no run of hcrot train: only these can be told from here")
+        return name
 
     def named(self, request: Request) -> str:
         """The run that a request names.

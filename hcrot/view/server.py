@@ -8,6 +8,7 @@ Only this machine is listened to, unless told otherwise; then the address holds 
 elsewhere, opened in the same browser, could call, too, the ``Host`` and the ``Origin`` of a call must be the server's own.
 """
 
+import hashlib
 import json
 import logging
 import secrets
@@ -39,7 +40,6 @@ __all__ = ["LOCAL", "Guard", "create_app", "inner_file"]
 PAGE = Path(__file__).with_name("page")
 PICTURES = (".png", ".gif")
 LOCAL = ("127.0.0.1", "localhost", "::1")
-COOKIE = "hcrot_token"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' ws: wss:; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache",
@@ -64,12 +64,13 @@ def create_app(runs: Path, data: list[str], token: str | None = None) -> Starlet
     at_once: dict[str, Callable[[Request], dict[str, Any]]] = {
         "about": lambda request: {"networks": networks.about(), "data": data, "waiting": worker.waiting, **breaking.about()},
         "runs": training.listed, "follow": training.follow, "start": training.start, "resume": training.resume, "stop": training.stop,
+        "change": training.change,
     }  # fmt: skip
 
     async def page(request: HttpRequest) -> Response:
         response = FileResponse(PAGE / "index.html", headers=HEADERS)
         if token:
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            response.set_cookie(cookie_of(token), token, httponly=True, samesite="strict")
         return response
 
     async def part(request: HttpRequest) -> Response:
@@ -99,6 +100,11 @@ def create_app(runs: Path, data: list[str], token: str | None = None) -> Starlet
     app = Starlette(routes=routes, lifespan=lifespan)
     app.add_middleware(Guard, token=token)
     return app
+
+
+def cookie_of(token: str) -> str:
+    """Its name. Cookies do not know ports: servers on one machine would overwrite each other's if all had the same name."""
+    return f"hcrot_{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
 
 def inner_folder(outer: Path, name: str) -> Path | None:
@@ -144,7 +150,7 @@ class Guard:
             return f"this server is asked for by 127.0.0.1 or localhost, not by {host[:60]}"
         if page not in (None, host):
             return "this page belongs to another server"
-        known = call.query_params.get("token") or call.cookies.get(COOKIE) or ""
+        known = call.query_params.get("token") or call.cookies.get(cookie_of(self.token or "")) or ""
         if self.token is not None and not secrets.compare_digest(known.encode(), self.token.encode()):
             return "the token is missing: open the address that hcrot view has printed"
         return None

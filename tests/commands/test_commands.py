@@ -16,6 +16,7 @@ from PIL import Image
 import hcrot
 from hcrot.commands import COMMANDS, main
 from hcrot.commands.train import LATER, saved_options
+from hcrot.files.wishes import ask_for_rate, ask_to_stop
 from hcrot.training.progress import StepsInTime
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
@@ -144,6 +145,33 @@ def test_resuming_with_minutes_trains_so_much_longer(run, pictures, tmp_path, mo
     assert ended.returncode == 0, ended.stderr
     result = json.loads(ended.stdout.splitlines()[-1])
     assert result["steps"] > before and len(result["error_by_quarter"]) == 4 and result["undertrained"] is True
+
+
+def test_a_run_in_work_takes_wishes_and_a_stopped_one_another_rate(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    ask_to_stop(folder)  # of a run that had ended
+
+    class Asking(StepsInTime):
+        def planned(self, step, steps):
+            if step == 2:
+                (folder / "learning_rate").write_text("three")
+            elif step == 3:
+                ask_for_rate(folder, 0.25)
+            elif step == 5:
+                ask_to_stop(folder)
+            return 1000
+
+    monkeypatch.setattr("hcrot.commands.train_loop.StepsInTime", Asking)
+    words = ["train", "digits", *TINY, "--minutes", 1, "--lr-scheduler", "constant", "--learning-rate", 0.5, "--output", folder]
+    assert call(*words) == 143
+    assert "learning_rate: expected a number above 1e-07 and up to 1, got 'three'" in capsys.readouterr().err
+    assert not {"stop", "learning_rate"} & {path.name for path in folder.iterdir()}
+    again = ["--resume", "--num-epochs", 7 / 214]
+    assert call("train", "digits", "--output", folder, *again, "--learning-rate", 0.125) == 0
+    rates = [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rates == [0.5] * 3 + [0.25] * 2 + [0.125] * 2
+    assert json.loads((folder / "config.json").read_text())["learning_rate"] == 0.125
 
 
 def test_steps_are_planned_anew_while_the_run_goes_on(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from hcrot.commands import main
+from hcrot.files.json_and_arrays import write_json
+from hcrot.files.wishes import rate_asked_for, stop_asked_for
 from hcrot.view import draw
 from hcrot.view.server import create_app
 
@@ -160,3 +163,20 @@ def test_a_damaged_run_and_a_message_that_fails_leave_the_page_whole(client, run
         socket.send_text("[" * 100_000)
         assert socket.receive_json()["kind"] == "error"
         assert answers(socket, {"do": "runs"})[0]["kind"] == "answer"
+
+
+def test_a_run_that_was_started_elsewhere_is_stopped_and_changed_by_wishes(client, runs):
+    run = runs / "far"
+    run.mkdir(parents=True)
+    for name, text in (("metrics.jsonl", ""), (".lock", "1"), ("config.json", '{"learning_rate": 0.001}')):
+        (run / name).write_text(text)
+    with client.websocket_connect("ws://localhost/ws") as socket:
+        assert "no run of hcrot train" in answers(socket, {"do": "stop", "name": "far"})[0]["message"]
+        write_json(run / "config.json", {"learning_rate": 0.001, "ddpm_num_steps": 1000})
+        assert answers(socket, {"do": "follow", "name": "far", "lines": 0})[0]["lr"] == 0.001
+        assert answers(socket, {"do": "change", "name": "far", "lr": 3e-4})[0]["kind"] == "answer"
+        assert "lr must be a number from" in answers(socket, {"do": "change", "name": "far", "lr": 2})[0]["message"]
+        assert answers(socket, {"do": "stop", "name": "far"})[0]["kind"] == "answer"
+        assert rate_asked_for(run) == 3e-4 and stop_asked_for(run) and not stop_asked_for(run)
+        os.utime(run / "metrics.jsonl", (0, 0))
+        assert "far has ended" in answers(socket, {"do": "change", "name": "far", "lr": 3e-4})[0]["message"]

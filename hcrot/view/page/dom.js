@@ -82,3 +82,11 @@ export function short(number, digits = 3) {
   const size = Math.abs(number);
   return size !== 0 && (size < 1e-3 || size >= 1e5) ? number.toExponential(1) : String(Number(number.toPrecision(digits)));
 }
+
+/** Let a slider of time reach from one share of the times to another; where it stands stays the same share. */
+export function stretch(slider, times, least, most) {
+  const share = Number(slider.value) / Number(slider.dataset.times ?? 1000);
+  slider.dataset.times = times;
+  [slider.min, slider.max] = [Math.round(least * times), Math.min(Math.round(most * times), times - 1)];
+  slider.value = Math.round(share * times);
+}

@@ -1,5 +1,5 @@
 // Edit: finish a scribble (SDEdit), fill a hole (RePaint), morph between two digits.
-import { classButtons, choiceField, el, numberField } from "./dom.js";
+import { classButtons, choiceField, el, numberField, stretch } from "./dom.js";
 import { Pad } from "./pad.js";
 import { paint, unpack } from "./pictures.js";
 import { ask, cancel } from "./socket.js";
@@ -49,6 +49,7 @@ export function build(section, given) {
 export function offer(network) {
   pad.resize(network.size);
   becomes.offer(network);
+  stretch(level, network.times, 0.02, 0.98);
   const words = network.classes.map((text, value) => ({ text, value: String(value) }));
   first.offer(words);
   second.offer(words);

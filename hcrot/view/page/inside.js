@@ -1,5 +1,5 @@
 // Look inside: the U-Net's picture with a number in each box; a click shows a layer's outputs, gradients, attention and its two passes.
-import { classButtons, choiceField, el, numberField, short } from "./dom.js";
+import { classButtons, choiceField, el, numberField, short, stretch } from "./dom.js";
 import { heat, paint, unpack } from "./pictures.js";
 import { ask } from "./socket.js";
 import { picture } from "./unet.js";
@@ -34,6 +34,8 @@ export function build(section, given) {
 
 export function offer(network) {
   digit.offer(network);
+  stretch(time, network.times, 0, 1);
+  timeText.textContent = time.value;
   [about, layer, chosen] = [null, null, null];
   if (section_ && !section_.hidden) look();
 }

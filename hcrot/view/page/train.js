@@ -4,27 +4,29 @@ import { choiceField, el, numberField, short } from "./dom.js";
 import { askOnce } from "./socket.js";
 
 const QUARTERS = ["least noise", "less", "more", "most noise"];
-let page, name, data, minutes, lr, batch, seed, runs, stop, resume, words, charts, samples, log, lines = 0, last = null, before = "", visible = false, timer = null, begun = false, shownRun = "";
+let page, name, data, minutes, lr, batch, seed, runs, stop, resume, rate, change, words, charts, samples, log, lines = 0, last = null, before = "", visible = false, timer = null, begun = false, shownRun = "", rateShown = null;
 
 export function build(section, given) {
   page = given;
   name = el("input", { type: "text", id: "train-name", value: "first", maxlength: 40 });
   data = choiceField("Pictures", "train-data", given.about.data);
   minutes = numberField("Minutes", "train-minutes", 3, 0.05, 10000, 0.05);
-  lr = numberField("Learning rate", "train-lr", 0.001, 1e-7, 1, 0.0001);
+  lr = numberField("Learning rate", "train-lr", 0.001, 2e-7, 1, 0.0001);
   batch = numberField("Batch", "train-batch", 64, 1, 4096);
   seed = numberField("Seed", "train-seed", 0, 0, 2 ** 31);
   runs = choiceField("Run", "train-run", []);
   runs.select.addEventListener("change", () => { lines = -1; poll(); });
   stop = el("button", { id: "train-stop", disabled: true, click: () => act("stop", { name: runs.value }) }, "Stop and save");
-  resume = el("button", { id: "train-resume", disabled: true, click: () => act("resume", { name: runs.value, minutes: minutes.value, data: data.value }) }, "Go on");
+  resume = el("button", { id: "train-resume", disabled: true, click: () => act("resume", { name: runs.value, minutes: minutes.value, lr: rate.value, data: data.value }) }, "Go on");
+  rate = numberField("Its learning rate", "train-rate", 0.001, 2e-7, 1, 0.0001);
+  change = el("button", { id: "train-change", disabled: true, click: () => act("change", { name: runs.value, lr: rate.value }) }, "Change");
   [words, charts, samples] = [el("p", { class: "numbers", id: "train-words" }), el("div", { class: "halves", id: "train-charts" }), el("div", {})];
   log = el("pre", { id: "train-log" });
   section.append(
-    el("p", { class: "about" }, "A run is a process of its own: closing this page does not end it. “Stop” lets it end its step and save; “Go on” gives it as many minutes as stand here."),
+    el("p", { class: "about" }, "A run is a process of its own: closing this page does not end it. “Stop” lets it end its step and save; “Go on” gives it as many minutes as stand here. “Change” gives it another highest learning rate while it runs; “Go on” takes that rate, too."),
     el("div", { class: "row" }, el("label", {}, "Name", name), data.box, minutes.box, lr.box, batch.box, seed.box,
       el("button", { class: "main", id: "train-start", click: start }, "Start")),
-    el("div", { class: "row" }, runs.box, stop, resume), words, charts, samples, el("details", { open: true }, el("summary", {}, "What it says"), log));
+    el("div", { class: "row" }, runs.box, stop, resume, rate.box, change), words, charts, samples, el("details", { open: true }, el("summary", {}, "What it says"), log));
 }
 
 export function shown(now) {
@@ -78,7 +80,11 @@ function show(run) {
   const now = `${run.name} ${run.state}`;
   if (now !== before) page.refresh().catch(() => {}); // a run that has ended has a network that can be used
   before = now;
-  stop.disabled = run.state !== "running";
+  stop.disabled = change.disabled = run.state === "stopped" || run.state !== "running" && run.lr === null;
+  if (run.lr !== null && rateShown !== `${run.name} ${run.lr}`) { // a number that is being typed stays
+    rate.value = run.lr;
+    rateShown = `${run.name} ${run.lr}`;
+  }
   resume.disabled = run.state !== "stopped";
   log.textContent = run.log;
   if (run.curves) {
@@ -94,7 +100,7 @@ function show(run) {
   }
   last = run.last;
   const state = `${run.name} is ${run.state}`;
-  if (last) words.textContent = `${state}: step ${last.step}, loss ${short(last.loss)}, learning rate ${short(last.lr)}, ${Math.round(last.seconds ?? 0)} s`;
+  if (last) words.textContent = `${state}: step ${last.step}, loss ${short(last.loss)}, learning rate ${short(last.lr)}${run.lr === null ? "" : ` of at most ${short(run.lr)}`}, ${Math.round(last.seconds ?? 0)} s`;
   else words.textContent = `${state}: it has not begun to learn yet`;
   const latest = run.pictures.at(-1);
   if (latest && samples.dataset.shown !== `${run.name}/${latest}`) {

@@ -1,0 +1,62 @@
+"""What is asked of a training run while it goes on: files in its folder, which it takes away when it has read them.
+
+    touch runs/flowers/stop                       it ends the step in hand and saves, as at SIGTERM
+    echo 3e-4 > runs/flowers/learning_rate        the highest learning rate, from the next step on
+
+So another terminal can ask, another machine that shares the folder, or a page.
+"""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from hcrot.files.json_and_arrays import replacing
+
+__all__ = ["ask_for_rate", "ask_to_stop", "forget_wishes", "rate_asked_for", "stop_asked_for"]
+
+STOP, RATE = "stop", "learning_rate"
+RATES = (1e-7, 1.0)  # the polynomial schedule ends at 1e-7
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask the run of this folder to save and end."""
+    (folder / STOP).touch()
+
+
+def ask_for_rate(folder: Path, rate: float) -> None:
+    """Ask the run of this folder for another learning rate."""
+    with replacing(folder / RATE) as unfinished:
+        unfinished.write_text(f"{rate!r}\n", encoding="utf-8")
+
+
+def forget_wishes(folder: Path) -> None:
+    """Take away what was asked of a run that had ended."""
+    for name in (STOP, RATE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def stop_asked_for(folder: Path) -> bool:
+    """Whether the run is to end; takes the wish away."""
+    with suppress(FileNotFoundError):
+        (folder / STOP).unlink()
+        return True
+    return False
+
+
+def rate_asked_for(folder: Path) -> float | None:
+    """The learning rate that is wished for, or None; takes the wish away. What is no such number is said on stderr and left undone."""
+    path = folder / RATE
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        text = "bytes that are no text"
+    if not text:
+        return None  # somebody is writing it
+    path.unlink(missing_ok=True)
+    with suppress(ValueError):
+        if RATES[0] < float(text) <= RATES[1]:
+            return float(text)
+    print(f"{path}: expected a number above {RATES[0]:g} and up to {RATES[1]:g}, got {text[:40]!r}", file=sys.stderr)
+    return None

@@ -1,0 +1,104 @@
+"""hcrot train with two networks, one that draws small pictures and one that enlarges them, as a user has it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hcrot
+from hcrot.commands import main
+from hcrot.files.wishes import ask_to_stop
+from hcrot.training.progress import StepsInTime
+
+TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2"]
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
+    for name, channel in (("blue", 2), ("red", 0)):
+        (folder / name).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 60, (16, 16, 3), dtype=np.uint8)
+            pixels[..., channel] += 190
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(pictures, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HCROT_DATA", str(tmp_path_factory.mktemp("cache")))
+        yield ["train", pictures, "--resolution", 16, "--small", 8, *TINY]
+
+
+@pytest.fixture(scope="module")
+def run(words, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "squares"
+    assert call(*words, "--num-epochs", 1, "--output", folder) == 0
+    return folder
+
+
+def test_both_learn_one_after_the_other(run, capsys):
+    config, inner = (json.loads((place / "config.json").read_text()) for place in (run, run / "small"))
+    assert (config["small"], config["channels"]) == (8, [8, 8]) and (inner["small"], inner["resolution"]) == (0, 8)
+    assert inner["channels"] != [8, 8] and inner["train_batch_size"] == config["train_batch_size"] == 8
+    large, small = (hcrot.load_model(place / "checkpoint") for place in (run, run / "small"))
+    assert (large.config["in_channels"], large.config["out_channels"], large.config["sample_size"]) == (6, 3, 16)
+    assert (small.config["in_channels"], small.config["sample_size"]) == (3, 8)
+    for place in (run, run / "small"):
+        lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == [1, 2, 3] and (place / "samples.png").is_file()
+    assert call("info", run) == 0
+    shown = capsys.readouterr().out
+    assert "3 channels of 16 pixels" in shown and "enlarges" in shown
+
+
+def test_what_was_learned_is_drawn_and_judged(run, pictures, tmp_path, capsys):
+    drawn = tmp_path / "drawn.npz"
+    assert call("sample", run, "--steps", 2, "--number", 2, "--output", drawn, tmp_path / "drawn.gif") == 0
+    with np.load(drawn) as arrays:
+        assert arrays["images"].shape[0] == 4 and 16 in arrays["images"].shape
+    assert call("sample", run, "--steps", 2, "--count", 5, "--shard-size", 3, "--output", tmp_path / "many") == 0
+    assert len(list((tmp_path / "many").glob("*.npz"))) == 2
+    capsys.readouterr()
+    assert call("evaluate", run, "--data", pictures, "--number", 16, "--steps", 2, "--epochs", 1, "--json") == 0
+    assert "label_agreement" in json.loads(capsys.readouterr().out.splitlines()[-1])
+    alone = tmp_path / "alone"
+    shutil.copytree(run / "checkpoint", alone / "checkpoint")
+    assert call("sample", alone) == 2
+    assert "the network that draws them is expected in" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_in_either_network_goes_on(words, tmp_path, monkeypatch):
+    folder, planned = tmp_path / "run", []
+
+    class Stopping(StepsInTime):
+        def planned(self, step, steps):
+            planned.append(self.seconds)
+            if len(planned) in (2, 4):
+                ask_to_stop(folder)
+            return 4
+
+    monkeypatch.setattr("hcrot.commands.train_loop.StepsInTime", Stopping)
+    assert call(*words, "--minutes", 10, "--output", folder) == 143
+    assert not (folder / "metrics.jsonl").exists() and len((folder / "small" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert call("train", words[1], "--output", folder, "--resume") == 143
+    assert [len((place / "metrics.jsonl").read_text().splitlines()) for place in (folder / "small", folder)] == [4, 2]
+    assert call("train", words[1], "--output", folder, "--resume") == 0
+    assert [len((place / "metrics.jsonl").read_text().splitlines()) for place in (folder / "small", folder)] == [4, 4]
+    assert planned[0] == planned[-1] == pytest.approx(0.95 * 60 * 5)
+
+
+@pytest.mark.parametrize("small", [4, 7, 16])
+def test_a_small_size_that_cannot_be_is_refused(small, words, tmp_path, capsys):
+    assert call(*words[:4], "--small", small, "--output", tmp_path / "run") == 2
+    assert f"--small {small}: expected at least 8, and a divisor of the size 16" in capsys.readouterr().err
