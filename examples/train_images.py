@@ -8,7 +8,7 @@ Options are those of diffusers' train_unconditional.py, with defaults for a CPU,
 files in runs/flowers/ are those of `hcrot train`. So `hcrot sample runs/flowers` draws, and diffusers opens runs/flowers/checkpoint. Either
 program goes on with a run of the other, and with one batch to a step both come to the same weights, bit for bit.
 
-Read `train`. Left to `hcrot train` are several processes and TensorBoard.
+Read `train`. Left to `hcrot train` are several processes, TensorBoard, and a second network that enlarges pictures.
 """
 
 import argparse
@@ -26,10 +26,11 @@ from tqdm import tqdm
 
 import hcrot
 from hcrot.commands.train import CHANGEABLE, OPTIONS, choose_network, load_data, saved_options, share_work
-from hcrot.commands.train_loop import TRAINING, draw, held_back, learned, network, save
+from hcrot.commands.train_loop import ASKED_TO_STOP, TRAINING, draw, held_back, learned, lr_schedule, network, save
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import lock_run, open_metrics
+from hcrot.files.wishes import forget_wishes, rate_asked_for, stop_asked_for
 from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
 from hcrot.tools.plotting import rehearse
 from hcrot.tools.stopping import end_on_signals, stop_request
@@ -60,15 +61,16 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
     state, step, seconds = {"optimizer": optimizer, "batches": batches, "rng": rng}, 0, 0.0
     if resume and (folder / "checkpoint").is_dir():
         step, seconds = hcrot.load_checkpoint(folder / "checkpoint", model, ema=ema, state=state).values()
+        optimizer.initial_lr = options.learning_rate  # which may have been given anew
     if options.num_epochs is None:  # as many as there is time for
         options.num_epochs = (step * parts + TRAINING * 60 * options.minutes / duration) / len(batches)
     steps = max(1, math.ceil(options.num_epochs * len(batches) / parts))
-    shape = {"num_cycles": options.lr_num_cycles, "power": options.lr_power, "last_epoch": step - 1}
-    schedule = hcrot.get_scheduler(options.lr_scheduler, optimizer, min(options.lr_warmup_steps, steps // 10), steps, **shape)
+    schedule = lr_schedule(options, optimizer, step, steps)
     every = max(1, round(options.save_images_epochs * len(batches) / parts)) if options.save_images_epochs else math.ceil(steps / 5)
     write_json(folder / "config.json", vars(options))
     write_json(folder / "classes.json", {"classes": classes})
     rehearse(folder)  # what would fail after training fails now
+    forget_wishes(folder)
 
     # the training loop ------------------------------------------------------------------------------------------------
 
@@ -106,6 +108,13 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
             metrics.write(json.dumps(numbers) + "\n")
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
+            if stop_asked_for(folder):
+                stop.exit_code = ASKED_TO_STOP
+            rate = rate_asked_for(folder)
+            if rate is not None:
+                options.learning_rate = optimizer.initial_lr = rate
+                schedule = lr_schedule(options, optimizer, step, steps)
+                write_json(folder / "config.json", vars(options))
             if step % options.checkpointing_steps == 0:
                 save(ALONE, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
             if step % every == 0 and step < steps and not stop:
@@ -127,6 +136,8 @@ def main(words: list[str] | None = None) -> None:
     anew = ", ".join(sorted(CHANGEABLE))
     parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {anew} can be given anew")
     for name, (default, how, text) in OPTIONS.items():
+        if name == "small":
+            continue
         shown = "" if default is None else f" (default: {default})"
         parser.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=text + shown, **how)
     arguments = parser.parse_args(words)
@@ -141,7 +152,10 @@ def main(words: list[str] | None = None) -> None:
         with lock_run(folder, arguments.resume):
             options = saved_options(folder, given) if arguments.resume else Namespace(**{n: o[0] for n, o in OPTIONS.items()} | given)
             share_work(options, ALONE)  # none to share with: threads, and one batch to a step unless options say otherwise
+            if arguments.resume and options.small:
+                raise ValueError(f"{folder} has two networks: hcrot train goes on with it")
             images, labels, classes = load_data(arguments.data, options)
+            options.small = 0
             if not arguments.resume:
                 choose_network(options, images.shape[2])
             train(images, labels, classes if options.classes else [], options, folder, arguments.resume)

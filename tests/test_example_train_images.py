@@ -106,6 +106,7 @@ def test_diffusers_and_hcrot_sample_open_the_checkpoint(runs):
     (["--tensorboard"], "unrecognized arguments: --tensorboard"),
     ([], "run already holds a run: go on with it (--resume)"),
     (["--resume", "--seed", "4"], "seed cannot be given anew"),
+    (["--small", "8"], "unrecognized arguments: --small"),
 ])  # fmt: skip
 def test_bad_options_are_refused_in_a_sentence(more, message, train_images, runs, capsys):
     with pytest.raises(SystemExit) as ended:

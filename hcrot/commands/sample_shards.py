@@ -44,8 +44,8 @@ def draw_shards(
         starts = range(0, options.count, options.shard_size)
         with ranks.first_goes_ahead():
             folder.mkdir(parents=True, exist_ok=True)
-            missing = [start for start in starts if not holds(folder, start, options, about)]
-        ranks.wait()  # all have looked before the first of them is written
+            lacks = np.array([ranks.first and not holds(folder, start, options, about) for start in starts], np.uint8)
+        missing = [start for start, lacking in zip(starts, ranks.gather(lacks)[0], strict=True) if lacking]
         draw_missing(missing, folder, partial(draw, model, sampler, small=small), classes, about, options, ranks)
         ranks.wait()
         result = {"pictures": options.count, "drawn": sum(size_of(start, options) for start in missing), "output": str(folder)}
@@ -87,12 +87,15 @@ def holds(folder: Path, start: int, options: Namespace, about: str) -> bool:
     if not path.exists():
         return False
     with np.load(path) as arrays:
-        found, images = str(arrays["about"]) if "about" in arrays else "{}", arrays["images"]
+        found = str(arrays["about"]) if "about" in arrays else "{}"
+        with arrays.zip.open("images.npy") as file:  # its header is enough
+            np.lib.format.read_magic(file)
+            shape, _, _ = np.lib.format.read_array_header_1_0(file)
     if found != about:
         before, now = json.loads(found), json.loads(about)
         differing = [name for name in now if before.get(name) != now[name]]
         raise ValueError(f"{path} holds other pictures, of another {', '.join(differing)}: choose another folder (--output)")
-    return len(images) >= size_of(start, options)
+    return bool(shape[0] >= size_of(start, options))
 
 
 def size_of(start: int, options: Namespace) -> int:

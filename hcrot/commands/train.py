@@ -189,6 +189,7 @@ NETWORKS = {  # (resolution up to, minutes from): (channels, layers_per_block, t
 }
 
 
+SMALL_NETWORKS = {16: ([64, 96, 128], 1, 32)}  # as above, of the first of two networks; of larger ones those above
 ENLARGERS = {64: ([24, 48, 64], 1, 16), 4096: ([16, 32, 48, 64], 1, 16)}  # resolution up to: as above, of the second of two networks
 
 
@@ -205,6 +206,7 @@ def choose_network(options: Namespace, size: int) -> None:
     minutes = options.minutes if options.num_epochs is None else 30
     if options.small:
         channels, layers, batch = ENLARGERS[min(largest for largest in ENLARGERS if size <= largest or largest == 4096)]
+        options.prediction_type = options.prediction_type or "sample"  # at first it says zero, which is the small picture, enlarged
     else:
         ceiling = min(largest for largest, _ in NETWORKS if size <= largest or largest == 4096)
         least = max(least for largest, least in NETWORKS if largest == ceiling and least <= minutes)
@@ -233,8 +235,12 @@ def networks(
     if resume and (inner / "config.json").is_file():
         first = saved_options(inner, {name: value for name, value in given.items() if name in CHANGEABLE})
     else:
-        own = {"channels": None, "layers_per_block": None, "attention": None, "train_batch_size": given.get("train_batch_size")}
-        first = Namespace(**vars(options) | own | {"resolution": options.small, "small": 0})
+        channels, layers, batch = SMALL_NETWORKS.get(options.small, (None, None, None))
+        own = {
+            "resolution": options.small, "small": 0, "channels": channels, "layers_per_block": layers, "attention": None,
+            "train_batch_size": given.get("train_batch_size", batch), "prediction_type": given.get("prediction_type", "v_prediction"),
+        }  # fmt: skip
+        first = Namespace(**vars(options) | own)
         choose_network(first, options.small)
     if not resume or "minutes" in given:
         options.minutes, first.minutes = (1 - SMALL_SHARE) * options.minutes, SMALL_SHARE * options.minutes

@@ -36,7 +36,7 @@ from hcrot.training.progress import (
     target_of,
 )  # fmt: skip
 
-__all__ = ["TRAINING", "draw", "held_back", "learned", "network", "save", "train"]
+__all__ = ["ASKED_TO_STOP", "TRAINING", "draw", "held_back", "learned", "lr_schedule", "network", "save", "train"]
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class

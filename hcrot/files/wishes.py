@@ -3,7 +3,7 @@
     touch runs/flowers/stop                       it ends the step in hand and saves, as at SIGTERM
     echo 3e-4 > runs/flowers/learning_rate        the highest learning rate, from the next step on
 
-So another terminal can ask, another machine that shares the folder, or a page.
+So another terminal can ask, another machine that shares the folder, or a page. Of a run of two networks the one that learns listens.
 """
 
 import sys

@@ -5,12 +5,15 @@ cost a run more than the reading of the lines that it adds.
 """
 
 import json
+import math
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from array import array
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,8 @@ LOG = "train.log"
 POINTS = 300  # of a curve
 FRESH = 60.0  # seconds: a run that was started elsewhere and has written nothing for so long counts as stopped
 QUARTERS = 4
+NAMES = ("step", "loss", "grad_norm", "lr")
+NUMBERS = (*NAMES, *range(QUARTERS))  # of a line
 RATES = (2e-7, 1.0)  # learning rates
 AT_ONCE = 2  # runs that are in work, started here
 
@@ -81,7 +86,7 @@ class Runs:
             tail.read()
             curves = tail.curves(ended=self.state(name) == "stopped")
             answer: dict[str, Any] = {"name": name, "state": self.state(name), "lines": tail.shown, "pictures": self.pictures(name),
-                                      "last": tail.rows[-1] if tail.rows else None, "lr": self.rate_of(name)}  # fmt: skip
+                                      "last": tail.last or None, "lr": self.rate_of(name)}  # fmt: skip
             if tail.shown != request.whole("lines", 0, 2**53):
                 answer["curves"] = curves
         return answer | {"log": self.log_of(name)}
@@ -192,21 +197,23 @@ class Tail:
     """The lines of metrics.jsonl, read as they are added.
 
     Attributes:
-        rows: the lines so far.
-        shown: how many of them are in the curves.
+        columns: the numbers of the lines so far, by name: step, loss, grad_norm, lr, and the quarters of loss_by_quarter, 0 to 3. NaN: none.
+        last: the last line.
+        shown: how many lines are in the curves.
     """
 
     def __init__(self, path: Path):
-        self.path, self.rows = path, list[dict[str, Any]]()
-        self.shown, self._curves = 0, thinned([])
+        self.path, self.last = path, dict[str, Any]()
+        self.columns = empty()
+        self.shown, self._curves = 0, thinned(self.columns)
         self._read, self._file = 0, 0
 
     def curves(self, ended: bool) -> dict[str, Any]:
         """:func:`thinned`, made anew only when the lines have grown by what a point stands for, or when the run has ended."""
-        count = len(self.rows)
+        count = len(self.columns["step"])
         grown = count - self.shown
         if grown < 0 or grown >= max(1, self.shown // POINTS) or ended and grown:
-            self.shown, self._curves = count, thinned(self.rows)
+            self.shown, self._curves = count, thinned(self.columns)
         return self._curves
 
     def read(self) -> None:
@@ -216,7 +223,7 @@ class Tail:
         except FileNotFoundError:
             return
         if status.st_ino != self._file or status.st_size < self._read:
-            self.rows, self._read, self._file = [], 0, status.st_ino
+            self.columns, self.last, self._read, self._file = empty(), {}, 0, status.st_ino
         with open(self.path, "rb") as file:
             file.seek(self._read)
             whole, newline, _ = file.read().rpartition(b"\n")
@@ -227,21 +234,32 @@ class Tail:
             except ValueError:
                 continue
             if isinstance(row, dict) and {"step", "loss"} <= row.keys():
-                self.rows.append(row)
+                self.add(row)
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.last = row
+        quarters = [*(row.get("loss_by_quarter") or []), *[None] * QUARTERS][:QUARTERS]
+        for name, value in zip(NUMBERS, [*map(row.get, NAMES), *quarters], strict=True):
+            self.columns[name].append(math.nan if value is None else float(value))
 
 
-def thinned(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def empty() -> dict[Any, array]:
+    return {name: array("d") for name in NUMBERS}
+
+
+def thinned(columns: Mapping[Any, array]) -> dict[str, Any]:
     """Curves by name, of at most POINTS points, each the mean of the steps around it: step, loss, grad_norm, lr, and four of the loss by
     quarter of the time, if the run writes them."""
-    parts = [part for part in np.array_split(np.arange(len(rows)), min(POINTS, len(rows))) if len(part)] if rows else []
-    curves: dict[str, Any] = {"step": [rows[part[-1]]["step"] for part in parts]}
-    for name in ("loss", "grad_norm", "lr"):
-        curves[name] = [mean([rows[index].get(name) for index in part]) for part in parts]
-    by_quarter = [[*(row.get("loss_by_quarter") or []), *[None] * QUARTERS][:QUARTERS] for row in rows]
-    quarters = [[mean([by_quarter[index][k] for index in part]) for part in parts] for k in range(QUARTERS)]
+    count = len(columns["step"])
+    parts = np.array_split(np.arange(count), min(POINTS, count)) if count else []
+    numbers = {name: np.array(column) for name, column in columns.items()}
+    curves: dict[str, Any] = {"step": [int(numbers["step"][part[-1]]) for part in parts]}
+    means = {name: [mean(numbers[name][part]) for part in parts] for name in NUMBERS[1:]}
+    quarters = [means[k] for k in range(QUARTERS)]
+    curves |= {name: means[name] for name in NAMES[1:]}
     return curves | {"quarters": quarters if any(value is not None for curve in quarters for value in curve) else []}
 
 
-def mean(values: list[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return float(np.mean(numbers)) if numbers else None
+def mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None

@@ -1,7 +1,5 @@
 """The product in registers against its definition: every size of what is left over, all strides that are allowed, both dtypes."""
 
-import textwrap
-
 import numba
 import numpy as np
 import pytest
@@ -90,35 +88,52 @@ def test_nan_and_infinity_show():
     assert np.isnan(c[1]).all() and np.isinf(c[[0, 2], 8]).all() and (c[[0, 2], :8] == 2).all()
 
 
+SMALL_KERNEL = """
+import numpy as np
+from hcrot.kernels.jit import launched, parallel_jit
+from hcrot.kernels.product import multiply, product_of
+
+@parallel_jit
+def times(product, a, b, c, share, num_shares):
+    if launched(share, num_shares):
+        return
+    multiply(product, a, b, c, False)
+
+def check(*dtypes):
+    for dtype in dtypes:
+        a, c = np.arange(600, dtype=dtype).reshape(60, 10), np.empty((60, 9), dtype)
+        times(product_of(a.dtype), a, np.eye(10, 9, dtype=dtype), c, 1)
+        np.testing.assert_array_equal(c, a[:, :9])
+"""
+
+
+@pytest.fixture
+def in_a_new_process(tmp_path):
+    """Products of these dtypes by a kernel from a file of its own, in a process that has this folder for compiled kernels."""
+    (tmp_path / "small_kernel.py").write_text(SMALL_KERNEL)
+
+    def check(*dtypes, **environment):
+        script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from small_kernel import check; check(*{dtypes!r})"
+        ended = run(script, NUMBA_CACHE_DIR=str(tmp_path / "cache"), **environment)
+        assert ended.returncode == 0, ended.stderr
+        return {path.name for path in tmp_path.rglob("*.nbc")}
+
+    return check
+
+
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 @pytest.mark.parametrize("name", ["haswell", "nehalem"])
-def test_other_processors(name, tmp_path):
+def test_other_processors(name, in_a_new_process):
     """With a fused multiply-add, and without."""
-    script = """
-        import numpy as np
-        from hcrot.kernels import conv
-        x, w = np.arange(600.0, dtype=np.float32).reshape(2, 3, 10, 10), np.ones((5, 3, 1, 1), np.float32)
-        y = conv.linear(x.reshape(-1, 10), np.eye(10, dtype=np.float32)[:7], None)
-        np.testing.assert_array_equal(y, x.reshape(-1, 10)[:, :7])
-    """
-    result = run(script, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
-    assert result.returncode == 0, result.stderr
+    in_a_new_process("float32", NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES="")
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
-def test_products_that_two_processes_have_compiled_do_not_get_mixed_up(tmp_path):
+def test_products_that_two_processes_have_compiled_do_not_get_mixed_up(in_a_new_process):
     """A third one reads both from the disk. The names of the code in them must differ."""
-    script = """
-        import sys
-        import numpy as np
-        from hcrot.kernels import conv
-        for dtype in sys.argv[1:] or ("float32", "float64"):
-            x = np.arange(60, dtype=dtype).reshape(6, 10)
-            np.testing.assert_array_equal(conv.linear(x, np.eye(10, dtype=dtype)[:9], None), x[:, :9])
-    """
-    for dtypes in ("float32",), ("float64",), ():
-        result = run(f"import sys; sys.argv[1:] = {dtypes!r}\n" + textwrap.dedent(script), NUMBA_CACHE_DIR=str(tmp_path))
-        assert result.returncode == 0, result.stderr
+    first = in_a_new_process("float32")
+    both = in_a_new_process("float64")
+    assert first < both and in_a_new_process("float32", "float64") == both
 
 
 @jit

@@ -56,24 +56,28 @@ def test_metrics_are_read_as_they_are_written(tmp_path):
     tail.read()
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     tail.read()
-    assert [row["step"] for row in tail.rows] == [1]
+    assert list(tail.columns["step"]) == [1]
     with open(path, "a") as file:
         file.write('ss": 1.0, "loss_by_quarter": [null, 4.0, null, null]}\nnonsense\n')
     tail.read()
-    assert [row["step"] for row in tail.rows] == [1, 2]
+    assert list(tail.columns["step"]) == [1, 2]
     new = tmp_path / "new"
     new.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n{"step": 3, "loss": 0.5}\n' * 3)
     os.replace(new, path)  # as a resumed run does
     tail.read()
-    assert len(tail.rows) == 9
+    assert len(tail.columns["step"]) == 9 and tail.last["loss"] == 0.5
 
 
-def test_curves_have_few_points_and_lose_no_step():
-    rows = [{"step": n, "loss": float(n), "loss_by_quarter": [1.0, None, None, None]} for n in range(1000)]
-    curves = thinned(rows)
+def test_curves_have_few_points_and_lose_no_step(tmp_path):
+    tail = Tail(tmp_path / "metrics.jsonl")
+    none = {"step": [], "loss": [], "grad_norm": [], "lr": [], "quarters": []}
+    assert thinned(tail.columns) == none
+    for n in range(1000):
+        tail.add({"step": n, "loss": float(n), "loss_by_quarter": [1.0, None, None, None]})
+    curves = thinned(tail.columns)
     assert len(curves["step"]) == 300 and curves["step"][-1] == 999 and curves["quarters"][0] == [1.0] * 300
     assert curves["quarters"][1] == [None] * 300 and curves["loss"][:2] == [1.5, 5.5]
-    assert thinned([]) == {"step": [], "loss": [], "grad_norm": [], "lr": [], "quarters": []}
+    assert curves["lr"] == [None] * 300
 
 
 def test_a_run_is_started_as_a_command(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+import hcrot
 from hcrot.commands import main
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.wishes import rate_asked_for, stop_asked_for
@@ -180,3 +181,21 @@ def test_a_run_that_was_started_elsewhere_is_stopped_and_changed_by_wishes(clien
         assert rate_asked_for(run) == 3e-4 and stop_asked_for(run) and not stop_asked_for(run)
         os.utime(run / "metrics.jsonl", (0, 0))
         assert "far has ended" in answers(socket, {"do": "change", "name": "far", "lr": 3e-4})[0]["message"]
+
+
+def test_of_a_run_of_two_networks_the_first_is_shown(client, runs):
+    shape = {"block_out_channels": (8, 8), "norm_num_groups": 4, "down_block_types": ("DownBlock2D",) * 2, "generator": 0,
+             "up_block_types": ("UpBlock2D",) * 2, "layers_per_block": 1}  # fmt: skip
+    for place, size, channels in ((runs / "two", 16, 2), (runs / "two" / "small", 8, 1)):
+        model = hcrot.UNet2dModel(sample_size=size, in_channels=channels, out_channels=1, **shape)
+        hcrot.save_checkpoint(place / "checkpoint", model, hcrot.DDPMScheduler(num_train_timesteps=200))
+    (runs / "two" / "small" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    with client.websocket_connect("ws://localhost/ws") as socket:
+        [_, network] = answers(socket, {"do": "about"})[0]["networks"]
+        assert (network["name"], network["size"], network["channels"], network["times"]) == ("two", 8, 1, 200)
+        found = answers(socket, {"do": "draw", "network": "two", "labels": [None], "columns": [COLUMN | {"guidance": 1}]})
+        assert found[-1]["kind"] == "done" and found[1]["x"]["shape"] == [1, 1, 8, 8]
+        assert answers(socket, {"do": "runs"})[0]["runs"][0]["name"] == "two"
+        assert answers(socket, {"do": "follow", "name": "two", "lines": 0})[0]["last"]["loss"] == 0.5
+        (runs / "two" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
+        assert answers(socket, {"do": "follow", "name": "two", "lines": 1})[0]["last"]["loss"] == 0.25
