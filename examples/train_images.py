@@ -30,7 +30,7 @@ from hcrot.commands.train_loop import ASKED_TO_STOP, TRAINING, draw, held_back, 
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import lock_run, open_metrics
-from hcrot.files.wishes import forget_wishes, rate_asked_for, stop_asked_for
+from hcrot.files.wishes import forget_wishes, pictures_asked_for, rate_asked_for, stop_asked_for
 from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
 from hcrot.tools.plotting import rehearse
 from hcrot.tools.stopping import end_on_signals, stop_request
@@ -117,7 +117,7 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
                 write_json(folder / "config.json", vars(options))
             if step % options.checkpointing_steps == 0:
                 save(ALONE, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
-            if step % every == 0 and step < steps and not stop:
+            if (pictures_asked_for(folder) or step % every == 0) and step < steps and not stop:
                 with ema.swapped_in():
                     draw(model, scheduler, classes[:3], options, folder / f"samples-{step}.png", progress=False)
         save(ALONE, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)

@@ -18,7 +18,7 @@ import hcrot
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import SMALL, open_metrics, read_metrics
-from hcrot.files.wishes import forget_wishes, rate_asked_for, stop_asked_for
+from hcrot.files.wishes import forget_wishes, pictures_asked_for, rate_asked_for, stop_asked_for
 from hcrot.pipelines.cascade import cascade, parted
 from hcrot.samplers import BEST, sampler_of
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
@@ -94,7 +94,7 @@ def train(
     by_the_clock = options.num_epochs is None
     if by_the_clock:
         options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
-    asked = folder.parent if part == "small" else folder  # where wishes are looked for
+    asked = folder.parent if part == "small" else folder  # where wishes are looked for, and where samples on the way go
     steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
     schedule = lr_schedule(options, optimizer, step, steps)
     clock = StepsInTime(LOOPING * 60 * options.minutes, step, steps) if by_the_clock else None
@@ -165,9 +165,10 @@ def train(
                     write_json(folder / "config.json", vars(options))
             if step % options.checkpointing_steps == 0:
                 save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
-            if step % every == 0 and step < steps and not stop and ranks.first:
+            if ranks.first and (pictures_asked_for(asked) or step % every == 0) and step < steps and not stop:
+                picture = asked / f"samples-{'small-' if part == 'small' else ''}{step}.png"
                 with ema.swapped_in():
-                    draw(model, scheduler, classes[:3], options, folder / f"samples-{step}.png", progress=False)
+                    draw(model, scheduler, classes[:3], options, picture, progress=False)
         save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
     if stop:
         with suppress(OSError):  # the terminal may be gone

@@ -2,6 +2,7 @@
 
     touch runs/flowers/stop                       it ends the step in hand and saves, as at SIGTERM
     echo 3e-4 > runs/flowers/learning_rate        the highest learning rate, from the next step on
+    touch runs/flowers/draw                       samples-<step>.png, now
 
 So another terminal can ask, another machine that shares the folder, or a page. Of a run of two networks the one that learns listens.
 """
@@ -12,15 +13,20 @@ from pathlib import Path
 
 from hcrot.files.json_and_arrays import replacing
 
-__all__ = ["ask_for_rate", "ask_to_stop", "forget_wishes", "rate_asked_for", "stop_asked_for"]
+__all__ = ["ask_for_pictures", "ask_for_rate", "ask_to_stop", "forget_wishes", "pictures_asked_for", "rate_asked_for", "stop_asked_for"]
 
-STOP, RATE = "stop", "learning_rate"
+STOP, RATE, DRAW = "stop", "learning_rate", "draw"
 RATES = (1e-7, 1.0)  # the polynomial schedule ends at 1e-7
 
 
 def ask_to_stop(folder: Path) -> None:
     """Ask the run of this folder to save and end."""
     (folder / STOP).touch()
+
+
+def ask_for_pictures(folder: Path) -> None:
+    """Ask the run of this folder to draw."""
+    (folder / DRAW).touch()
 
 
 def ask_for_rate(folder: Path, rate: float) -> None:
@@ -31,16 +37,18 @@ def ask_for_rate(folder: Path, rate: float) -> None:
 
 def forget_wishes(folder: Path) -> None:
     """Take away what was asked of a run that had ended."""
-    for name in (STOP, RATE):
+    for name in (STOP, RATE, DRAW):
         (folder / name).unlink(missing_ok=True)
 
 
 def stop_asked_for(folder: Path) -> bool:
     """Whether the run is to end; takes the wish away."""
-    with suppress(FileNotFoundError):
-        (folder / STOP).unlink()
-        return True
-    return False
+    return _taken(folder / STOP)
+
+
+def pictures_asked_for(folder: Path) -> bool:
+    """Whether the run is to draw; takes the wish away."""
+    return _taken(folder / DRAW)
 
 
 def rate_asked_for(folder: Path) -> float | None:
@@ -60,3 +68,10 @@ def rate_asked_for(folder: Path) -> float | None:
             return float(text)
     print(f"{path}: expected a number above {RATES[0]:g} and up to {RATES[1]:g}, got {text[:40]!r}", file=sys.stderr)
     return None
+
+
+def _taken(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        path.unlink()
+        return True
+    return False

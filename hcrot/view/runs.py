@@ -22,7 +22,7 @@ import numpy as np
 
 from hcrot.files.json_and_arrays import read_json, write_json
 from hcrot.files.runs import SMALL
-from hcrot.files.wishes import ask_for_rate, ask_to_stop
+from hcrot.files.wishes import ask_for_pictures, ask_for_rate, ask_to_stop
 from hcrot.view.messages import Request
 
 __all__ = ["Runs", "Tail", "thinned"]
@@ -36,6 +36,7 @@ QUARTERS = 4
 NAMES = ("step", "loss", "grad_norm", "lr")
 NUMBERS = (*NAMES, *range(QUARTERS))  # of a line
 RATES = (2e-7, 1.0)  # learning rates
+DRAWN_EVERY = 60.0  # seconds, while somebody watches a run
 AT_ONCE = 2  # runs that are in work, started here
 
 
@@ -87,14 +88,21 @@ class Runs:
             curves = tail.curves(ended=self.state(name) == "stopped")
             answer: dict[str, Any] = {"name": name, "state": self.state(name), "lines": tail.shown, "pictures": self.pictures(name),
                                       "last": tail.last or None, "lr": self.rate_of(name)}  # fmt: skip
+            if answer["state"] != "stopped" and answer["lr"] is not None and self.age_of_pictures(name) > DRAWN_EVERY:
+                ask_for_pictures(self.folder / name)
             if tail.shown != request.whole("lines", 0, 2**53):
                 answer["curves"] = curves
         return answer | {"log": self.log_of(name)}
 
     def pictures(self, name: str) -> list[str]:
         """The files of samples, in the order in which they were written; the last picture of the run comes last."""
-        files = [path for path in (self.folder / name).glob("samples*.png") if re.fullmatch(r"samples(-\d+)?\.png", path.name)]
+        files = [path for path in (self.folder / name).glob("samples*.png") if re.fullmatch(r"samples(-small)?(-\d+)?\.png", path.name)]
         return [path.name for path in sorted(files, key=lambda path: path.stat().st_mtime)]
+
+    def age_of_pictures(self, name: str) -> float:
+        """Seconds since the last ones, or since the run began to learn."""
+        paths = [self.folder / name / "config.json", *(self.folder / name / picture for picture in self.pictures(name)[-1:])]
+        return time.time() - max(path.stat().st_mtime for path in paths if path.exists())
 
     def rate_of(self, name: str) -> float | None:
         """The highest learning rate of a run of ``hcrot train``; None of another program's."""
@@ -197,7 +205,7 @@ class Tail:
     """The lines of metrics.jsonl, read as they are added.
 
     Attributes:
-        columns: the numbers of the lines so far, by name: step, loss, grad_norm, lr, and the quarters of loss_by_quarter, 0 to 3. NaN: none.
+        columns: the numbers of the lines, by name: step, loss, grad_norm, lr, and 0 to 3, the quarters of loss_by_quarter. NaN: none.
         last: the last line.
         shown: how many lines are in the curves.
     """

@@ -16,7 +16,7 @@ from PIL import Image
 import hcrot
 from hcrot.commands import COMMANDS, main
 from hcrot.commands.train import LATER, saved_options
-from hcrot.files.wishes import ask_for_rate, ask_to_stop
+from hcrot.files.wishes import ask_for_pictures, ask_for_rate, ask_to_stop
 from hcrot.training.progress import StepsInTime
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
@@ -156,6 +156,7 @@ def test_a_run_in_work_takes_wishes_and_a_stopped_one_another_rate(tmp_path, mon
         def planned(self, step, steps):
             if step == 2:
                 (folder / "learning_rate").write_text("three")
+                ask_for_pictures(folder)
             elif step == 3:
                 ask_for_rate(folder, 0.25)
             elif step == 5:
@@ -166,7 +167,8 @@ def test_a_run_in_work_takes_wishes_and_a_stopped_one_another_rate(tmp_path, mon
     words = ["train", "digits", *TINY, "--minutes", 1, "--lr-scheduler", "constant", "--learning-rate", 0.5, "--output", folder]
     assert call(*words) == 143
     assert "learning_rate: expected a number above 1e-07 and up to 1, got 'three'" in capsys.readouterr().err
-    assert not {"stop", "learning_rate"} & {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()}
+    assert "samples-2.png" in names and not {"stop", "learning_rate", "draw"} & names
     again = ["--resume", "--num-epochs", 7 / 214]
     assert call("train", "digits", "--output", folder, *again, "--learning-rate", 0.125) == 0
     rates = [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -57,6 +57,8 @@ def test_both_learn_one_after_the_other(run, capsys):
     for place in (run, run / "small"):
         lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines] == [1, 2, 3] and (place / "samples.png").is_file()
+    on_the_way = {f"samples-{part}{step}.png" for part in ("", "small-") for step in (1, 2)}
+    assert {path.name for path in run.glob("samples*")} == {"samples.png"} | on_the_way
     assert call("info", run) == 0
     shown = capsys.readouterr().out
     assert "3 channels of 16 pixels" in shown and "enlarges" in shown

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 import hcrot
 from hcrot.commands import main
 from hcrot.files.json_and_arrays import write_json
-from hcrot.files.wishes import rate_asked_for, stop_asked_for
+from hcrot.files.wishes import pictures_asked_for, rate_asked_for, stop_asked_for
 from hcrot.view import draw
 from hcrot.view.server import create_app
 
@@ -178,6 +178,12 @@ def test_a_run_that_was_started_elsewhere_is_stopped_and_changed_by_wishes(clien
         assert answers(socket, {"do": "change", "name": "far", "lr": 3e-4})[0]["kind"] == "answer"
         assert "lr must be a number from" in answers(socket, {"do": "change", "name": "far", "lr": 2})[0]["message"]
         assert answers(socket, {"do": "stop", "name": "far"})[0]["kind"] == "answer"
+        assert not pictures_asked_for(run), "the last ones are young"
+        for name in ("config.json", "samples.png"):
+            (run / "samples.png").touch()
+            os.utime(run / name, (0, 0))
+        answers(socket, {"do": "follow", "name": "far", "lines": 0})
+        assert pictures_asked_for(run)
         assert rate_asked_for(run) == 3e-4 and stop_asked_for(run) and not stop_asked_for(run)
         os.utime(run / "metrics.jsonl", (0, 0))
         assert "far has ended" in answers(socket, {"do": "change", "name": "far", "lr": 3e-4})[0]["message"]
