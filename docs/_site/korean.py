@@ -64,7 +64,7 @@ def drawing(figure: "Figure", alt: str) -> str:
 def with_korean_words(html: str) -> str:
     html, wrong = korean_drawings.in_korean(*drawings[html])
     for problem in wrong:
-        log.warning("%s: %s (docs/_site/korean_words.py)", here, problem)
+        log.warning("%s: %s (docs/_site/korean_words.json)", here, problem)
     return html
 
 
@@ -118,7 +118,7 @@ def moved(content: str, page: Page, config: MkDocsConfig) -> str:
 
 def on_post_build(config: MkDocsConfig) -> None:
     for text in korean_drawings.WORDS.keys() - korean_drawings.used:
-        log.warning("no drawing has the words %r of docs/_site/korean_words.py", text)
+        log.warning("no drawing has the words %r of docs/_site/korean_words.json", text)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:

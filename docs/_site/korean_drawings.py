@@ -1,16 +1,19 @@
 """The drawings of the course with Korean words.
 
 The code that makes a drawing is the same on the pages of both languages. For a Korean page the drawing is made once more, each of its words
-replaced by that of :data:`korean_words.WORDS`. Matplotlib lays it out with a stand-in, as wide as the Korean word, so that no Korean font
-is needed when the site is built: the word itself is written into the SVG, as text, and the reader's browser has the font.
+replaced by that of korean_words.json. Matplotlib lays it out with a stand-in, as wide as the Korean word, so that no Korean font is needed
+when the site is built: the word itself is written into the SVG, as text, and the reader's browser has the font.
+
+In korean_words.json a text stands as the code draws it, but ``#`` is any number; the numbers keep their order. ``$x_t$`` in a Korean text
+is an italic x with a t below the line; nothing else of LaTeX is known there.
 """
 
 import itertools
+import json
 import re
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from korean_words import NAMES, WORDS
 
 from hcrot.learn import pages
 
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
+TABLE = json.loads(Path(__file__).with_name("korean_words.json").read_text(encoding="utf-8"))
+WORDS = TABLE["captions"] | TABLE["labels"]
+NAMES = set(TABLE["names"])  # words that are the same in Korean: of functions, and of variables in the code
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 FORMULA = re.compile(r"\$([^$]*)\$")
 used: set[str] = set()  # the entries of WORDS that were looked up
@@ -71,7 +77,7 @@ def in_korean(figure: "Figure", alt: str) -> tuple[str, list[str]]:
     """
     from matplotlib.text import Text
 
-    figure.canvas.draw()  # the texts along the axes are made now
+    figure.draw_without_rendering()  # the texts along the axes are made now
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         names = [label.get_text() for label in axis.get_ticklabels()]
         if any(map(korean, names)):
@@ -89,7 +95,7 @@ def in_korean(figure: "Figure", alt: str) -> tuple[str, list[str]]:
             text.set(text=stand_in(found), gid=f"korean-{len(shown) - 1}")
         elif english(name):
             missing.append(name)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     outside = sorted(crossing(figure, texts) - before)
     wrong = [f"no Korean for {text!r}" for text in missing]
     wrong += [f"no room for {' and '.join(texts[index].get_text() for index in places)!r} (M is a Korean letter)" for places in outside]

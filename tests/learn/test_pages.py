@@ -24,7 +24,7 @@ def text_of(path: Path) -> str:
 
 
 def formulas(page: str) -> set[str]:
-    """Without the words in them, which are of the page's language, and the full stop or comma at the end of those on a line of their own."""
+    """Without the words in them, which are of the page's language, and without the full stop or comma at their end."""
     prose = "\n".join(re.sub(r"`[^`\n]*`", "", cell.text) for cell in notebooks.cells(page) if cell.kind == "markdown")
     displayed = re.findall(r"\$\$(.*?)\$\$", prose, re.DOTALL)
     inline = re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", prose, flags=re.DOTALL))
