@@ -73,3 +73,9 @@ def test_korean_that_is_too_long_is_told(drawings, figure):
         style.label(axes, x, y, text)
     _, wrong = drawings.in_korean(figure, "a < caption")
     assert sorted(text.partition(" (")[0] for text in wrong) == ["no room for 'MMM and dx'", "no room for 'MMM'"]
+
+
+def test_both_glossaries_have_the_same_terms():
+    pages = [(notebooks.COURSE / name).read_text(encoding="utf-8") for name in ("glossary.md", "glossary.ko.md")]
+    terms = [re.findall(r"^\| ([^|]*) \| ([^|]*) \|.*\]\(\d\d-", page, re.MULTILINE) for page in pages]
+    assert terms[0] == terms[1] and len(terms[0]) > 50
