@@ -28,7 +28,7 @@ def formulas(page: str) -> set[str]:
     prose = "\n".join(re.sub(r"`[^`\n]*`", "", cell.text) for cell in notebooks.cells(page) if cell.kind == "markdown")
     displayed = re.findall(r"\$\$(.*?)\$\$", prose, re.DOTALL)
     inline = re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", prose, flags=re.DOTALL))
-    return {re.sub(r"\s", "", WORDS.sub("", formula)).rstrip(".,") for formula in displayed + inline}
+    return {re.sub(r"\\[;,]|\s", "", WORDS.sub("", formula)).rstrip(".,") for formula in displayed + inline}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
