@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.learn.figures.style import INK, PAGE
 
-__all__ = ["listing", "show", "side_by_side"]
+__all__ = ["drawing", "listing", "show", "side_by_side"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,11 @@ def show(figure: "Figure", alt: str) -> None:
         figure: its lines and text in ``INK`` get the colour of the page's text.
         alt: what it shows, for who cannot see it.
     """
+    _display(drawing(figure, alt))
+
+
+def drawing(figure: "Figure", alt: str) -> str:
+    """The HTML of :func:`show`, whose arguments these are."""
     import matplotlib
 
     file = io.StringIO()
@@ -41,7 +46,7 @@ def show(figure: "Figure", alt: str) -> None:
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', opening, svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg)  # a blank line would end the HTML in the page's Markdown
-    _display(f'<figure class="drawing" aria-label="{escape(alt)}">{svg}<figcaption>{escape(alt, quote=False)}</figcaption></figure>')
+    return f'<figure class="drawing" aria-label="{escape(alt)}">{svg}<figcaption>{escape(alt, quote=False)}</figcaption></figure>'
 
 
 def listing(thing: Callable[..., Any] | type) -> None:

@@ -142,3 +142,15 @@ def test_nothing_is_taken_from_elsewhere():
 def test_code_that_ran_shows_no_error():
     texts = {page: (SITE / page / "index.html").read_text(encoding="utf-8") for page in PAGES}
     assert not [page for page, text in texts.items() if "Traceback (most recent call last)" in text]
+
+
+@needs_site
+def test_drawings_on_korean_pages_are_korean():
+    drawings = 0
+    for page in [page for page in KOREAN if page.startswith("ko/course")]:
+        html = (SITE / page / "index.html").read_text(encoding="utf-8")
+        for drawing in re.findall(r'<figure class="drawing".*?</figure>', html, re.DOTALL):
+            drawings += 1
+            caption, words = re.search("<figcaption>(.*?)</figcaption>", drawing)[1], re.sub("<[^>]*>", " ", drawing)
+            assert re.search("[가-힣]", caption) and not re.search(r"\b(the|of|and|to|is|step|image|error|loss)\b", words), (page, caption)
+    assert drawings > 50

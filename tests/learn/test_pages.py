@@ -14,6 +14,8 @@ from hcrot.learn.figures import style
 from hcrot.learn.pages import show, side_by_side
 
 CHAPTERS = sorted(path for path in notebooks.COURSE.glob("[0-9][0-9]-*.md") if not path.name.endswith(".ko.md"))
+WORDS = re.compile(r"\\text\{([^}]*)\}")  # within formulas
+NAMES = {"ReLU:", "SiLU:", ":", "SiLU", "im2col", "col2im", "simple"}
 EXERCISES = Path(notebooks.__file__).parent / "exercises"
 
 
@@ -21,10 +23,12 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def formulas(page: str) -> list[str]:
+def formulas(page: str) -> set[str]:
+    """Without the words in them, which are of the page's language, and without the full stop or comma at their end."""
     prose = "\n".join(re.sub(r"`[^`\n]*`", "", cell.text) for cell in notebooks.cells(page) if cell.kind == "markdown")
     displayed = re.findall(r"\$\$(.*?)\$\$", prose, re.DOTALL)
-    return displayed + sorted(re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", prose, flags=re.DOTALL)))
+    inline = re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", prose, flags=re.DOTALL))
+    return {re.sub(r"\\[;,]|\s", "", WORDS.sub("", formula)).rstrip(".,") for formula in displayed + inline}
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
@@ -32,7 +36,8 @@ def test_the_korean_page_has_the_same_code_formulas_and_sections(chapter):
     english, korean = text_of(chapter), text_of(chapter.with_suffix(".ko.md"))
     code = [[(cell.text, cell.options) for cell in notebooks.cells(page) if cell.kind == "code"] for page in (english, korean)]
     assert code[0] == code[1]
-    assert set(formulas(english)) == set(formulas(korean))
+    assert formulas(english) == formulas(korean)
+    assert all(re.search("[가-힣]", text) or text in NAMES for text in WORDS.findall(korean))
     prose = ["\n".join(cell.text for cell in notebooks.cells(page) if cell.kind == "markdown") for page in (english, korean)]
     sections = [re.findall(r"^#+ ", page, re.MULTILINE) for page in prose]
     assert sections[0] == sections[1] and sections[0].count("# ") == 1
