@@ -138,7 +138,8 @@ def run(arguments: Namespace) -> int:
         if ranks.first and len(todo) > 1:
             write_json(folder / "config.json", vars(options))  # so that there is a run to resume while the first network learns
         for part, how, pixels, place in todo:
-            place.mkdir(exist_ok=True)
+            if ranks.first:
+                place.mkdir(exist_ok=True)
             results[part] = train(pixels, labels, classes, how, place, arguments.resume, again, ranks, arguments.tensorboard, part)
         if arguments.json:
             small = {"small": results["small"]} if "small" in results else {}
