@@ -14,6 +14,8 @@ from hcrot.passes import InplaceError, detect_inplace, one_pass
 
 __all__ = ["OutOfTime", "Trial", "in_float64", "rms"]
 
+REPLACED = "backward replaced the array .grad instead of adding to it in place: write += instead of ="
+
 STEPS = (1e-3, 1e-4, 1e-5)
 """Sizes of h to try in turn, in units of the checked array's root mean square (at least 0.01, or h would drown in rounding errors)."""
 
@@ -168,7 +170,7 @@ class Trial:
         self.restore(watched, before)
         dparameters = [parameter.grad.copy() for parameter in parameters]
         for name, parameter, grad in zip(self.parameter_names, parameters, grads, strict=True):
-            self.complain_if(parameter.grad is not grad, f"{name}: backward replaced the array .grad instead of adding to it in place")
+            self.complain_if(parameter.grad is not grad, f"{name}: {REPLACED}")
             if parameter.grad.shape == grad.shape:
                 grad[...] = parameter.grad
             parameter.grad = grad
@@ -196,7 +198,7 @@ class Trial:
         ends = self.block.ends if self.block else {}
         _, twice = self.backpropagate()
         for name, line, first, second in zip(self.parameter_names, self.names[len(self.differentiated) :], once, twice, strict=True):
-            if first.shape != second.shape:
+            if first.shape != second.shape or f"{name}: {REPLACED}" in self.problems:
                 continue
             near = 1e-9 * np.abs(first).max(initial=0)
             same, doubled = np.abs(second - first).max(initial=0) <= near, np.abs(second - 2 * first).max(initial=0) <= near

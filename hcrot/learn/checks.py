@@ -1,13 +1,15 @@
 """What the checks of exercises and bugs share: comparisons whose messages lead."""
 
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import hcrot
 
-__all__ = ["Check", "Wrong"]
+__all__ = ["Check", "Wrong", "error_lead"]
 
 
 class Wrong(AssertionError):
@@ -38,7 +40,9 @@ class Check:
         if not condition:
             raise Wrong(message)
 
-    def equal(self, what: str, found: Any, expected: Any, tolerance: float = 1e-6) -> None:
+    def equal(
+        self, what: str, found: Any, expected: Any, tolerance: float = 1e-6, mistakes: Mapping[str, Any] | None = None
+    ) -> None:
         """Two arrays, or numbers, agree: first their shapes, then their values.
 
         Args:
@@ -46,6 +50,7 @@ class Check:
             found: what the learner's code has made.
             expected: what it has to be.
             tolerance: the largest difference allowed, relative to the largest number expected, or to 1 if that is larger.
+            mistakes: what a likely mistake makes of it, by the sentence that tells of this mistake.
         """
         expected = np.asarray(expected)
         self.that(found is not None, f"{what} is None, expected an array of the shape {expected.shape}: is a return missing?")
@@ -63,7 +68,8 @@ class Check:
             worst = tuple(map(int, np.unravel_index(int(np.argmax(gap)), found.shape)))
             place = f"{what} at {worst}" if worst else what
             count = f"; {int(different.sum())} of {found.size} numbers differ" if found.size > 1 else ""
-            lead = factor_lead(found, expected, tolerance)
+            told = [sentence for sentence, values in (mistakes or {}).items() if np.allclose(found, values, rtol=0, atol=tolerance)]
+            lead = f": {told[0]}" if told else factor_lead(found, expected, tolerance)
             raise Wrong(f"{place} is {found[worst]:.6g}, expected {expected[worst]:.6g}{count}{lead}")
 
     def same_as(self, what: str, yours: Callable, reference: Callable, *inputs: Any, tolerance: float = 1e-6) -> None:
@@ -93,7 +99,7 @@ class Check:
         except hcrot.GradientError as error:
             wrong = [gradient_lead(line) for line in error.report.lines if line.verdict != "ok"]
             heading = f"the gradients of {error.report.module} for {', '.join(map(described, inputs))}:"
-            raise Wrong("\n  ".join([heading, *error.report.problems, *wrong])) from None
+            raise Wrong("\n  ".join([heading, *said_once(error.report.problems), *wrong])) from None
 
     def agree(self, module: hcrot.Module, *inputs: Any, **options: Any) -> None:
         """As :meth:`gradients`, but the message doesn't tell which gradient is wrong: that is for the learner to find."""
@@ -128,7 +134,27 @@ class Check:
 
 
 def described(value: Any) -> str:
-    return f"an input of the shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+    """An argument in few words: of arrays, also of those in a list or tuple, their shapes."""
+    if isinstance(value, np.ndarray):
+        return f"an input of the shape {value.shape}"
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, np.ndarray) for item in value):
+        kind, shapes = type(value).__name__, [str(item.shape) for item in value]
+        return f"a {kind} of arrays of the shapes {listed(shapes)}" if len(value) > 1 else f"a {kind} of one array of the shape {shapes[0]}"
+    return repr(value)
+
+
+def listed(words: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def said_once(problems: Sequence[str]) -> list[str]:
+    """Problems ``name: sentence``, those with the same sentence as one: ``weight and bias: sentence``."""
+    names: dict[str, list[str]] = {}
+    for problem in problems:
+        name, colon, sentence = problem.partition(": ")
+        names.setdefault(sentence if colon else problem, []).extend([name] if colon else [])
+    return [": ".join([listed(of), sentence] if of else [sentence]) for sentence, of in names.items()]
 
 
 def shape_lead(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
@@ -179,3 +205,43 @@ def gradient_lead(line: Any) -> str:
     lead = ratio_lead(line.analytic / line.numeric) if line.numeric else ""
     slopes = f"along some direction backward says {line.analytic:+.6g}, differences of outputs say {line.numeric:+.6g}"
     return f"that of {name} is wrong: {slopes}{lead}"
+
+
+PRODUCT = re.compile(r"in its core dimension .*size (\d+) is different from (\d+)|not aligned: (\d+) \(dim \d+\) != (\d+) \(dim")
+BROADCAST = re.compile(r"not be broadcast together with (?:remapped )?shapes \(([\d,]*)\) \(([\d,]*)\)")
+INTO = re.compile(r"input array from shape \(([\d,]*)\) into shape \(([\d,]*)\)")
+OUTPUT = re.compile(r"output operand with shape \(([\d,]*)\) doesn't match the broadcast shape \(([\d,]*)\)")
+RESHAPE = re.compile(r"cannot reshape array of size (\d+)")
+AXES = re.compile(r"axes don't match array|repeated axis in transpose")
+
+
+def error_lead(message: str) -> str:
+    """What an error of NumPy's about shapes means, as sentences of their own, or ""."""
+    if found := PRODUCT.search(message):
+        columns, rows = (found[2], found[1]) if found[1] else (found[3], found[4])
+        return (
+            f"In a product A @ B, A must have as many columns as B has rows. Here these are {columns} and {rows}. "
+            "Write the two shapes side by side: the inner sizes must be equal."
+        )
+    if found := RESHAPE.search(message):
+        return f"reshape keeps all numbers: the sizes of the new shape, multiplied, must be {found[1]}."
+    if AXES.search(message):
+        return "transpose needs a number for each axis of the array, and each of them once."
+    for pattern in (BROADCAST, INTO, OUTPUT):
+        if found := pattern.search(message):
+            one, other = (tuple(int(size) for size in text.split(",") if size) for text in found.groups())
+            return shapes_lead(one, other)
+    return ""
+
+
+def shapes_lead(one: tuple[int, ...], other: tuple[int, ...]) -> str:
+    """What it may mean that two shapes do not fit each other."""
+    if sorted(one) == sorted(other):
+        return (
+            "Both shapes have the same sizes in another order: is a transpose missing, or should it be another one? "
+            "In transpose, the numbers say for each new axis where it stands in the old order."
+        )
+    if math.prod(one) == math.prod(other):
+        return f"Both have {math.prod(one)} numbers, but they are grouped otherwise: is a reshape missing?"
+    rule = "Shapes are compared from the last axis on, and two sizes fit if they are equal or one of them is 1."
+    return f"{rule} Should it be @, or is a sum missing, or is there one over the wrong axes?"

@@ -13,6 +13,7 @@ what stands there. A bug has the defect and the mended lines one after the other
                                      # bug: end
 
 Whoever writes an exercise shows that its check can fail: ``WRONG`` has, by name, texts of the solution and what to put in their place.
+``LEADS`` may have, for words of an error that the learner's code raises, a sentence on what they mean in this exercise.
 """
 
 import difflib
@@ -27,14 +28,18 @@ from types import ModuleType
 from typing import Any
 
 from hcrot.files.json_and_arrays import read_json, replacing, write_json
-from hcrot.learn.checks import Check, Wrong
+from hcrot.learn.checks import Check, Wrong, error_lead
 
 __all__ = [
-    "CHAPTERS", "FOLDER", "HOLE", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks", "verdict",
+    "CHAPTERS", "FOLDER", "HOLE", "ONE_HOUR", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks",
+    "verdict",
 ]  # fmt: skip
 
 FOLDER = "hcrot_exercises"
 """Where a learner's files are, if no other folder is named."""
+
+ONE_HOUR = ("01-1", "02-1", "06-3")
+"""The exercises of the one-hour road to a backward pass of a convolution. They have a star in the list and on the pages."""
 
 POINTS = 4
 """For a bug that is found without help. Each hint costs one, down to one; who reads the solution first gets none."""
@@ -187,12 +192,12 @@ def verdict(task: Task, source: str, path: Path) -> str:
     except SyntaxError as error:
         return f"{path.name} cannot be read as Python: line {error.lineno}: {error.msg}\n    {(error.text or '').strip()}"
     except (Exception, SystemExit) as error:
-        return raised(error, source, path)
+        return raised(error, source, path, getattr(task.kept, "LEADS", {}))
     return ""
 
 
-def raised(error: BaseException, source: str, path: Path) -> str:
-    """What to say when running a learner's text raised an error: which of its lines was being run."""
+def raised(error: BaseException, source: str, path: Path, leads: dict[str, str]) -> str:
+    """What to say when running a learner's text raised an error: which of its lines was being run, and what the error may mean."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     if isinstance(error, NotImplementedError) and str(error) == "yours" and lines:
         return f"line {lines[-1]} of {path.name} is still to be written"
@@ -201,7 +206,9 @@ def raised(error: BaseException, source: str, path: Path) -> str:
         if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
             return f"{path.name} has no {error.name}"
         return f"the check could not use what {path.name} gave it: {said}"
-    return f"line {lines[-1]} of {path.name} raised a {said}\n    {source.splitlines()[lines[-1] - 1].strip()}"
+    line = source.splitlines()[lines[-1] - 1].strip()
+    lead = next((sentence for words, sentence in leads.items() if words in said), error_lead(said))
+    return f"line {lines[-1]} of {path.name} raised a {said.strip()}\n    {line}\n{filled(lead)}".rstrip()
 
 
 # ---------------------------------------------------------------- what a learner does
@@ -323,7 +330,8 @@ def solution(name: str, folder: str | Path = FOLDER) -> Answer:
 
 def contents(folder: str | Path = FOLDER) -> Answer:
     """All exercises and bugs, what is done, and the score of the bug hunt."""
-    score, lines, listed, chapter = scores(folder), [], [], ""
+    score, listed, chapter = scores(folder), [], ""
+    lines = ["★ The way to your own Conv2d.backward in about an hour; docs/course/index.md says what to read for it."]
     bugs = [score.get(task.name, {}) for task in tasks() if task.is_bug]
     found, points = sum(kept.get("solved", False) for kept in bugs), sum(kept.get("points", 0) for kept in bugs)
     for task in tasks():
@@ -336,10 +344,12 @@ def contents(folder: str | Path = FOLDER) -> Answer:
         words = [done] if kept.get("solved") else ["begun"] if kept else []
         words += [f"{kept['hints']} hint{'s' * (kept['hints'] > 1)}"] if kept.get("hints") else []
         words += ["solution seen"] if kept.get("seen") else []
-        lines.append(f"  {task.number:<7} {task.title:<70} {', '.join(words)}".rstrip())
-        listed.append({"number": task.number, "name": task.name, "title": task.title, "chapter": chapter, **blank(), **kept})
+        star = "★" if task.number in ONE_HOUR else ""
+        lines.append(f"  {task.number:<6}{star:<1} {task.title:<70} {', '.join(words)}".rstrip())
+        about = {"number": task.number, "name": task.name, "title": task.title, "chapter": chapter, "one_hour": bool(star)}
+        listed.append({**about, **blank(), **kept})
     facts = {"tasks": listed, "bugs_found": found, "bugs": len(bugs), "points": points, "points_possible": POINTS * len(bugs)}
-    return Answer("\n".join(lines[1:]), facts)
+    return Answer("\n".join(lines), facts)
 
 
 # ---------------------------------------------------------------- what is remembered

@@ -21,6 +21,8 @@ class Scaled(hcrot.Module):
         x = self.saved()
         if self.fault == "set":
             self.weight.grad[...] = dy * x
+        elif self.fault == "replaced":
+            self.weight.grad = dy * x
         elif self.fault != "frozen":
             self.weight.grad += dy * x
         dx = dy * self.weight.data
@@ -31,12 +33,37 @@ class Scaled(hcrot.Module):
     ("nothing", "input 0 there is none"), ("transposed", r"has the shape \(3, 2\), it must be that of input 0, \(2, 3\): is a transpose"),
     ("summed", r"shape \(3,\).*a sum over too many axes"), ("twice", "2 times too large"), ("negative", "is a sign wrong"),
     ("frozen", "weight .* stays zero"), ("set", "assigns to .grad instead of adding"),
+    ("replaced", r"\(2, 3\):\n  weight: backward replaced the array .grad instead .*: write \+= instead of =$"),
 ])  # fmt: skip
 def test_gradients(fault, message):
     check = Check()
     check.gradients(Scaled(), check.normal(2, 3))
     with pytest.raises(Wrong, match=message):
         check.gradients(Scaled(fault), check.normal(2, 3))
+
+
+def test_what_is_wrong_with_two_parameters_is_said_once():
+    check = Check()
+    with pytest.raises(Wrong) as error:
+        check.gradients(hcrot.Sequential(Scaled("set"), Scaled("set")), check.normal(2, 3))
+    assert str(error.value).count("\n") == 1 and "\n  0.weight and 1.weight: backward assigns to .grad" in str(error.value)
+
+
+def test_inputs_are_told_by_their_shapes():
+    class Sum(hcrot.Module):
+        """y = x + a + b for a list [a, b], with a backward of which nothing is right."""
+
+        def forward(self, x, terms):
+            return x + sum(terms.pop() for _ in range(len(terms)))
+
+        def backward(self, dy, dterms=None):
+            return 0 * dy
+
+    check = Check()
+    for terms, said in (2, "a list of arrays of the shapes (2, 3) and (2, 3):"), (1, "a list of one array of the shape (2, 3):"):
+        with pytest.raises(Wrong) as error:
+            check.gradients(Sum(), check.normal(2, 3), [check.normal(2, 3) for _ in range(terms)])
+        assert f"for an input of the shape (2, 3), {said}\n" in str(error.value)
 
 
 def test_gradients_that_vanish_along_the_input_itself_are_looked_at_elsewhere():
@@ -75,6 +102,12 @@ def test_equal(found, message):
     Check().equal("it", 3, 3.0)
     with pytest.raises(Wrong, match=message):
         Check().equal("it", found, expected)
+
+
+def test_a_known_mistake_is_told():
+    found = np.array([1.0, 1, 1])
+    with pytest.raises(Wrong, match=r"at \(1,\) is 1, expected 2; 1 of 3 numbers differ: use \+=$"):
+        Check().equal("it", found, [1, 2, 1], mistakes={"a sign": -found, "use +=": found})
 
 
 def test_same_as():

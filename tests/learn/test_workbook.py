@@ -37,6 +37,7 @@ class Twice(hcrot.Module):
 # kept back: the learner's file ends here
 
 HINTS = ["How does y move when x does?", "By two for each one."]
+LEADS = {"float division": "Nothing has to be divided here."}
 DERIVATION = """
 y = 2 x, so dL/dx = dL/dy dy/dx = 2 dL/dy, entry by entry, for arrays of any shape. The sum rule says that each entry is alone.
 """
@@ -157,6 +158,26 @@ def test_what_a_learner_may_do_wrong_gets_a_sentence(folder):
         hcrot.learn.start(2, folder)
 
 
+@pytest.mark.parametrize(("line", "said"), [
+    ("dy @ x", "In a product A @ B, A must have as many columns as B has rows. Here these are 3 and 2."),
+    ("np.dot(dy, x)", "Here these are 3 and 2."),
+    ("dy + dy.T", "in another order: is a transpose missing"),
+    ("dy + np.ones(6)", "6 numbers, but they are grouped otherwise: is a reshape missing?"),
+    ("dy + dy.sum(axis=1)", "two sizes fit if they are equal or one of them is 1. Should it be @, or is a sum missing"),
+    ("dy.sum(axis=0).__iadd__(dy)", "is a sum missing"),
+    ("dy.__setitem__(0, np.ones(2))", "is a sum missing"),
+    ("dy.reshape(4, -1)", "the sizes of the new shape, multiplied, must be 6."),
+    ("dy.transpose(0, 1, 2)", "transpose needs a number for each axis"),
+    ("1.0 / 0", "Nothing has to be divided here."),
+])  # fmt: skip
+def test_errors_about_shapes_are_explained(folder, line, said):
+    hcrot.learn.start("02-1", folder)
+    path = folder / "02_1_twice.py"
+    replaced(path, (workbook.HOLE, "self.x = x; return 2 * x"), (workbook.HOLE, f"x = self.x; return {line}"))
+    lines = str(hcrot.learn.check("02-1", folder)).split("\n")
+    assert lines[3].endswith(f"return {line}") and said in " ".join(lines[4:])
+
+
 def test_the_bug_hunt_keeps_score_and_the_command_line_says_the_same(folder, capsys):
     assert call("start", "bug-07", "--folder", folder) == 0
     assert "The larger the batch" in capsys.readouterr().out
@@ -178,7 +199,8 @@ def test_the_bug_hunt_keeps_score_and_the_command_line_says_the_same(folder, cap
     assert "These were all hints" in str(hcrot.learn.hint("bug-07", folder))
     assert call("--folder", folder) == 0
     assert "1 of 1 found, 3 of 4 points" in (listed := capsys.readouterr().out)
-    assert "chapter 02: the linear layer\n  02-1    Twice a number, backward.\n" in listed
+    assert "chapter 02: the linear layer\n  02-1  ★ Twice a number, backward.\n" in listed
+    assert "★ The way to your own Conv2d.backward in about an hour" in listed
     assert "found, 3 points, 2 hints, solution seen" in listed
 
 

@@ -65,9 +65,25 @@ WRONG = {
 }
 
 
+def lead(yours, check: Check) -> None:
+    """With ones for all numbers, each gradient counts uses. So it shows what was overwritten, and what came over the edge."""
+    x, w, dy = np.ones((1, 1, 6)), np.ones((2, 1, 3)), np.ones((1, 2, 3))
+    uses = np.array([2.0, 4, 2, 4, 2, 2])  # of each pixel by two kernels with stride 2 and padding 1; 2 in the padding before the first
+    dx, dw, db = yours.backward(dy, x, w, 2, 1)
+    once = "each use overwrote the one before, but they have to add: += instead of ="
+    edge = "the last entry has too much: at = -1 is over the edge, but NumPy counts it from the end. Skip what forward skips"
+    for name, found, expected, mistakes in (
+        ("dx", dx, uses[None, None], {once: np.ones((1, 1, 6)), edge: (uses + 2 * np.eye(6)[5])[None, None]}),
+        ("dw", dw, np.array([[[2.0, 3, 3]]] * 2), {once: np.ones((2, 1, 3))}),
+        ("db", db, np.full(2, 3.0), {once: np.ones(2)}),
+    ):
+        check.equal(f"{name} for ones, with stride 2 and padding 1,", found, expected, mistakes=mistakes)
+
+
 def check(yours, check: Check) -> None:
     import hcrot
 
+    lead(yours, check)
     for stride, padding in ((1, 0), (2, 1), (1, 2)):
         layer = hcrot.Conv1d(2, 3, 3, stride=stride, padding=padding, generator=0).astype(np.float64)
         x, w = check.normal(2, 2, 6), layer.weight.data

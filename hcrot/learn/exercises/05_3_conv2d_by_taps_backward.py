@@ -63,6 +63,10 @@ WRONG = {
 def check(yours, check: Check) -> None:
     from hcrot.learn import loops
 
+    ones, taps = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    overwritten = {"the slices of two taps overlap, and the later one overwrote the earlier: += instead of =": ones}
+    dx, _, _ = yours.backward(np.ones((1, 1, 2, 2)), ones.copy(), taps, 1, 0)
+    check.equal("dx for ones, how often each pixel is used,", dx, [[[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]], mistakes=overwritten)
     for shape, kernel, stride, padding in (((2, 2, 4, 5), (2, 3), 1, 0), ((2, 3, 5, 6), (3, 3), 2, 1)):
         x, w = check.normal(*shape), check.normal(2, shape[1], *kernel)
         dy = check.normal(*loops.conv2d(x, w, np.zeros(2), stride, padding).shape)

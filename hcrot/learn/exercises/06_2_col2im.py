@@ -57,7 +57,9 @@ def check(yours, check: Check) -> None:
     import hcrot
 
     copies = yours.col2im(np.ones((4, 4)), (1, 1, 3, 3), (2, 2), 1, 0)
-    check.equal("col2im of ones, how often each pixel is copied", copies, [[[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]])
+    overwritten = {"the later copies overwrote the earlier ones: += instead of =": np.ones((1, 1, 3, 3))}
+    expected = [[[[1, 2, 1], [2, 4, 2], [1, 2, 1]]]]
+    check.equal("col2im of ones, how often each pixel is copied,", copies, expected, mistakes=overwritten)
     for shape, kernel, stride, padding in (((2, 3, 4, 5), (2, 3), 1, 0), ((2, 2, 6, 5), (3, 3), 2, 1), ((1, 2, 4, 4), (3, 3), 3, 1)):
         case = f"for {shape}, a kernel of {kernel}, stride {stride} and padding {padding}"
         x = check.normal(*shape)

@@ -2,11 +2,12 @@
 
 forward is given. Write backward: it gets dy (B, O, OH, OW), ADDS to the gradients of weight and bias, and returns dx (B, C, H, W).
 
-The names: R = B OH OW rows, one for each place of the kernel, and M = KH KW C numbers in a window.
+The names: R = B OH OW rows, one for each output pixel, and M = KH KW C numbers in a window.
     X  (R, M)   the windows as rows, by hcrot.im2col. Its columns are counted by (i, j, c).
     W  (M, O)   the weight as a matrix
     Y  (R, O)   the output, its rows counted by (n, p, q)
-hcrot.col2im(dX, shape, kernel, stride, padding) is the adjoint of hcrot.im2col(x, kernel, stride, padding).
+hcrot.col2im(dX, shape, kernel, stride, padding) goes the way from X to x: it adds each entry of dX to the pixel whose copy stands at that
+place of X. shape is that of x.
 """
 
 import numpy as np
@@ -86,6 +87,13 @@ WRONG = {
 }  # fmt: skip
 
 
+LEADS = {
+    "shapes (4,3,2,5) (": "weight.grad has the axes (o, c, i, j); what you add to it has others. Open the rows of dW, so that "
+    "its axes are (i, j, c, o). Then ask for each new axis, o first, where it stands there."
+}
+"""By the weight's shape in :func:`lead`, which no other array there has."""
+
+
 def lead(yours, check: Check) -> None:
     """Where every size is another one, say which order of axes is wrong."""
     layer = yours.Conv2d(3, 4, (2, 5), 1, 0, generator=0)
@@ -100,9 +108,10 @@ def lead(yours, check: Check) -> None:
     layer(x)
     layer.backward(dy)
     rows = "db is not dy summed over n, p and q: is o the last axis before you reshape dy?"
-    check.that(np.allclose(layer.bias.grad, reference.bias.grad), rows)
+    check.that(layer.bias.grad.shape == (4,) and np.allclose(layer.bias.grad, reference.bias.grad), rows)
     found, expected = layer.weight.grad, reference.weight.grad
-    moved = not np.allclose(found, expected) and np.allclose(np.sort(found, axis=None), np.sort(expected, axis=None))
+    right = found.shape == expected.shape and np.allclose(found, expected)
+    moved = not right and found.size == expected.size and np.allclose(np.sort(found, axis=None), np.sort(expected, axis=None))
     order = "dW has the right numbers in a wrong order: open its rows as (i, j, c), then bring (i, j, c, o) to (o, c, i, j)"
     check.that(not moved, order)
 

@@ -59,7 +59,9 @@ def check(yours, check: Check) -> None:
     layer, indices = yours.Embedding(5, 3, generator=0), np.array([1, 1, 4])
     check.equal("y for the indices 1 1 4", layer(indices), layer.weight.data[[1, 1, 4]])
     layer.backward(np.ones((3, 3), np.float32))
-    check.equal("the gradient for the indices 1 1 4 and dy = 1", layer.weight.grad, np.array([0, 2, 0, 0, 1])[:, None] * np.ones((5, 3)))
+    expected = np.array([0, 2, 0, 0, 1])[:, None] * np.ones((5, 3))
+    once = {"index 1 came twice, and only one of its two rows has arrived": np.minimum(expected, 1)}
+    check.equal("the gradient for the indices 1 1 4 and dy = 1", layer.weight.grad, expected, mistakes=once)
     check.gradients(yours.Embedding(4, 2, generator=1), np.array([3, 0, 3, 3]))
     check.gradients(yours.Embedding(4, 2, generator=1), np.array([[2, 0, 2], [1, 2, 0]]))
     check.adds(yours.Embedding(4, 2, generator=2), np.array([0, 1, 0]))
