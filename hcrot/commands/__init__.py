@@ -1,9 +1,10 @@
 """The command line: ``hcrot`` and ``python -m hcrot``. Each command is a file here; this one imports none before it is known which."""
 
 import importlib
+import io
 import sys
 
-from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
+from hcrot.tools.arguments import Parser, RawText, ending_with_the_reader, refusing_bad_input
 
 __all__ = ["COMMANDS", "main"]
 
@@ -29,7 +30,14 @@ DESCRIPTION = """Train diffusion models on the CPU, and draw with them.
 
 def main(arguments: list[str] | None = None) -> None:
     """Do what the command line says, and end the program with 0, 1 (a check failed), 2 (bad input), or 128 and the number of a signal."""
-    words = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # its encoding may lack the é of Fréchet and the star of `learn list`
+    with ending_with_the_reader():
+        understand(sys.argv[1:] if arguments is None else arguments)
+
+
+def understand(words: list[str]) -> None:
+    """Help, the version, or a command, at whose end the program ends with its exit status."""
     listed = "\n".join(f"    {name:<10} {text}" for name, text in COMMANDS.items())
     parser = Parser(
         prog="hcrot", description=f"{DESCRIPTION}\ncommands:\n{listed}\n\nhcrot COMMAND --help explains each.", add_help=False,

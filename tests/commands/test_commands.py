@@ -1,5 +1,6 @@
 """The command line as a user has it: words in, files and lines out."""
 
+import io
 import json
 import math
 import os
@@ -329,3 +330,32 @@ def test_bench_measures(capsys, monkeypatch):
         assert "hcrot is many times slower than usual: plain NumPy runs" in capsys.readouterr().out
         assert call("bench", "--json") == 0
         assert "many times slower" in json.loads(capsys.readouterr().out)["speed"]
+
+
+@pytest.mark.parametrize("words", [["learn", "list"], ["learn", "--help"], ["--version"]])
+def test_a_command_whose_reader_has_gone_ends_without_a_word(words, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert call(*words) == 141
+        monkeypatch.undo()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_another_broken_pipe_is_said(monkeypatch, capsys):
+    def broken(*_):
+        raise BrokenPipeError("a process of this run has ended")
+
+    monkeypatch.setattr("hcrot.commands.learn.run", broken)
+    assert call("learn") == 2
+    assert capsys.readouterr().err == "hcrot learn: a process of this run has ended\n"
+
+
+def test_an_encoding_without_stars_is_no_error(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert call("learn", "list") == 0
+    assert b"  06-3  ? Your own Conv2d.backward." in written.getvalue()
