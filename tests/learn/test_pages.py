@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hcrot.learn import notebooks
+from hcrot.learn import notebooks, workbook
 from hcrot.learn.figures import style
 from hcrot.learn.pages import show, side_by_side
 
@@ -50,6 +50,15 @@ def test_each_chapter_names_its_exercises(chapter):
     there = {"-".join(path.name.split("_")[:2]) for path in EXERCISES.glob(f"{number}_*.py")}
     named = set(re.findall(rf"hcrot learn start ({number}-\d)", text_of(chapter)))
     assert named == there and len(named) >= 3
+
+
+@pytest.mark.parametrize("ending", [".md", ".ko.md"])
+def test_the_exercises_of_the_one_hour_road_have_a_star(ending):
+    pages = [text_of(chapter.with_suffix(ending)) for chapter in CHAPTERS]
+    starred = [number for page in pages for number in re.findall(r"★ `hcrot learn start (\d\d-\d)`", page)]
+    index = text_of(notebooks.COURSE / f"index{ending}")
+    road = re.search(r"^## (?:One hour|.*\{ #one-hour \})\n(.*?)^## ", index, re.MULTILINE | re.DOTALL)
+    assert road and tuple(starred) == workbook.ONE_HOUR == tuple(re.findall(r"\b\d\d-\d", road[1])[: len(starred)])
 
 
 def test_cells_and_notebook():
