@@ -344,12 +344,15 @@ def test_a_command_whose_reader_has_gone_ends_without_a_word(words, monkeypatch,
     assert capsys.readouterr() == ("", "")
 
 
-def test_another_broken_pipe_is_said(monkeypatch, capsys):
+def test_another_broken_pipe_is_said(monkeypatch, capsys, tmp_path):
     def broken(*_):
         raise BrokenPipeError("a process of this run has ended")
 
     monkeypatch.setattr("hcrot.commands.learn.run", broken)
-    assert call("learn") == 2
+    with open(tmp_path / "printed", "w", encoding="utf-8") as printed:
+        monkeypatch.setattr(sys, "stdout", printed)
+        assert call("learn") == 2
+        monkeypatch.undo()
     assert capsys.readouterr().err == "hcrot learn: a process of this run has ended\n"
 
 
