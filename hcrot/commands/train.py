@@ -89,8 +89,8 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
 CHANGEABLE = {"data_dir", "minutes", "num_epochs", "learning_rate", "guidance_scale", "inference_steps", "save_images_epochs",
               "checkpointing_steps", "checkpoints_total_limit"}  # with --resume  # fmt: skip
 
-LATER = ("lr_num_cycles", "lr_power", "small")
-"""Options that runs of earlier versions do not have."""
+LATER = {"lr_num_cycles": 3, "lr_power": 2.0, "small": 0}
+"""Options that runs of earlier versions do not have, and what they were trained with."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,7 +267,7 @@ def saved_options(folder: Path, given: dict[str, Any]) -> Namespace:
     except ValueError:
         saved = None
     if isinstance(saved, dict):
-        saved = {name: OPTIONS[name][0] for name in LATER} | saved
+        saved = LATER | saved
     if not isinstance(saved, dict) or saved.keys() != OPTIONS.keys():
         raise ValueError(f"{path} is not the configuration of a run of hcrot train")
     changed = [name for name, value in given.items() if name not in CHANGEABLE and value != saved[name]]
