@@ -287,6 +287,8 @@ def check(name: str, folder: str | Path = FOLDER) -> Answer:
     else:
         checks = f"{kept['tries']} check{'s' * (kept['tries'] > 1)}"
         text = f"{task.number}: right, after {checks}.\n\n`hcrot learn solution {task.number}` has the derivation."
+        if task.number in ONE_HOUR[:-1]:
+            text += f" Next on the road of one hour: exercise {ONE_HOUR[ONE_HOUR.index(task.number) + 1]}."
     facts = {"number": task.number, "passed": not problem, "message": problem, **kept}
     return Answer(text, facts, not problem)
 
