@@ -51,26 +51,26 @@ def test_the_files_say_what_the_metrics_say(words, tmp_path):
 
 @pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: pip install hcrot[mpi]")
 def test_two_ranks_learn_from_a_folder_and_write_one_file(words, tmp_path, monkeypatch):
-    """What one process does in two parts, bit for bit; a picture that cannot be read is named once."""
+    """What one process does in two parts, bit for bit, in both of two networks; a picture that cannot be read is named once."""
     pytest.importorskip("tensorboardX")
     monkeypatch.setattr(jit, "_threads", None)  # what --threads sets ends with the test
     (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
-    words += ["--num-epochs", "2", "--random-flip", "--threads", "1", *map(str, TINY)]
+    words += ["--num-epochs", "2", "--random-flip", "--threads", "1", *map(str, TINY), "--resolution", "16", "--small", "8"]
     code, out, err = finish(start(2, "-m", "hcrot", *words))
     assert code == 0, err
     assert err.count("broken.png is left out") == 1
-    assert out.count("8 grey pictures of 8x8, no classes") == out.count("2 steps of 8") == 1
+    assert out.count("8 grey pictures of 16x16, no classes") == 1 and out.count("2 steps of 8") == 2
     words[3] = str(tmp_path / "one")
     with pytest.raises(SystemExit) as ended:
         main([*words, "--gradient-accumulation-steps", "2"])
     assert ended.value.code == 0
     found = []
-    for folder in (tmp_path / "run", tmp_path / "one"):
+    for folder in (tmp_path / run / part for run in ("run", "one") for part in ("", "small")):
         [path] = (folder / "tensorboard").iterdir()
         assert (folder / "samples.png").exists() and len((folder / "metrics.jsonl").read_text().splitlines()) == 2
         weights = (folder / "checkpoint" / "diffusion_pytorch_model.safetensors").read_bytes()
         found.append((scalars(path), weights))
-    assert found[0] == found[1] and len(found[0][0]) == 6
+    assert found[:2] == found[2:] and len(found[0][0]) == len(found[1][0]) == 6
 
 
 def test_without_the_package_one_sentence_and_no_run(words, tmp_path, monkeypatch, capsys):
