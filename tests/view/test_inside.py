@@ -91,7 +91,7 @@ def test_a_run_is_started_as_a_command(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="there is a run a already"):
         runs.start(Request(asked))
     with pytest.raises(ValueError, match="a is running"):
-        runs.resume(Request({"name": "a", "minutes": 1}))
+        runs.resume(Request({"name": "a", "minutes": 1, "lr": 1e-3}))
     (tmp_path / "a" / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0}) + "\n")
     (tmp_path / "a" / "samples-5.png").write_bytes(b"")
     (tmp_path / "a" / "train.log").write_text("one\n  3%|#   | 1/30\r 98%|### | 29/30\n\ntwo\n")
@@ -99,7 +99,7 @@ def test_a_run_is_started_as_a_command(tmp_path, monkeypatch):
     assert answer["state"] == "running" and answer["pictures"] == ["samples-5.png"] and answer["curves"]["loss"] == [1.0]
     assert answer["log"] == "one\ntwo"
     assert "curves" not in runs.follow(Request({"name": "a", "lines": 1}))
-    with pytest.raises(ValueError, match="was not started by this page"):
+    with pytest.raises(ValueError, match="a has ended"):
         Runs(tmp_path, ["digits"]).stop(Request({"name": "a"}))
 
 

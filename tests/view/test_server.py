@@ -199,8 +199,9 @@ def test_of_a_run_of_two_networks_the_first_is_shown(client, runs):
     with client.websocket_connect("ws://localhost/ws") as socket:
         [_, network] = answers(socket, {"do": "about"})[0]["networks"]
         assert (network["name"], network["size"], network["channels"], network["times"]) == ("two", 8, 1, 200)
-        found = answers(socket, {"do": "draw", "network": "two", "labels": [None], "columns": [COLUMN | {"guidance": 1}]})
-        assert found[-1]["kind"] == "done" and found[1]["x"]["shape"] == [1, 1, 8, 8]
+        found = answers(socket, {"do": "draw", "network": "two", "count": 1, "columns": [COLUMN | {"guidance": 1}]})
+        assert found[-1]["kind"] == "done", found
+        assert found[1]["x"]["shape"] == [1, 1, 8, 8]
         assert answers(socket, {"do": "runs"})[0]["runs"][0]["name"] == "two"
         assert answers(socket, {"do": "follow", "name": "two", "lines": 0})[0]["last"]["loss"] == 0.5
         (runs / "two" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
