@@ -116,6 +116,7 @@ def moved(content: str, page: Page, config: MkDocsConfig) -> str:
     return re.sub(r'((?:src|href)=")((?![a-z]+:|/|#)[^"]+)', link, content)
 
 
+@event_priority(-100)  # after mkdocs-static-i18n, which builds the Korean site in this event of the English one
 def on_post_build(config: MkDocsConfig) -> None:
     for text in korean_drawings.WORDS.keys() - korean_drawings.used:
         log.warning("no drawing has the words %r of docs/_site/korean_words.json", text)

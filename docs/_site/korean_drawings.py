@@ -96,7 +96,8 @@ def in_korean(figure: "Figure", alt: str) -> tuple[str, list[str]]:
         elif english(name):
             missing.append(name)
     figure.draw_without_rendering()
-    outside = sorted(crossing(figure, texts) - before)
+    changed = {index for index, text in enumerate(texts) if (text.get_gid() or "").startswith("korean-")}
+    outside = sorted(places for places in crossing(figure, texts) - before if changed & set(places))
     wrong = [f"no Korean for {text!r}" for text in missing]
     wrong += [f"no room for {' and '.join(texts[index].get_text() for index in places)!r} (M is a Korean letter)" for places in outside]
 
