@@ -70,7 +70,6 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
     write_json(folder / "config.json", vars(options))
     write_json(folder / "classes.json", {"classes": classes})
     rehearse(folder)  # what would fail after training fails now
-    forget_wishes(folder)
 
     # the training loop ------------------------------------------------------------------------------------------------
 
@@ -109,7 +108,7 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
             bar.set_postfix_str(f"loss {average:.4f}", refresh=False)
             bar.update()
             if stop_asked_for(folder):
-                stop.exit_code = ASKED_TO_STOP
+                stop.exit_code = stop.exit_code or ASKED_TO_STOP
             rate = rate_asked_for(folder)
             if rate is not None:
                 options.learning_rate = optimizer.initial_lr = rate
@@ -150,6 +149,7 @@ def main(words: list[str] | None = None) -> None:
         if not arguments.resume and (folder / "config.json").exists():
             raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
         with lock_run(folder, arguments.resume):
+            forget_wishes(folder)
             options = saved_options(folder, given) if arguments.resume else Namespace(**{n: o[0] for n, o in OPTIONS.items()} | given)
             share_work(options, ALONE)  # none to share with: threads, and one batch to a step unless options say otherwise
             if arguments.resume and options.small:

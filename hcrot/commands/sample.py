@@ -87,8 +87,12 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
     """Network, scheduler and the names of the classes, [] if they have none."""
     import hcrot
     from hcrot.files.json_and_arrays import read_json
+    from hcrot.files.runs import SMALL
 
     place = place_of(checkpoint)
+    if place == checkpoint and (checkpoint / SMALL / "checkpoint").is_dir():
+        where = f"hcrot sample {checkpoint / SMALL} draws the small pictures"
+        raise FileNotFoundError(f"{checkpoint}: the network that enlarges has no checkpoint yet; {where}")
     names_file = place.parent / "classes.json"
     model, scheduler = hcrot.pipelines.load(place)
     names = read_json(names_file)["classes"] if names_file.is_file() else []

@@ -7,13 +7,15 @@
     hcrot train digits --minutes 3
     mpiexec -n 4 hcrot train flowers            four processes, here or on four machines; see docs/scaling.md
 
-Pictures of 64 pixels and more are drawn small by one network and enlarged by a second (see hcrot/pipelines/cascade.py; --small 0: by one).
+Pictures of 64 pixels and more, a multiple of 4, are drawn small by one network and enlarged by a second, each in half of the time (see
+hcrot/pipelines/cascade.py; --small 0: by one network).
 
 Into runs/<name of the folder> it writes the checkpoint, samples-<step>.png on the way and samples.png at the end, loss.png, metrics.jsonl
 and config.json. The checkpoint opens in diffusers. The training loop is in hcrot/commands/train_loop.py, to be read.
 
 While it goes on:  touch runs/flowers/stop                     it saves and ends, as by Ctrl-C
                    echo 3e-4 > runs/flowers/learning_rate      the highest learning rate, from the next step on
+                   touch runs/flowers/draw                     samples-now.png
 """
 
 import argparse
@@ -49,7 +51,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "small": (
         None,
         {"type": number(int, 0)}, "first learn to draw pictures of so many pixels, then to enlarge them, by two networks; 0: by one "
-        "(default: a quarter of the resolution from 64 on)"
+        "(default: a quarter of the resolution, from 64 on, if 4 divides it)"
     ),
     "channels": (None, {"type": number(int, 1), "nargs": "+"},
                  "width of each level (default: by resolution and minutes); of two networks this and the next two are of the second"),
@@ -107,9 +109,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from hcrot.commands.train_loop import train
+    from hcrot.commands.train_loop import train, try_out
     from hcrot.files.json_and_arrays import write_json
     from hcrot.files.runs import lock_run
+    from hcrot.files.wishes import forget_wishes
     from hcrot.tools.tensorboard import check_installed
     from hcrot.training.distributed import job
 
@@ -125,6 +128,7 @@ def run(arguments: Namespace) -> int:
                 if not arguments.resume and (folder / "config.json").exists():
                     raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
                 held.enter_context(lock_run(folder, arguments.resume))
+                forget_wishes(folder)
             options = saved_options(folder, given) if arguments.resume else Namespace(**{n: d for n, (d, _, _) in OPTIONS.items()} | given)
             images, labels, classes = load_data(arguments.data, options)
         if not arguments.resume:
@@ -135,15 +139,18 @@ def run(arguments: Namespace) -> int:
         again = f"{f'mpiexec -n {ranks.size} ' * (ranks.size > 1)}hcrot train {arguments.data} --output {folder} --resume"
         results = {}
         todo = networks(options, given, images, folder, arguments.resume)
-        if ranks.first and len(todo) > 1:
-            write_json(folder / "config.json", vars(options))  # so that there is a run to resume while the first network learns
-        for part, how, pixels, place in todo:
-            if ranks.first:
+        if len(todo) > 1:
+            for _, how, pixels, _ in todo:
+                try_out(how, pixels, classes)
+            for _, how, _, place in todo if ranks.first else []:
                 place.mkdir(exist_ok=True)
+                write_json(place / "config.json", vars(how))  # what is killed before it learns goes on as it was asked for
+        for part, how, pixels, place in todo:
             results[part] = train(pixels, labels, classes, how, place, arguments.resume, again, ranks, arguments.tensorboard, part)
         if arguments.json:
-            small = {"small": results["small"]} if "small" in results else {}
-            print(json.dumps(results[part] | small))
+            small = results.get("small", {})  # whose pictures begin from nothing, so it tells whether the run has learned enough
+            judged = {name: small[name] for name in ("error_at_the_end", "undertrained") if name in small}
+            print(json.dumps(results[part] | judged | ({"small": small} if small else {})))
     return 0
 
 
@@ -238,7 +245,8 @@ def networks(
     else:
         channels, layers, batch = SMALL_NETWORKS.get(options.small, (None, None, None))
         own = {
-            "resolution": options.small, "small": 0, "channels": channels, "layers_per_block": layers, "attention": None,
+            "resolution": options.small, "small": 0, "random_shift": options.random_shift * options.small // images.shape[2],
+            "channels": channels, "layers_per_block": layers, "attention": None,
             "train_batch_size": given.get("train_batch_size", batch), "prediction_type": given.get("prediction_type", "v_prediction"),
         }  # fmt: skip
         first = Namespace(**vars(options) | own)

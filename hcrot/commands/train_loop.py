@@ -18,7 +18,7 @@ import hcrot
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import SMALL, open_metrics, read_metrics
-from hcrot.files.wishes import forget_wishes, pictures_asked_for, rate_asked_for, stop_asked_for
+from hcrot.files.wishes import pictures_asked_for, rate_asked_for, stop_asked_for
 from hcrot.pipelines.cascade import cascade, parted
 from hcrot.samplers import BEST, sampler_of
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
@@ -36,7 +36,7 @@ from hcrot.training.progress import (
     target_of,
 )  # fmt: skip
 
-__all__ = ["ASKED_TO_STOP", "TRAINING", "draw", "held_back", "learned", "lr_schedule", "network", "save", "train"]
+__all__ = ["ASKED_TO_STOP", "TRAINING", "draw", "held_back", "learned", "lr_schedule", "network", "save", "train", "try_out"]
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
@@ -95,6 +95,7 @@ def train(
     if by_the_clock:
         options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
     asked = folder.parent if part == "small" else folder  # where wishes are looked for, and where samples on the way go
+    rested = 0.0  # when the run may draw again because somebody asks: a tenth of its time at most is for that
     steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
     schedule = lr_schedule(options, optimizer, step, steps)
     clock = StepsInTime(LOOPING * 60 * options.minutes, step, steps) if by_the_clock else None
@@ -102,7 +103,6 @@ def train(
         write_json(folder / "config.json", vars(options))
         write_json(folder / "classes.json", {"classes": classes})
         rehearse(folder)  # what would fail after training fails now
-        forget_wishes(asked)
 
     # learning ---------------------------------------------------------------------------------------------------------
 
@@ -165,10 +165,12 @@ def train(
                     write_json(folder / "config.json", vars(options))
             if step % options.checkpointing_steps == 0:
                 save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
-            if ranks.first and (pictures_asked_for(asked) or step % every == 0) and step < steps and not stop:
-                picture = asked / f"samples-{'small-' if part == 'small' else ''}{step}.png"
+            planned_now, start = step % every == 0, time.perf_counter()
+            if ranks.first and (planned_now or start > rested and pictures_asked_for(asked)) and step < steps and not stop:
+                picture = asked / f"samples-{'small-' if part == 'small' else ''}{step if planned_now else 'now'}.png"
                 with ema.swapped_in():
                     draw(model, scheduler, classes[:3], options, picture, progress=False)
+                rested = 10 * time.perf_counter() - 9 * start
         save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
     if stop:
         with suppress(OSError):  # the terminal may be gone
@@ -213,6 +215,17 @@ def network(options: Namespace, channels: int, size: int, classes: int, rng: np.
         num_class_embeds=classes + 1 if classes else None,  # the last one means "of any class"
         generator=rng,
     )
+
+
+def try_out(options: Namespace, images: np.ndarray, classes: list[str]) -> None:
+    """Let a network that will be trained later meet a picture now.
+
+    Raises:
+        ValueError: of options that do not go together.
+    """
+    model = network(options, images.shape[1], images.shape[2], len(classes), np.random.default_rng(0))
+    with model.eval().inference():
+        model(np.repeat(prepare_images(images[:1]), 2 if options.small else 1, axis=1), 0, 0 if classes else None)
 
 
 def held_back(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -208,7 +208,7 @@ def gradient_lead(line: Any) -> str:
 
 
 PRODUCT = re.compile(r"in its core dimension .*size (\d+) is different from (\d+)|not aligned: (\d+) \(dim \d+\) != (\d+) \(dim")
-BROADCAST = re.compile(r"not be broadcast together with (?:remapped )?shapes \(([\d,]*)\) \(([\d,]*)\)")
+BROADCAST = re.compile(r"not be broadcast together with shapes \(([\d,]*)\) \(([\d,]*)\)")
 INTO = re.compile(r"input array from shape \(([\d,]*)\) into shape \(([\d,]*)\)")
 OUTPUT = re.compile(r"output operand with shape \(([\d,]*)\) doesn't match the broadcast shape \(([\d,]*)\)")
 RESHAPE = re.compile(r"cannot reshape array of size (\d+)")

@@ -16,7 +16,7 @@ one, which can be trained, saved and opened by itself; enlarging and shrinking a
 A second network that has learned nothing yet draws the first one's picture, enlarged, and noise; one that has to draw all draws noise only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from hcrot.init import as_generator
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.module import describe_shape
 from hcrot.pipelines.generators import GeneratorPerImage
-from hcrot.pipelines.sample import sample
+from hcrot.pipelines.sample import sample, steps
 from hcrot.schedulers.base import NoiseScheduler
 
 __all__ = ["cascade", "enlarged", "enlarges", "parted"]
@@ -89,13 +89,15 @@ def enlarged(
     if images.ndim != 4 or channels != (2 * images.shape[1], images.shape[1]):
         came = f"{describe_shape(images)} and a network with {channels[0]} in_channels and {channels[1]} out_channels"
         raise ValueError(f"enlarged: expected images (B, C, h, w) and a network with 2 C in_channels and C out_channels, got {came}")
-    noise = GeneratorPerImage(generator) if isinstance(generator, list) else as_generator("enlarged", generator)
+    noise = _as_one("enlarged", generator)
     z = noise.standard_normal(images.shape, dtype=images.dtype.type)
     u = resize(images + images.dtype.type(strength) * z, model.config["sample_size"])
-    again = generator if isinstance(generator, list) else noise
-    differences, frames = sample(model, scheduler, generator=again, condition=u, trajectory=True, **options)
-    pictures = np.clip(u + differences, -1, 1)
-    return (pictures, frames + u) if trajectory else pictures
+    kept: list[np.ndarray] = []
+    for step in steps(model, scheduler, generator=noise, condition=u, **options):
+        if trajectory:
+            kept += [u + step.prev_sample] if kept else [u + step.sample, u + step.prev_sample]
+    pictures = np.clip(u + step.prev_sample, -1, 1)
+    return (pictures, np.stack(kept)) if trajectory else pictures
 
 
 def cascade(
@@ -119,8 +121,16 @@ def cascade(
     Returns:
         x, (B, C, H, W) in [-1, 1]; with ``trajectory`` further the steps of both networks, (N, B, C, H, W), small ones enlarged.
     """
-    noise = generator if isinstance(generator, list) else as_generator("cascade", generator)
+    noise = _as_one("cascade", generator)
     network, sampler = small
-    y, steps = sample(network, sampler, generator=noise, trajectory=True, **options, **guided or {})
-    pictures, frames = enlarged(*large, y, generator=noise, trajectory=True, **options)
-    return (pictures, np.concatenate([resize(steps, pictures.shape[2:]), frames])) if trajectory else pictures
+    if not trajectory:
+        y = sample(network, sampler, generator=noise, **options, **guided or {})
+        return enlarged(*large, y, generator=noise, **options)
+    y, before = sample(network, sampler, generator=noise, trajectory=True, **options, **guided or {})
+    pictures, after = enlarged(*large, y, generator=noise, trajectory=True, **options)
+    return pictures, np.concatenate([resize(before, pictures.shape[2:]), after])
+
+
+def _as_one(owner: str, generator: Any) -> np.random.Generator:
+    """The source of all noise, which both networks go on with: were seeds taken anew, both would begin from the same numbers."""
+    return GeneratorPerImage(generator) if isinstance(generator, Sequence) else as_generator(owner, generator)

@@ -56,7 +56,8 @@ def ending_with_the_reader() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_has_gone():
             raise

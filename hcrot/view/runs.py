@@ -1,7 +1,7 @@
 """Training runs: ``hcrot train`` as a process of its own for each that is started here, and metrics.jsonl of any run of the folder.
 
-The page asks for what is new once a second, and every tab is answered from one copy of the numbers. So neither several tabs nor a slow one
-cost a run more than the reading of the lines that it adds.
+The page asks for what is new once a second, and every tab is answered from one copy of the numbers. Neither several tabs nor a slow one
+cost a run more than the reading of the lines that it adds, and the drawing of samples once a minute while somebody looks.
 """
 
 import json
@@ -74,9 +74,10 @@ class Runs:
         return "running elsewhere" if fresh and process is None and (self.folder / name / ".lock").exists() else "stopped"
 
     def metrics(self, name: str) -> Path:
-        """metrics.jsonl; of a run of two networks that of the first one, while it learns."""
+        """metrics.jsonl; of a run of two networks that of the one that learns, or has learned last."""
         whole, inner = (self.folder / name / place / "metrics.jsonl" for place in ("", SMALL))
-        return inner if inner.is_file() and not whole.is_file() else whole
+        there = [path for path in (whole, inner) if path.is_file()]
+        return max(there, key=lambda path: path.stat().st_mtime, default=whole)
 
     def follow(self, request: Request) -> dict[str, Any]:
         """What a run has written: curves if there are more lines than the ``lines`` that the tab has, pictures, the end of its log."""
@@ -96,18 +97,19 @@ class Runs:
 
     def pictures(self, name: str) -> list[str]:
         """The files of samples, in the order in which they were written; the last picture of the run comes last."""
-        files = [path for path in (self.folder / name).glob("samples*.png") if re.fullmatch(r"samples(-small)?(-\d+)?\.png", path.name)]
+        named = re.compile(r"samples(-small)?(-\d+|-now)?\.png")
+        files = [path for path in (self.folder / name).glob("samples*.png") if named.fullmatch(path.name)]
         return [path.name for path in sorted(files, key=lambda path: path.stat().st_mtime)]
 
     def age_of_pictures(self, name: str) -> float:
-        """Seconds since the last ones, or since the run began to learn."""
+        """Seconds since the last ones; before these, since the run was last given a plan."""
         paths = [self.folder / name / "config.json", *(self.folder / name / picture for picture in self.pictures(name)[-1:])]
         return time.time() - max(path.stat().st_mtime for path in paths if path.exists())
 
     def rate_of(self, name: str) -> float | None:
         """The highest learning rate of a run of ``hcrot train``; None of another program's."""
         with suppress(OSError, ValueError):
-            config = read_json(self.folder / name / "config.json")
+            config = read_json(self.metrics(name).with_name("config.json"))
             if "ddpm_num_steps" in config and isinstance(config.get("learning_rate"), float):
                 return config["learning_rate"]
         return None
@@ -245,10 +247,15 @@ class Tail:
                 self.add(row)
 
     def add(self, row: dict[str, Any]) -> None:
+        """One line more; it is left out if it holds what is no number."""
+        try:
+            quarters = [*(row.get("loss_by_quarter") or []), *[None] * QUARTERS][:QUARTERS]
+            numbers = [math.nan if value is None else float(value) for value in [*map(row.get, NAMES), *quarters]]
+        except (TypeError, ValueError):
+            return
         self.last = row
-        quarters = [*(row.get("loss_by_quarter") or []), *[None] * QUARTERS][:QUARTERS]
-        for name, value in zip(NUMBERS, [*map(row.get, NAMES), *quarters], strict=True):
-            self.columns[name].append(math.nan if value is None else float(value))
+        for name, value in zip(NUMBERS, numbers, strict=True):
+            self.columns[name].append(value)
 
 
 def empty() -> dict[Any, array]:

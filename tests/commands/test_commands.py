@@ -169,7 +169,7 @@ def test_a_run_in_work_takes_wishes_and_a_stopped_one_another_rate(tmp_path, mon
     assert call(*words) == 143
     assert "learning_rate: expected a number above 1e-07 and up to 1, got 'three'" in capsys.readouterr().err
     names = {path.name for path in folder.iterdir()}
-    assert "samples-2.png" in names and not {"stop", "learning_rate", "draw"} & names
+    assert "samples-now.png" in names and not {"stop", "learning_rate", "draw"} & names
     again = ["--resume", "--num-epochs", 7 / 214]
     assert call("train", "digits", "--output", folder, *again, "--learning-rate", 0.125) == 0
     rates = [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import hcrot
-from hcrot.commands import main
+from hcrot.commands import main, train_loop
 from hcrot.files.wishes import ask_to_stop
 from hcrot.training.progress import StepsInTime
 
@@ -98,6 +98,34 @@ def test_a_run_that_was_stopped_in_either_network_goes_on(words, tmp_path, monke
     assert call("train", words[1], "--output", folder, "--resume") == 0
     assert [len((place / "metrics.jsonl").read_text().splitlines()) for place in (folder / "small", folder)] == [4, 4]
     assert planned[0] == planned[-1] == pytest.approx(0.95 * 60 * 5)
+
+
+def test_what_is_asked_between_the_networks_is_heard_and_the_small_one_is_judged(words, tmp_path, monkeypatch, capsys):
+    folder, learned = tmp_path / "run", train_loop.learned
+
+    def asking(*arguments):
+        ask_to_stop(folder)
+        return learned(*arguments)
+
+    monkeypatch.setattr("hcrot.commands.train_loop.learned", asking)
+    (folder / "small").mkdir(parents=True)
+    assert call(*words, "--num-epochs", 0.3, "--random-shift", 3, "--output", folder) == 143
+    assert json.loads((folder / "small" / "config.json").read_text())["random_shift"] == 1
+    assert json.loads((folder / "config.json").read_text())["random_shift"] == 3
+    monkeypatch.undo()
+    shutil.rmtree(folder / "checkpoint")  # as if the second one had not got so far
+    assert call("sample", folder) == 2
+    assert "the network that enlarges has no checkpoint yet" in capsys.readouterr().err
+    assert call("train", words[1], "--output", folder, "--resume", "--json") == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["undertrained"] is found["small"]["undertrained"] is True
+    assert found["error_at_the_end"] == found["small"]["error_at_the_end"]
+
+
+def test_options_of_the_second_network_are_refused_before_the_first_learns(words, tmp_path, capsys):
+    assert call(*words, "--attention", 9, "--output", tmp_path / "run") == 2
+    assert "--attention [9]: the levels of --channels are 0 to 1" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.json").exists() and not (tmp_path / "run" / "small").exists()
 
 
 @pytest.mark.parametrize("small", [4, 7, 16])

@@ -76,6 +76,21 @@ def test_two_networks_draw_one_picture_after_the_other(both):
     np.testing.assert_array_equal(cascade(*both, generator=5, class_labels=1, **how), expected)
 
 
+def test_no_numbers_are_drawn_twice(both):
+    began = []
+
+    class Seen(hcrot.DDIMScheduler):
+        def step(self, model_output, timestep, sample, **options):
+            began.append(sample)
+            return super().step(model_output, timestep, sample, **options)
+
+    pairs = [(model, Seen(50, prediction_type="v_prediction")) for model, _ in both]
+    images = cascade(*pairs, generator=(1, 2), class_labels=[0, 1], num_inference_steps=1, progress=False)
+    small, large = began
+    assert images.shape[0] == 2 and abs(small[0].ravel() - large[0].ravel()[:128]).min() > 0
+    np.testing.assert_array_equal(small[1], np.random.default_rng(2).standard_normal((2, 8, 8), dtype=np.float32))
+
+
 def test_only_a_network_that_sees_two_pictures_enlarges(both):
     (first, scheduler), (second, _) = both
     assert enlarges(second) and not enlarges(first)

@@ -58,7 +58,7 @@ def test_metrics_are_read_as_they_are_written(tmp_path):
     tail.read()
     assert list(tail.columns["step"]) == [1]
     with open(path, "a") as file:
-        file.write('ss": 1.0, "loss_by_quarter": [null, 4.0, null, null]}\nnonsense\n')
+        file.write('ss": 1.0, "loss_by_quarter": [null, 4.0, null, null]}\nnonsense\n{"step": 3, "loss": "high"}\n')
     tail.read()
     assert list(tail.columns["step"]) == [1, 2]
     new = tmp_path / "new"

@@ -206,3 +206,8 @@ def test_of_a_run_of_two_networks_the_first_is_shown(client, runs):
         assert answers(socket, {"do": "follow", "name": "two", "lines": 0})[0]["last"]["loss"] == 0.5
         (runs / "two" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
         assert answers(socket, {"do": "follow", "name": "two", "lines": 1})[0]["last"]["loss"] == 0.25
+        os.utime(runs / "two" / "metrics.jsonl", (0, 0))  # the first one learns on
+        for place, rate in ((runs / "two", 1e-3), (runs / "two" / "small", 2e-3)):
+            write_json(place / "config.json", {"learning_rate": rate, "ddpm_num_steps": 1000})
+        answer = answers(socket, {"do": "follow", "name": "two", "lines": 1})[0]
+        assert answer["last"]["loss"] == 0.5 and answer["lr"] == 2e-3
