@@ -122,7 +122,7 @@ class Runs:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - 8000))
             lines = file.read().decode("utf-8", "replace").splitlines()
-        return "\n".join([line for line in lines if line.strip() and not re.search(r"\d%\|", line)][-6:])
+        return "\n".join([line for line in lines if line.strip() and not re.search(r"\d%\||step/s", line)][-6:])
 
     def start(self, request: Request) -> dict[str, Any]:
         """A new run."""
