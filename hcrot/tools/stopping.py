@@ -24,6 +24,9 @@ __all__ = ["StopRequest", "end_on_signals", "stop_request"]
 SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if name in signal.Signals.__members__]
 
 
+_swallowed = {"exit_code": 0}  # of a signal that was to end the program: where the program goes on, the end was lost
+
+
 class StopRequest:
     """False until the first signal has come.
 
@@ -42,12 +45,13 @@ def stop_request() -> Iterator[StopRequest]:
     """Within the ``with`` block the signals are noted instead of ending the program; Ctrl-C after any other of them does not wait.
 
     Python handles signals in its main thread only: in another thread nothing is noted. What ``nohup`` has made the program ignore, it
-    goes on ignoring.
+    goes on ignoring. A signal that came before, and whose end of the program was swallowed (see :func:`end_on_signals`), counts.
 
     Raises:
         KeyboardInterrupt: in the block, at Ctrl-C when a signal has come before.
     """
     stop = StopRequest()
+    stop.exit_code = _swallowed["exit_code"]
 
     def note(number: int, frame: FrameType | None) -> None:
         if not stop:
@@ -69,11 +73,16 @@ def stop_request() -> Iterator[StopRequest]:
 def end_on_signals() -> None:
     """From now on each signal but Ctrl-C raises SystemExit with its exit code, so that ``with`` and ``finally`` do their work.
 
+    An exception that is raised while C code imports or looks for an attribute can be lost: some C code takes any error for "there is none".
+    So the signal is remembered, and a :func:`stop_request` that begins later stops at once.
+
     Raises:
         ValueError: this is not the main thread.
     """
+    _swallowed["exit_code"] = 0
 
     def end(number: int, frame: FrameType | None) -> None:
+        _swallowed["exit_code"] = 128 + number
         sys.exit(128 + number)
 
     for number in SIGNALS:

@@ -90,3 +90,24 @@ def test_nohup():
             signal.signal(number, handler)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@POSIX
+def test_an_end_that_was_swallowed_is_not_lost():
+    result = run("""
+        import signal
+        from hcrot.tools.stopping import end_on_signals, stop_request
+        end_on_signals()
+        with stop_request() as stop:
+            assert not stop
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            pass  # as C code does that takes any error for "there is none"
+        with stop_request() as stop:
+            assert stop.exit_code == 143
+        end_on_signals()
+        with stop_request() as stop:
+            assert not stop
+    """)
+    assert result.returncode == 0, result.stderr
