@@ -19,6 +19,7 @@ from hcrot.commands import COMMANDS, main
 from hcrot.commands.train import LATER, saved_options
 from hcrot.files.wishes import ask_for_pictures, ask_for_rate, ask_to_stop
 from hcrot.training.progress import StepsInTime
+from support.commands import call, draw_squares
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2", "--attention"]
 
@@ -27,24 +28,9 @@ def hcrot_command(*words, **options):
     return subprocess.run([sys.executable, "-m", "hcrot", *map(str, words)], capture_output=True, text=True, timeout=300, **options)
 
 
-def call(*words):
-    """The exit status of a command in this process."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return ended.value.code
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Two classes of twelve colour pictures each: red ones and blue ones."""
-    folder, rng = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
-    for name, channel in (("blue", 2), ("red", 0)):
-        (folder / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(0, 60, (8, 8, 3), dtype=np.uint8)
-            pixels[..., channel] += 190
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
+    return draw_squares(tmp_path_factory.mktemp("data") / "squares", 8)
 
 
 @pytest.fixture(scope="module")

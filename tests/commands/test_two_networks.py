@@ -5,32 +5,19 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import hcrot
-from hcrot.commands import main, train_loop
+from hcrot.commands import train_loop
 from hcrot.files.wishes import ask_to_stop
 from hcrot.training.progress import StepsInTime
+from support.commands import call, draw_squares
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2"]
 
 
-def call(*words):
-    with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    return ended.value.code
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("data") / "squares", np.random.default_rng(0)
-    for name, channel in (("blue", 2), ("red", 0)):
-        (folder / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = rng.integers(0, 60, (16, 16, 3), dtype=np.uint8)
-            pixels[..., channel] += 190
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
+    return draw_squares(tmp_path_factory.mktemp("data") / "squares", 16)
 
 
 @pytest.fixture(scope="module")
