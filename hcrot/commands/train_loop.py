@@ -84,8 +84,7 @@ def train(
     optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
     ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
     first = rows[: batches.batch_size]
-    looked_at = np.repeat(prepare_images(images[first]), 2 if options.small else 1, axis=1)
-    duration = ranks.of_first(seconds_of_a_batch(model, looked_at, 0, labels[first] if classes else None))
+    duration = ranks.of_first(seconds_of_a_batch(model, stand_ins(options, images[first]), 0, labels[first] if classes else None))
     state: dict[str, Any] = {"optimizer": optimizer, "batches": batches, "rng": rng}
     step, seconds = 0, 0.0
     if resume and (folder / "checkpoint").is_dir():
@@ -225,7 +224,12 @@ def try_out(options: Namespace, images: np.ndarray, classes: list[str]) -> None:
     """
     model = network(options, images.shape[1], images.shape[2], len(classes), np.random.default_rng(0))
     with model.eval().inference():
-        model(np.repeat(prepare_images(images[:1]), 2 if options.small else 1, axis=1), 0, 0 if classes else None)
+        model(stand_ins(options, images[:1]), 0, 0 if classes else None)
+
+
+def stand_ins(options: Namespace, images: np.ndarray) -> np.ndarray:
+    """What has the shape of a network's input: a second network sees two pictures at once."""
+    return np.repeat(prepare_images(images), 2 if options.small else 1, axis=1)
 
 
 def held_back(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from hcrot.init import is_int
 __all__ = ["resize"]
 
 A = -0.5
+BLOCK = 1024  # planes at a time: the products are float64, eight times as large as a whole folder's pixels
 
 
 def resize(images: np.ndarray, size: int | Sequence[int]) -> np.ndarray:
@@ -46,8 +47,13 @@ def resize(images: np.ndarray, size: int | Sequence[int]) -> np.ndarray:
     if not isinstance(pair, Sequence) or len(pair) != 2 or not all(is_int(length) and length > 0 for length in pair):
         raise ValueError(f"resize: size must be an int of at least 1 or (height, width), got {size!r}")
 
-    rows = _as_pixels(images @ _weights(images.shape[-1], int(pair[1])).T, images.dtype)
-    return _as_pixels(_weights(images.shape[-2], int(pair[0])) @ rows, images.dtype)
+    along_rows, along_columns = _weights(images.shape[-1], int(pair[1])).T, _weights(images.shape[-2], int(pair[0]))
+    planes = images.reshape(-1, *images.shape[-2:])
+    resized = np.empty((len(planes), int(pair[0]), int(pair[1])), images.dtype)
+    for start in range(0, len(planes), BLOCK):
+        rows = _as_pixels(planes[start : start + BLOCK] @ along_rows, images.dtype)
+        resized[start : start + BLOCK] = _as_pixels(along_columns @ rows, images.dtype)
+    return resized.reshape(*images.shape[:-2], *resized.shape[1:])
 
 
 def _weights(count: int, new_count: int) -> np.ndarray:
