@@ -94,9 +94,14 @@ class Ranks:
         return float(self.gather(np.float64(number))[0])
 
     def agree(self, stop: Stop) -> bool:
-        """Whether any rank was asked to stop. Then all were: its exit code is in everyone's ``stop``, so that all do the same."""
-        stop.exit_code = int(self.gather(np.int64(stop.exit_code)).max())
-        return stop.exit_code != 0
+        """Whether any rank was asked to stop. Then all were: its exit code is in everyone's ``stop``, so that all do the same.
+
+        A signal that comes while the ranks ask each other stays noted for the next time.
+        """
+        exit_code = int(self.gather(np.int64(stop.exit_code)).max())
+        if exit_code:  # a 0 written back would undo what a signal has noted since it was read
+            stop.exit_code = exit_code
+        return exit_code != 0
 
     def gather(self, array: np.ndarray | np.number) -> np.ndarray:
         """An array of each rank, of one shape and dtype, stacked in the order of the ranks."""

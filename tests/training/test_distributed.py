@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +124,23 @@ def one_of(mpiexec):
 
 def children(number):
     return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
+def test_a_signal_that_comes_while_the_ranks_ask_each_other_is_not_lost():
+    """Found by a closed terminal whose SIGHUP came just there: it was noted, then overwritten, and the run went on."""
+
+    class Interrupted(Ranks):
+        def gather(self, array):
+            everyone = super().gather(array)
+            stop.exit_code = 129
+            return everyone
+
+    stop = SimpleNamespace(exit_code=0)
+    Interrupted().agree(stop)
+    assert stop.exit_code == 129
+    assert Ranks().agree(stop) and stop.exit_code == 129
+    stop.exit_code = 0
+    assert not Ranks().agree(stop) and stop.exit_code == 0
 
 
 def test_without_mpiexec_mpi4py_is_not_imported_and_with_it_it_is_missed():
