@@ -16,7 +16,7 @@ one, which can be trained, saved and opened by itself; enlarging and shrinking a
 A second network that has learned nothing yet draws the first one's picture, enlarged, and noise; one that has to draw all draws noise only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,10 @@ from hcrot.init import as_generator
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.module import describe_shape
 from hcrot.pipelines.generators import GeneratorPerImage
-from hcrot.pipelines.sample import sample, steps
+from hcrot.pipelines.sample import Step, sample, steps
 from hcrot.schedulers.base import NoiseScheduler
 
-__all__ = ["cascade", "enlarged", "enlarges", "parted"]
+__all__ = ["cascade", "enlarged", "enlarges", "enlarging", "parted"]
 
 STRENGTH = 0.1  # s when drawing
 STRONGEST = 0.3  # s in training is uniform from 0 to this
@@ -85,6 +85,25 @@ def enlarged(
     Raises:
         ValueError: a network that does not see twice the channels of the pictures. TypeError, ValueError: further what `sample` raises.
     """
+    u, loop = enlarging(model, scheduler, images, generator=generator, strength=strength, **options)
+    kept: list[np.ndarray] = []
+    for step in loop:
+        if trajectory:
+            kept += [u + step.prev_sample] if kept else [u + step.sample, u + step.prev_sample]
+    pictures = np.clip(u + step.prev_sample, -1, 1)
+    return (pictures, np.stack(kept)) if trajectory else pictures
+
+
+def enlarging(
+    model: UNet2dModel, scheduler: NoiseScheduler, images: np.ndarray, *, generator: Any, strength: float = STRENGTH, **options: Any
+) -> tuple[np.ndarray, Iterator[Step]]:
+    """The loop of :func:`enlarged`, step by step, for who shows what happens in it.
+
+    Arguments and errors are those of `enlarged`; errors are raised by this call, before the first step.
+
+    Returns:
+        u, (B, C, H, W), and the steps of r: the picture is clip(u + r, -1, 1) with the last step's ``prev_sample`` as r.
+    """
     channels = (model.config["in_channels"], model.config["out_channels"])
     if images.ndim != 4 or channels != (2 * images.shape[1], images.shape[1]):
         came = f"{describe_shape(images)} and a network with {channels[0]} in_channels and {channels[1]} out_channels"
@@ -92,12 +111,7 @@ def enlarged(
     noise = _as_one("enlarged", generator)
     z = noise.standard_normal(images.shape, dtype=images.dtype.type)
     u = resize(images + images.dtype.type(strength) * z, model.config["sample_size"])
-    kept: list[np.ndarray] = []
-    for step in steps(model, scheduler, generator=noise, condition=u, **options):
-        if trajectory:
-            kept += [u + step.prev_sample] if kept else [u + step.sample, u + step.prev_sample]
-    pictures = np.clip(u + step.prev_sample, -1, 1)
-    return (pictures, np.stack(kept)) if trajectory else pictures
+    return u, steps(model, scheduler, generator=noise, condition=u, **options)
 
 
 def cascade(

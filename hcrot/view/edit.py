@@ -1,14 +1,16 @@
 """Pictures from pictures: a scribble that is finished, a hole that is filled, and what lies between two."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from hcrot.pipelines import editing, interpolation, sample
+from hcrot.pipelines.generators import GeneratorPerImage
 from hcrot.pipelines.sample import Step
-from hcrot.samplers import sampler_of
+from hcrot.samplers import BEST, sampler_of
 from hcrot.schedulers.base import NoiseScheduler
-from hcrot.view.draw import Predictions
+from hcrot.view.draw import Predictions, ending
 from hcrot.view.messages import Request, pack
 from hcrot.view.networks import Loaded, Networks
 from hcrot.view.worker import Report
@@ -27,7 +29,7 @@ def finish(networks: Networks, request: Request, report: Report) -> None:
         loaded.model, sampler, images, start_timestep=max(level, lowest(loaded, request)), generator=rng,
         after_step=reporting(loaded, sampler, report), **loaded.how(request, labels, sampler),
     )  # fmt: skip
-    report({"kind": "images", "images": pack(drawn)})
+    end(ending(loaded, drawn, labels, request.values["sampler"], request, rng), report)
 
 
 def fill(networks: Networks, request: Request, report: Report) -> None:
@@ -42,7 +44,7 @@ def fill(networks: Networks, request: Request, report: Report) -> None:
         loaded.model, sampler, images, ~hole, repeats=REPEATS, generator=rng, after_step=reporting(loaded, sampler, report),
         **loaded.how(request, labels, sampler),
     )  # fmt: skip
-    report({"kind": "images", "images": pack(drawn)})
+    end(ending(loaded, drawn, labels, BEST, request, rng), report)
 
 
 def morph(networks: Networks, request: Request, report: Report) -> None:
@@ -67,7 +69,9 @@ def morph(networks: Networks, request: Request, report: Report) -> None:
         loaded.model, sampler, *ends, timestep=level, weights=list(weights), generator=seeded(request),
         after_step=reporting(loaded, sampler, report), **options,
     )  # fmt: skip
-    report({"kind": "images", "images": pack(np.concatenate([ends[0][None], drawn[1:-1], ends[1][None]]))})
+    row = np.concatenate([ends[0][None], drawn[1:-1], ends[1][None]])
+    noise = GeneratorPerImage([seeded(request) for _ in row])  # the same for all: what is alike stays alike
+    end(ending(loaded, row, options.get("class_labels"), "ddim", request, noise), report)
 
 
 def pick(networks: Networks, request: Request, report: Report) -> None:
@@ -102,9 +106,17 @@ def seeded(request: Request) -> np.random.Generator:
     return np.random.default_rng(request.whole("seed", 0, 2**31))
 
 
+def end(frames: Iterator[dict[str, Any]], report: Report) -> None:
+    """Report the steps of the second network, if there is one, and the pictures."""
+    for index, frame in enumerate(frames):
+        if frame["t"] >= 0:
+            report({"kind": "step", "step": index, **frame})
+    report({"kind": "images", "images": frame["x"]})
+
+
 def reporting(loaded: Loaded, sampler: NoiseScheduler, report: Report) -> Callable[[Step], None]:
     """For ``after_step``: it reports each step and changes nothing."""
-    count, predictions = 0, Predictions(loaded, sampler)
+    count, predictions = 0, Predictions(loaded.scheduler, sampler)
 
     def after(step: Step) -> None:
         nonlocal count

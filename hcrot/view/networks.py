@@ -30,6 +30,7 @@ class Loaded:
         classes: their names; [] if it has none.
         null: the label that means "of any class"; None: there is none, and no guidance.
         shape: (C, H, W) of its pictures.
+        large: of a run of two networks the second one, which enlarges these pictures, and its scheduler; else None.
     """
 
     model: UNet2dModel
@@ -37,6 +38,7 @@ class Loaded:
     classes: list[str]
     null: int | None
     shape: tuple[int, int, int]
+    large: tuple[UNet2dModel, NoiseScheduler] | None = None
 
     def labels(self, request: Request, name: str = "labels") -> np.ndarray | None:
         """Of a request: a label for each picture; None of a network without classes."""
@@ -69,7 +71,7 @@ class Networks:
 
     def __init__(self, runs: Path):
         self.runs = runs
-        self._loaded: dict[str, tuple[float, Loaded]] = {}
+        self._loaded: dict[str, tuple[list[float], Loaded]] = {}
 
     def names(self) -> list[str]:
         """The bundled one first, then runs with a checkpoint that can draw, the latest first."""
@@ -83,12 +85,14 @@ class Networks:
             try:
                 config = read_json(self._config(name))
                 size, classes, times = config.get("sample_size"), self._classes(name, config), self._times(name)
+                large = [read_json(folder / "config.json").get("sample_size") for folder in self._large(name)]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # a run that is just being written, or damaged
             if isinstance(size, int):
                 null = bool(classes) and (config.get("num_class_embeds") or 0) > len(classes)
                 channels = config.get("in_channels")
-                described.append({"name": name, "classes": classes, "guided": null, "size": size, "channels": channels, "times": times})
+                about = {"name": name, "classes": classes, "guided": null, "size": size, "channels": channels, "times": times}
+                described.append(about | {"enlarged": large[0] if large else None})
         return described
 
     def get(self, request: Request) -> Loaded:
@@ -98,8 +102,7 @@ class Networks:
             ValueError: there is none of that name, or it is no U-Net; OSError, ValueError: its files are damaged.
         """
         name = request.choice("network", self.names())
-        config_path = self._config(name)
-        changed = config_path.stat().st_mtime
+        changed = [path.stat().st_mtime for path in [self._config(name), *(folder / "config.json" for folder in self._large(name))]]
         if name not in self._loaded or self._loaded[name][0] != changed:
             model, scheduler = hcrot.pipelines.load(DIGITS if name == BUNDLED else self._checkpoint(name))
             if not isinstance(model, UNet2dModel) or not isinstance(model.config["sample_size"], int):
@@ -107,15 +110,25 @@ class Networks:
             classes = self._classes(name, model.config)
             count, size = model.config["num_class_embeds"] or 0, model.config["sample_size"]
             null = count - 1 if count > len(classes) else None
+            large = None
+            for folder in self._large(name):
+                second, its_scheduler = hcrot.pipelines.load(folder)
+                large = second.eval(), its_scheduler
             while len(self._loaded) >= KEPT:
                 del self._loaded[next(iter(self._loaded))]
-            self._loaded[name] = (changed, Loaded(model.eval(), scheduler, classes, null, (model.config["in_channels"], size, size)))
+            shape = (model.config["in_channels"], size, size)
+            self._loaded[name] = (changed, Loaded(model.eval(), scheduler, classes, null, shape, large))
         return self._loaded[name][1]
 
     def _checkpoint(self, name: str) -> Path:
-        """Of a run of two networks the first one's: the page shows the small pictures."""
+        """Of a run of two networks the first one's."""
         inner = self.runs / name / SMALL / "checkpoint"
         return inner if inner.is_dir() else self.runs / name / "checkpoint"
+
+    def _large(self, name: str) -> list[Path]:
+        """Of a run of two networks the second one's checkpoint; none as long as the first one learns."""
+        outer = self.runs / name / "checkpoint"
+        return [outer] if self._checkpoint(name) != outer and (outer / "scheduler_config.json").is_file() else []
 
     def _config(self, name: str) -> Path:
         return (DIGITS / "unet" if name == BUNDLED else self._checkpoint(name)) / "config.json"

@@ -13,7 +13,10 @@ import hcrot
 from hcrot.commands import main
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.wishes import pictures_asked_for, rate_asked_for, stop_asked_for
+from hcrot.pipelines.cascade import cascade
+from hcrot.samplers import sampler_of
 from hcrot.view import draw
+from hcrot.view.messages import pack
 from hcrot.view.server import create_app
 
 COLUMN = {"sampler": "ddim", "steps": 2, "guidance": 1.5, "seed": 0}
@@ -97,7 +100,7 @@ def test_a_drawing_comes_step_by_step(client):
     with client.websocket_connect("ws://localhost/ws") as socket:
         found = answers(socket, DRAW | {"columns": [COLUMN, COLUMN | {"sampler": "euler", "steps": 3}]})
     steps = [(message["column"], message["step"]) for message in found if message["kind"] in ("step", "picture")]
-    assert steps == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 3)]
+    assert steps == [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (1, 3)]
     assert found[-1]["kind"] == "done" and found[1]["x"]["shape"] == found[1]["x0"]["shape"] == [2, 1, 14, 14]
 
 
@@ -114,7 +117,7 @@ def test_every_sampler_shows_the_end_that_is_predicted(client, sampler):
 def test_a_tab_that_goes_or_asks_anew_ends_its_drawing(client, monkeypatch):
     drawn = []
     frame = draw.Predictions.frame
-    monkeypatch.setattr(draw.Predictions, "frame", lambda self, step: drawn.append(1) or frame(self, step))
+    monkeypatch.setattr(draw.Predictions, "frame", lambda self, *of: drawn.append(1) or frame(self, *of))
     long = DRAW | {"columns": [COLUMN | {"sampler": "ddpm", "steps": 1000}]}
     with client.websocket_connect("ws://localhost/ws") as socket:
         answers(socket, long, last=("step",))
@@ -189,7 +192,7 @@ def test_a_run_that_was_started_elsewhere_is_stopped_and_changed_by_wishes(clien
         assert "far has ended" in answers(socket, {"do": "change", "name": "far", "lr": 3e-4})[0]["message"]
 
 
-def test_of_a_run_of_two_networks_the_first_is_shown(client, runs):
+def test_of_a_run_of_two_networks_the_second_enlarges(client, runs):
     shape = {"block_out_channels": (8, 8), "norm_num_groups": 4, "down_block_types": ("DownBlock2D",) * 2, "generator": 0,
              "up_block_types": ("UpBlock2D",) * 2, "layers_per_block": 1}  # fmt: skip
     for place, size, channels in ((runs / "two", 16, 2), (runs / "two" / "small", 8, 1)):
@@ -199,9 +202,29 @@ def test_of_a_run_of_two_networks_the_first_is_shown(client, runs):
     with client.websocket_connect("ws://localhost/ws") as socket:
         [_, network] = answers(socket, {"do": "about"})[0]["networks"]
         assert (network["name"], network["size"], network["channels"], network["times"]) == ("two", 8, 1, 200)
-        found = answers(socket, {"do": "draw", "network": "two", "count": 1, "columns": [COLUMN | {"guidance": 1}]})
+        assert network["enlarged"] == 16
+        found = answers(socket, {"do": "draw", "network": "two", "count": 2, "columns": [COLUMN | {"guidance": 1}]})
         assert found[-1]["kind"] == "done", found
-        assert found[1]["x"]["shape"] == [1, 1, 8, 8]
+        frames = [message for message in found if message["kind"] in ("step", "picture")]
+        assert [frame["step"] for frame in frames] == [0, 1, 2, 3, 4]
+        assert [frame.get("second", False) for frame in frames] == [False, False, True, True, False]
+        assert [frame["x"]["shape"] for frame in frames] == [[2, 1, 8, 8]] * 2 + [[2, 1, 16, 16]] * 3
+        pairs = [hcrot.pipelines.load(runs / place / "checkpoint") for place in ("two/small", "two")]
+        both = [(model.eval(), sampler_of("ddim", scheduler)) for model, scheduler in pairs]
+        drawn = cascade(*both, generator=[np.random.default_rng([0, k]) for k in range(2)], num_inference_steps=2, progress=False)
+        assert frames[-1]["x"] == pack(drawn)
+        picture, hole = (base64.b64encode(pixels).decode() for pixels in (bytes(64), bytes([0] * 32 + [255] * 32)))
+        asked = {"network": "two", "steps": 2, "guidance": 1, "seed": 0, "sampler": "ddim", "level": 100, "count": 3,
+                 "picture": picture, "hole": hole}  # fmt: skip
+        for doing, other, steps in (("finish", {}, 4), ("fill", {}, None), ("morph", {"other_seed": 1}, None), ("pick", {}, 0)):
+            found = answers(socket, {"do": doing, **asked, **other})
+            assert found[-1]["kind"] == "done", found
+            assert found[-2]["images"]["shape"] == ([1, 1, 8, 8] if doing == "pick" else [3, 1, 16, 16])
+            assert steps is None or [message["kind"] for message in found].count("step") == steps
+        (runs / "two" / "checkpoint" / "scheduler_config.json").rename(runs / "kept")  # as long as the first one learns
+        assert answers(socket, {"do": "about"})[0]["networks"][1]["enlarged"] is None
+        found = answers(socket, {"do": "draw", "network": "two", "count": 1, "columns": [COLUMN | {"guidance": 1}]})
+        assert found[-2]["x"]["shape"] == [1, 1, 8, 8]
         assert answers(socket, {"do": "runs"})[0]["runs"][0]["name"] == "two"
         assert answers(socket, {"do": "follow", "name": "two", "lines": 0})[0]["last"]["loss"] == 0.5
         (runs / "two" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')

@@ -1,10 +1,11 @@
-// Draw: the same digits in up to four columns, each with its own sampler, steps, guidance and seed; all steps are kept, to scrub back.
+// Draw: the same digits in up to four columns, each with its own sampler, steps, guidance and seed. Steps are kept, to scrub back.
 import { classButtons, choiceField, el, numberField } from "./dom.js";
 import { paint, unpack } from "./pictures.js";
 import { ask, cancel } from "./socket.js";
 
 const SAMPLERS = ["ddpm", "ddim", "pndm", "dpmsolver++", "sde-dpmsolver++", "unipc", "euler", "euler-a", "heun"];
 const MOST = 4;
+const KEPT = 30_000_000; // bytes of a column's frames: of a longer drawing every second one is forgotten, again and again
 let columns = [], digits, holder, slider, place, run, stop, differ, page, running = false;
 
 export function build(section, given) {
@@ -68,10 +69,16 @@ function start() {
   ask("draw", "draw", { network: page.network().name, labels: digits.value, count: 10, columns: values }, (message) => {
     const column = drawing[message.column];
     if (message.kind === "step" || message.kind === "picture") {
-      column.frames.push({ t: message.t, x: unpack(message.x), x0: unpack(message.x0) });
+      if (bytesOf(column.frames) > KEPT) column.frames = column.frames.filter((_, index) => index % 2 === 0);
+      const { step, t, second } = message;
+      column.frames.push({ step, t, second, x: unpack(message.x), x0: unpack(message.x0) });
       if (slider.value === slider.max) show();
     } else if (["done", "error", "cancelled"].includes(message.kind)) state(false);
   });
+}
+
+function bytesOf(frames) {
+  return frames.reduce((sum, { x, x0 }) => sum + x.bytes.length + x0.bytes.length, 0);
 }
 
 function state(drawing) {
@@ -96,8 +103,7 @@ function show() {
     const other = difference && column !== columns[0] && first?.x.bytes.length === frame.x.bytes.length ? first : null;
     paint(column.noisy, frame.x, { other: other?.x });
     paint(column.clean, frame.x0, { other: other?.x0 });
-    column.time.textContent = frame.t < 0 ? "done" : `t = ${Math.round(frame.t)}`;
+    column.time.textContent = frame.t < 0 ? "done" : `t = ${Math.round(frame.t)}${frame.second ? ", second network" : ""}`;
   }
-  const count = columns[0]?.frames.length ?? 0;
-  place.textContent = count ? `step ${Math.round(share * (count - 1))} of ${count - 1}` : "";
+  place.textContent = first ? `step ${first.step} of ${columns[0].frames.at(-1).step}` : "";
 }

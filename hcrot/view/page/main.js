@@ -37,11 +37,16 @@ function network() {
   return networks.find((known) => known.name === select.value) ?? networks[0];
 }
 
+/** "16x16", and what a second network makes of it. */
+function sizes({ size, enlarged }) {
+  return enlarged ? `${size}x${size}, enlarged to ${enlarged}x${enlarged}` : `${size}x${size}`;
+}
+
 async function refresh() {
   const about = await askOnce("about");
   const before = select.value;
   networks = about.networks;
-  select.replaceChildren(...networks.map(({ name, size }) => el("option", { value: name }, `${name} (${size}x${size})`)));
+  select.replaceChildren(...networks.map((known) => el("option", { value: known.name }, `${known.name} (${sizes(known)})`)));
   if (networks.some(({ name }) => name === before)) select.value = before;
   if (!built) {
     built = true;

@@ -25,9 +25,10 @@ export function paint(canvas, images, { columns = even(images.shape[0]), other =
     }
     context.putImageData(data, (n % columns) * (width + gap), Math.floor(n / columns) * (height + gap));
   }
-  // enlarged smoothly, eight times: digits of 14x14 pixels are easier to read without their squares
-  canvas.width = small.width * 8;
-  canvas.height = small.height * 8;
+  // enlarged smoothly, to some 112 pixels: digits of 14x14 are easier to read without their squares
+  const times = Math.max(2, Math.round(112 / width));
+  canvas.width = small.width * times;
+  canvas.height = small.height * times;
   const large = canvas.getContext("2d");
   large.imageSmoothingQuality = "high";
   large.drawImage(small, 0, 0, canvas.width, canvas.height);
