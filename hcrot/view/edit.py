@@ -89,9 +89,9 @@ def first_picture(loaded: Loaded, labels: np.ndarray | None, seed: int, request:
 
 
 def several(loaded: Loaded, request: Request) -> tuple[np.ndarray, np.ndarray | None]:
-    """The picture of a request as often as answers are wanted, in [-1, 1], and their labels. Grey is copied to each channel."""
+    """The picture of a request as often as answers are wanted, in [-1, 1], and their labels."""
     count = request.whole("count", 1, 8)
-    pixels = request.pixels("picture", loaded.shape[1:])
+    pixels = request.pixels("picture", loaded.shape)
     image = np.broadcast_to(pixels.astype(np.float32) / 127.5 - 1, (count, *loaded.shape))
     labels = loaded.labels(request)
     return np.ascontiguousarray(image), None if labels is None else np.resize(labels, count)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.view_runs import save_two_networks
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 
@@ -69,6 +71,7 @@ def patience():
 def seen(page, name):
     """Keep a picture, if somebody wants pictures."""
     if PICTURES:
+        page.evaluate("document.querySelector('.scrub').style.position = 'static'")  # it would lie across the middle of a long page
         page.wait_for_timeout(200)
         page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
 
@@ -152,8 +155,18 @@ def test_edit(page):
     drawn = pixels(page, "#edit-pad")
     assert drawn != empty
     page.fill("#edit-level", "500")
-    page.click("#edit-finish")
-    expect(page.locator("figcaption:has-text('finished by SDEdit')")).to_have_text("6 pictures, finished by SDEdit")
+    expect(page.locator("#edit-colour")).to_be_hidden()  # digits are grey
+    finished = []
+    for selector, value in ((None, ""), ("#edit-seed", "5"), ("#edit-guidance", "4"), ("#edit-sampler", "ddpm")):
+        if selector == "#edit-sampler":
+            page.select_option(selector, value)
+        elif selector:
+            page.fill(selector, value)
+        page.click("#edit-finish")
+        expect(state).to_have_attribute("data-state", "done")
+        expect(page.locator("figcaption:has-text('finished by SDEdit')")).to_have_text("6 pictures, finished by SDEdit")
+        finished.append(pixels(page, "#edit-result"))
+    assert len(set(finished)) == 4  # each of them changes something
     page.click("#edit-fill")
     expect(page.locator("#status")).to_contain_text("there is no hole")
     page.click("#edit-rubber")
@@ -163,10 +176,22 @@ def test_edit(page):
     expect(state).to_have_attribute("data-state", "done")
     expect(page.locator("#edit-box figcaption")).to_have_text("6 pictures, filled by RePaint")
     page.select_option("#edit-second", "5")
-    page.click("#edit-morph")
-    expect(page.locator(".morph figcaption")).to_have_text("9 pictures, from one to the other")
-    expect(state).to_have_attribute("data-state", "done")
+    morphs = []
+    for first, seed in (("3", "1"), ("1", "1"), ("1", "7")):
+        page.select_option("#edit-first", first)
+        page.fill("#edit-other-seed", seed)
+        page.click("#edit-morph")
+        expect(state).to_have_attribute("data-state", "done")
+        expect(page.locator(".morph figcaption")).to_have_text("9 pictures, from one to the other")
+        morphs.append(pixels(page, "#edit-between"))
+    assert len(set(morphs)) == 3
     seen(page, "edit")
+    page.fill("#edit-steps", "250")
+    page.click("#edit-finish")
+    expect(page.locator("#edit-box figcaption")).to_contain_text("on the way")
+    page.click("#edit-stop")
+    expect(state).to_have_attribute("data-state", "done")
+    expect(page.locator("#edit-box figcaption")).to_contain_text("on the way")
     press(page, "#edit-pen", "#edit-clear")
     assert pixels(page, "#edit-pad") == empty
     page.click("#edit-pick")
@@ -176,6 +201,27 @@ def test_edit(page):
             break
         page.wait_for_timeout(100)
     assert pixels(page, "#edit-pad") != empty
+
+
+def test_two_networks_of_colour_pictures(page, runs):
+    save_two_networks(runs / "colours", channels=3)
+    page.reload()
+    page.get_by_role("option", name="colours (8x8, enlarged to 16x16)").wait_for(state="attached")
+    page.select_option("#network", "colours")
+    page.fill("#steps-1", "2")
+    page.click("#draw-run")
+    expect(page.locator("#draw-place")).to_have_text("step 4 of 4")
+    page.fill("#draw-scrub", "500")
+    expect(page.locator("[data-column='1'] .numbers")).to_contain_text("second network")
+    page.click("#tab-edit")
+    empty = pixels(page, "#edit-pad")
+    page.fill("#edit-colour", "#00c000")
+    scribble(page, [(0.5, 0.5), (0.6, 0.5)])
+    colours = page.locator("#edit-pad").evaluate("canvas => [...canvas.getContext('2d').getImageData(4, 4, 1, 1).data]")
+    assert pixels(page, "#edit-pad") != empty and colours[1] > 150 > 100 > max(colours[0], colours[2])
+    page.fill("#edit-steps", "2")
+    page.click("#edit-finish")
+    expect(page.locator("#edit-box figcaption")).to_have_text("6 pictures, finished by SDEdit")
 
 
 def test_look_inside(page):
@@ -204,9 +250,15 @@ def test_look_inside(page):
     page.fill("#inside-time", "800")
     page.click("#inside-digit [data-label='5']")
     expect(page.locator("#inside > .numbers")).not_to_have_text(words)
+    looked.wait_for()
+    words = page.locator("#inside > .numbers").inner_text().rpartition("loss")[2]
+    page.fill("#inside-seed", "4")
+    page.click("#inside-look")
+    looked.wait_for()
+    assert page.locator("#inside > .numbers").inner_text().rpartition("loss")[2] != words
 
 
-def test_train(page):
+def test_train(page, runs):
     words, run = page.locator("#train-words"), page.locator("#train-run")
     page.click("#tab-train")
     page.fill("#train-name", "a/b")
@@ -215,8 +267,13 @@ def test_train(page):
     page.fill("#train-name", "first")
     page.fill("#train-minutes", "30")
     page.fill("#train-batch", "8")
+    page.select_option("#train-data", "digits")
+    page.fill("#train-lr", "0.002")
+    page.fill("#train-seed", "3")
     page.click("#train-start")
     expect(words).to_contain_text("first is running: step")
+    expect(words).to_contain_text("of at most 0.002")
+    assert json.loads((runs / "first" / "config.json").read_text())["seed"] == 3
     expect(page.locator("#train-charts svg")).to_have_count(3)
     expect(run).to_have_value("first")
     page.fill("#train-rate", "0.0005")
@@ -261,10 +318,14 @@ def test_break(page):
     page.click("#break-run")
     expect(page.locator("#break-report")).to_contain_text("+= instead of =")
     page.locator("#break-box[data-state='done']").wait_for()
+    curves = page.locator("#break-curves").inner_html()
+    page.fill("#break-seed", "1")
+    page.fill("#break-lr", "0.01")
     page.select_option("#break-defect", "sign")
     page.click("#break-run")
     expect(page.locator("#break-report tr.bad")).to_have_count(1)
     page.locator("#break-box[data-state='done']").wait_for()
+    assert page.locator("#break-curves").inner_html() != curves
     seen(page, "break")
     page.fill("#break-steps", "2000")
     page.click("#break-run")
@@ -290,3 +351,13 @@ def test_a_phone(browser, address, scheme):
     phone.click("#tab-draw")
     seen(phone, f"phone-{scheme}")
     phone.context.close()
+
+
+def test_every_control_is_used_here(page):
+    """An id of the page that this file does not name is a control that nobody has tried."""
+    page.locator("#break-run").wait_for(state="attached")
+    controls = page.locator("button:not([role=tab]), input, select").evaluate_all("found => found.map(({ id }) => id)")
+    columns = {f"{name}-1" for name in ("sampler", "steps", "guidance", "seed")}
+    tried = Path(__file__).read_text(encoding="utf-8")
+    assert columns < set(controls)
+    assert not [name for name in controls if name and f"#{name}" not in tried and f"#{name[:-1]}2" not in tried]

@@ -1,6 +1,7 @@
 """The addresses, who may call them, and a tab's websocket."""
 
 import base64
+import contextlib
 import json
 import os
 
@@ -17,7 +18,9 @@ from hcrot.pipelines.cascade import cascade
 from hcrot.samplers import sampler_of
 from hcrot.view import draw
 from hcrot.view.messages import pack
+from hcrot.view.runs import Tail
 from hcrot.view.server import create_app
+from support.view_runs import save_two_networks
 
 COLUMN = {"sampler": "ddim", "steps": 2, "guidance": 1.5, "seed": 0}
 DRAW = {"do": "draw", "network": "digits", "labels": [3, None], "columns": [COLUMN]}
@@ -193,11 +196,7 @@ def test_a_run_that_was_started_elsewhere_is_stopped_and_changed_by_wishes(clien
 
 
 def test_of_a_run_of_two_networks_the_second_enlarges(client, runs):
-    shape = {"block_out_channels": (8, 8), "norm_num_groups": 4, "down_block_types": ("DownBlock2D",) * 2, "generator": 0,
-             "up_block_types": ("UpBlock2D",) * 2, "layers_per_block": 1}  # fmt: skip
-    for place, size, channels in ((runs / "two", 16, 2), (runs / "two" / "small", 8, 1)):
-        model = hcrot.UNet2dModel(sample_size=size, in_channels=channels, out_channels=1, **shape)
-        hcrot.save_checkpoint(place / "checkpoint", model, hcrot.DDPMScheduler(num_train_timesteps=200))
+    save_two_networks(runs / "two")
     (runs / "two" / "small" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     with client.websocket_connect("ws://localhost/ws") as socket:
         [_, network] = answers(socket, {"do": "about"})[0]["networks"]
@@ -234,3 +233,20 @@ def test_of_a_run_of_two_networks_the_second_enlarges(client, runs):
             write_json(place / "config.json", {"learning_rate": rate, "ddpm_num_steps": 1000})
         answer = answers(socket, {"do": "follow", "name": "two", "lines": 1})[0]
         assert answer["last"]["loss"] == 0.5 and answer["lr"] == 2e-3
+
+
+def test_tabs_that_watch_share_what_was_read_and_one_that_reads_nothing_holds_up_nobody(client, runs, monkeypatch):
+    (runs / "watched").mkdir()
+    (runs / "watched" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n' * 1000)
+    added = []
+    add = Tail.add
+    monkeypatch.setattr(Tail, "add", lambda self, row: added.append(row) or add(self, row))
+    watch = {"do": "follow", "name": "watched", "lines": 0}
+    with contextlib.ExitStack() as stack:
+        silent, *tabs = [stack.enter_context(client.websocket_connect("ws://localhost/ws")) for _ in range(5)]
+        for number in range(300):
+            silent.send_text(json.dumps({"id": number, **watch}))
+        silent.send_text(json.dumps({"id": 300, **DRAW, "columns": [COLUMN | {"sampler": "ddpm", "steps": 1000}]}))
+        for tab in tabs:
+            assert answers(tab, watch)[-1]["curves"]["loss"][-1] == 0.5
+        assert len(added) == 1000  # each line was taken in once

@@ -15,7 +15,7 @@ export function build(section, { about }) {
   seed = numberField("Seed", "break-seed", 0, 0, 2 ** 31);
   defect.select.addEventListener("change", describe);
   [code, report, curves] = [el("div", {}), el("div", { id: "break-report" }), el("div", { id: "break-curves" })];
-  pictures = { right: el("canvas", { class: "pictures" }), broken: el("canvas", { class: "pictures" }) };
+  pictures = { right: el("canvas", { class: "pictures", hidden: true }), broken: el("canvas", { class: "pictures", hidden: true }) };
   box = el("div", { class: "split", id: "break-box" },
     el("div", { class: "card" }, curves, el("figure", {}, el("figcaption", {}, "right"), pictures.right), el("figure", {}, el("figcaption", {}, "with the defect"), pictures.broken)),
     el("div", { class: "card" }, el("h2", {}, "check_gradients says"), report));
@@ -39,7 +39,7 @@ function describe() {
 function start() {
   losses = [];
   report.replaceChildren(el("p", { class: "numbers" }, "checking …"));
-  for (const canvas of Object.values(pictures)) canvas.width = canvas.height = 1;
+  for (const canvas of Object.values(pictures)) canvas.hidden = true;
   box.dataset.state = "training";
   const asked = { defect: defect.value, layer: layer.value, steps: steps.value, lr: lr.value, seed: seed.value };
   ask("break", "break", asked, (message) => {

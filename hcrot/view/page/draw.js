@@ -1,4 +1,4 @@
-// Draw: the same digits in up to four columns, each with its own sampler, steps, guidance and seed. Steps are kept, to scrub back.
+// Draw: the same pictures in up to four columns, each with its own sampler, steps, guidance and seed. Steps are kept, to scrub back.
 import { classButtons, choiceField, el, numberField } from "./dom.js";
 import { paint, unpack } from "./pictures.js";
 import { ask, cancel } from "./socket.js";
@@ -19,7 +19,7 @@ export function build(section, given) {
   place = el("output", { id: "draw-place" });
   holder = el("div", { class: "columns" });
   section.append(
-    el("p", { class: "about" }, "Noise becomes digits, step by step: above what the network is given, below what it takes the end to be. ",
+    el("p", { class: "about" }, "Noise becomes pictures, step by step: above what the network is given, below what it takes the end to be. ",
       "A column that is added is a copy with the same seed: change one thing, and see what changes."),
     el("div", { class: "row" }, digits.box), el("div", { class: "row" }, run, stop, add, differ),
     holder, el("div", { class: "scrub" }, slider, place),
@@ -37,8 +37,8 @@ function addColumn(like) {
   const steps = numberField("Steps", `steps-${n}`, like?.steps.value ?? 25, 1, 1000);
   const guidance = numberField("Guidance", `guidance-${n}`, like?.guidance.value ?? 1.5, 0, 20, 0.1);
   const seed = numberField("Seed", `seed-${n}`, like?.seed.value ?? 0, 0, 2 ** 31);
-  const noisy = el("canvas", { class: "pictures", role: "img", "aria-label": "what the network is given" });
-  const clean = el("canvas", { class: "pictures", role: "img", "aria-label": "the predicted end" });
+  const noisy = el("canvas", { class: "pictures", hidden: true, role: "img", "aria-label": "what the network is given" });
+  const clean = el("canvas", { class: "pictures", hidden: true, role: "img", "aria-label": "the predicted end" });
   const time = el("span", { class: "numbers" });
   const column = { sampler, steps, guidance, seed, noisy, clean, time, frames: [] };
   const remove = el("button", { class: "remove", "aria-label": `Remove column ${n}`, click: () => drop(column) }, "×");

@@ -1,11 +1,11 @@
-// Edit: finish a scribble (SDEdit), fill a hole (RePaint), morph between two digits.
+// Edit: finish a scribble (SDEdit), fill a hole (RePaint), morph between two pictures.
 import { classButtons, choiceField, el, numberField, stretch } from "./dom.js";
 import { Pad } from "./pad.js";
 import { paint, unpack } from "./pictures.js";
 import { ask, cancel } from "./socket.js";
 
 const pad = new Pad("edit-pad");
-let page, becomes, level, steps, guidance, seed, sampler, here, there, first, second, otherSeed, tools, box;
+let page, becomes, level, steps, guidance, seed, sampler, here, there, first, second, otherSeed, tools, colour, box;
 
 export function build(section, given) {
   page = given;
@@ -18,11 +18,13 @@ export function build(section, given) {
   otherSeed = numberField("Seed of the second", "edit-other-seed", 1, 0, 2 ** 31);
   [first, second] = [choiceField("From", "edit-first", []), choiceField("To", "edit-second", [])];
   [here, there] = ["edit-result", "edit-between"].map((id) => ({
-    canvas: el("canvas", { class: "pictures", id, role: "img", "aria-label": "Result" }), caption: el("figcaption", {}),
+    canvas: el("canvas", { class: "pictures", id, hidden: true, role: "img", "aria-label": "Result" }), caption: el("figcaption", {}),
   }));
   tools = Object.entries({ pen: "Pen", rubber: "Rub out" }).map(([name, text]) => el("button", {
     id: `edit-${name}`, "aria-pressed": String(name === "pen"), click: () => use(name),
   }, text));
+  colour = el("input", { type: "color", id: "edit-colour", value: "#d0402b", "aria-label": "Colour of the pen", input: () => { pad.colour = colour.value; } });
+  pad.colour = colour.value;
   box = el("div", { class: "card", id: "edit-box" },
     el("div", { class: "row" }, steps.box, guidance.box, seed.box, sampler.box),
     el("label", {}, el("span", { class: "numbers" }, "How far it is noised: little keeps what is drawn, much keeps only the large shape"), level),
@@ -33,21 +35,22 @@ export function build(section, given) {
       el("button", { id: "edit-stop", click: () => cancel("edit") }, "Stop")),
     el("figure", {}, here.caption, here.canvas));
   section.append(
-    el("p", { class: "about" }, "Scribble a digit, or take one that the network draws. Let it be finished; or rub out a part (orange) and let that be drawn anew. ",
-      "The rest stays as it is, pixel by pixel."),
+    el("p", { class: "about" }, "Scribble a picture, or take one that the network draws. Let it be finished; or rub out a part (orange) and let that be drawn anew. ",
+      "The rest stays as it is, pixel by pixel, until a second network enlarges it."),
     el("div", { class: "halves" },
-      el("div", {}, el("div", { class: "row" }, tools,
+      el("div", {}, el("div", { class: "row" }, tools, colour,
         el("button", { id: "edit-clear", click: () => pad.clear() }, "Clear"),
-        el("button", { id: "edit-pick", click: pick }, "Take a drawn digit")), pad.canvas),
+        el("button", { id: "edit-pick", click: pick }, "Take a drawn one")), pad.canvas),
       box),
     el("div", { class: "card morph" }, el("h2", {}, "Morph"),
-      el("p", { class: "about" }, "Two digits are noised alike, mixed, and what is mixed becomes a picture again."),
+      el("p", { class: "about" }, "Two pictures are noised alike, mixed, and what is mixed becomes a picture again."),
       el("div", { class: "row" }, first.box, second.box, otherSeed.box, el("button", { class: "main", id: "edit-morph", click: morph }, "Morph")),
       el("figure", {}, there.caption, there.canvas)));
 }
 
 export function offer(network) {
-  pad.resize(network.size);
+  pad.resize(network.size, network.channels);
+  colour.hidden = network.channels !== 3;
   becomes.offer(network);
   stretch(level, network.times, 0.02, 0.98);
   const words = network.classes.map((text, value) => ({ text, value: String(value) }));

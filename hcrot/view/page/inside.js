@@ -24,7 +24,7 @@ export function build(section, given) {
   words = el("p", { class: "numbers" });
   details = el("div", { class: "card", id: "inside-layer", hidden: true });
   section.append(
-    el("p", { class: "about" }, "The network draws a digit, noise is added up to t, the network says which, and the error goes back through it. ",
+    el("p", { class: "about" }, "The network draws a picture, noise is added up to t, the network says which, and the error goes back through it. ",
       "Click a layer. Broken lines are the skips."),
     el("div", { class: "row" }, digit.box),
     el("div", { class: "row" }, el("label", { class: "wide" }, el("span", {}, "Noise, t = ", timeText), time), seed.box, measure.box,

@@ -29,6 +29,7 @@ export function paint(canvas, images, { columns = even(images.shape[0]), other =
   const times = Math.max(2, Math.round(112 / width));
   canvas.width = small.width * times;
   canvas.height = small.height * times;
+  canvas.hidden = false;
   const large = canvas.getContext("2d");
   large.imageSmoothingQuality = "high";
   large.drawImage(small, 0, 0, canvas.width, canvas.height);
