@@ -6,6 +6,7 @@
     hcrot learn hint 02-1           one hint after the other
     hcrot learn solution 02-1       the solution, with its derivation
     hcrot learn notebook 05         a chapter of the course as a notebook
+    hcrot learn start 02-1 --language ko        in Korean, from then on in this folder
 
 Exit status 1: the check says that it is not right yet.
 """
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("exercise", nargs="?", metavar="N", help="its number or name: 02-1, 02_1_linear_backward, bug-07; of a chapter: 05")
     parser.add_argument("--folder", metavar="FOLDER", type=Path, help="where your files are (default: hcrot_exercises)")
     parser.add_argument("--again", action="store_true", help="with start and notebook: begin anew, overwriting your file")
-    parser.add_argument("--language", choices=("en", "ko"), default="en", help="of the notebook (default: %(default)s)")
+    parser.add_argument("--language", choices=("en", "ko"), help="default: that of the last start in this folder, else en")
     parser.add_argument("--json", action="store_true", help="as one line of JSON")
 
 
@@ -46,12 +47,12 @@ def run(options: Namespace) -> int:
     folder = options.folder or Path(workbook.FOLDER)
     with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():  # what the learner's code prints
         if action == "list":
-            answer = workbook.contents(folder)
+            answer = workbook.contents(folder, options.language)
         elif action == "start":
-            answer = workbook.start(exercise, folder, options.again)
+            answer = workbook.start(exercise, folder, options.again, options.language)
         elif action == "notebook":
             answer = notebooks.write(exercise, folder, options.language, options.again)
         else:
-            answer = getattr(workbook, action)(exercise, folder)
+            answer = getattr(workbook, action)(exercise, folder, options.language)
     print(json.dumps(answer.facts) if options.json else answer)
     return 0 if answer else 1

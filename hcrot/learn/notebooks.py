@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hcrot.files.json_and_arrays import replacing
+from hcrot.learn.progress import language_of
 from hcrot.learn.workbook import FOLDER, Answer
 
-__all__ = ["COURSE", "LANGUAGES", "Cell", "cells", "notebook", "run", "write"]
+__all__ = ["COURSE", "Cell", "cells", "notebook", "run", "write"]
 
 COURSE = Path(__file__).parents[2] / "docs" / "course"
 """Where the pages are, in a checkout of the project."""
-
-LANGUAGES = {"en": ".md", "ko": ".ko.md"}
-"""How the names of their pages end."""
 
 BLOCK = re.compile(r'^```python exec="on"(?P<options>[^\n]*)\n(?P<code>.*?)^```\n', re.MULTILINE | re.DOTALL)
 
@@ -80,21 +78,20 @@ def notebook(page: str) -> str:
     return jupytext.writes(document, fmt="ipynb")
 
 
-def write(chapter: str, folder: str | Path = FOLDER, language: str = "en", again: bool = False) -> Answer:
+def write(chapter: str, folder: str | Path = FOLDER, language: str | None = None, again: bool = False) -> Answer:
     """Write a chapter of the course as a notebook into the learner's folder.
 
     Args:
         chapter: its number, "5" or "05".
         folder: made if need be.
-        language: "en" or "ko".
+        language: "en" or "ko". None: what the folder speaks.
         again: whether a notebook that is there already is replaced by a new one.
 
     Raises:
         ValueError: no such chapter or language. FileExistsError: the notebook is there, and ``again`` is False. FileNotFoundError: hcrot is
             not installed from its repository, where the pages are. ImportError: jupytext is missing.
     """
-    if language not in LANGUAGES:
-        raise ValueError(f"the course is written in {' and '.join(LANGUAGES)}, not in {language!r:.40}")
+    language = language_of(folder, language)
     if not COURSE.is_dir():
         raise FileNotFoundError(f"there is no folder {COURSE}: the pages of the course come with hcrot's repository, not with the package")
     pages = {path.name[:2]: path for path in sorted(COURSE.glob("[0-9][0-9]-*.md")) if path.name.endswith(".ko.md") == (language == "ko")}

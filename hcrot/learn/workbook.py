@@ -14,6 +14,7 @@ what stands there. A bug has the defect and the mended lines one after the other
 
 Whoever writes an exercise shows that its check can fail: ``WRONG`` has, by name, texts of the solution and what to put in their place.
 ``LEADS`` may have, for words of an error that the learner's code raises, a sentence on what they mean in this exercise.
+What is said of a task in other languages is in ``hcrot/learn/languages.py``.
 """
 
 import difflib
@@ -27,13 +28,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hcrot.files.json_and_arrays import read_json, replacing, write_json
+from hcrot.files.json_and_arrays import replacing
 from hcrot.learn.checks import Check, Wrong, error_lead
+from hcrot.learn.languages import Text, chapter, filled, padded, said, translation
+from hcrot.learn.progress import POINTS, blank, language_of, note, scores
 
-__all__ = [
-    "CHAPTERS", "FOLDER", "HOLE", "ONE_HOUR", "POINTS", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks",
-    "verdict",
-]  # fmt: skip
+__all__ = ["FOLDER", "HOLE", "ONE_HOUR", "Answer", "Task", "check", "contents", "find", "hint", "solution", "start", "tasks", "verdict"]
 
 FOLDER = "hcrot_exercises"
 """Where a learner's files are, if no other folder is named."""
@@ -41,20 +41,8 @@ FOLDER = "hcrot_exercises"
 ONE_HOUR = ("01-1", "02-1", "06-3")
 """The exercises of the one-hour road to a backward pass of a convolution. They have a star in the list and on the pages."""
 
-POINTS = 4
-"""For a bug that is found without help. Each hint costs one, down to one; who reads the solution first gets none."""
-
-CHAPTERS = {
-    "01": "one multiplication", "02": "the linear layer", "03": "activations", "04": "softmax and cross-entropy", "05": "convolution",
-    "06": "im2col and col2im", "07": "group normalisation", "08": "attention", "09": "up and down", "10": "embeddings and time",
-    "11": "the U-Net", "12": "optimizers and averages", "13": "the forward process", "14": "the loss", "15": "fewer steps",
-    "16": "scores and guidance", "17": "speed", "18": "Winograd's convolution",
-}  # fmt: skip
-"""What the chapters of the course are about, by the numbers that files begin with."""
-
 HOLE = 'raise NotImplementedError("yours")'
 HERE = Path(__file__).parent
-SCORE = "score.json"
 EXERCISE = re.compile(r"^( *)# yours: begin\n(.*?)^ *# yours: end\n", re.MULTILINE | re.DOTALL)
 BUG = re.compile(r"^ *# bug: begin\n(.*?)^ *# bug: mended\n(.*?)^ *# bug: end\n", re.MULTILINE | re.DOTALL)
 
@@ -67,11 +55,13 @@ class Task:
         path: the file that ships with hcrot.
         is_bug: whether it belongs to the bug hunt.
         source: the text of that file.
+        language: what it says to learners is in this language, or in English if it is not translated.
     """
 
     path: Path
     is_bug: bool
     source: str = field(repr=False)
+    language: str = "en"
 
     @property
     def number(self) -> str:
@@ -84,21 +74,31 @@ class Task:
         """``02_1_linear_backward``, or ``bug_07_two_convolutions``: what the learner's file is called."""
         return f"bug_{self.path.stem}" if self.is_bug else self.path.stem
 
-    @property
-    def chapter(self) -> str:
+    def chapter(self, language: str = "en") -> str:
         """``bug hunt``, or the chapter's number and what it is about."""
-        number = self.path.stem.split("_")[0]
-        return "bug hunt" if self.is_bug else f"chapter {number}: {CHAPTERS[number]}"
+        return said(language, "bug hunt") if self.is_bug else chapter(language, self.path.stem.split("_")[0])
 
     @property
     def title(self) -> str:
         """The first line of the docstring."""
-        return self.source.removeprefix('"""').partition("\n")[0].strip()
+        text = translation(self.path, self.language)
+        return text.title if text else self.source.removeprefix('"""').partition("\n")[0].strip()
+
+    @property
+    def text(self) -> Text:
+        """What is said of it."""
+        kept = self.kept
+        why, symptom = (kept.EXPLANATION, kept.SYMPTOM) if self.is_bug else (kept.DERIVATION, "")
+        task = (kept.__doc__ or "").partition("\n")[2]
+        english = Text(self.title, task.strip("\n").rstrip(), tuple(kept.HINTS), why.strip("\n").rstrip(), symptom.strip())
+        return translation(self.path, self.language) or english
 
     @property
     def upper(self) -> str:
         """The learner's part, with the markers."""
-        return self.source.partition("\n# kept back")[0].rstrip() + "\n"
+        text = translation(self.path, self.language)
+        source = self.source.partition("\n# kept back")[0].rstrip() + "\n"
+        return f'"""{text.title}\n\n{text.task}\n"""' + source.split('"""', 2)[2] if text else source
 
     @property
     def given(self) -> str:
@@ -114,7 +114,7 @@ class Task:
 
     @property
     def symptom_as_comment(self) -> str:
-        return textwrap.indent(filled(self.kept.SYMPTOM), "# ", lambda line: True) + "\n\n"
+        return textwrap.indent(filled(self.text.symptom), "# ", lambda line: True) + "\n\n"
 
     @property
     def kept(self) -> ModuleType:
@@ -138,11 +138,12 @@ def executed(name: str, source: str, path: Path) -> ModuleType:
 
 
 @cache
-def tasks() -> tuple[Task, ...]:
+def tasks(language: str = "en") -> tuple[Task, ...]:
     """All exercises in the order of the chapters, then all bugs."""
     found = []
     for folder, is_bug in (("exercises", False), ("bugs", True)):
-        found += [Task(path, is_bug, path.read_text(encoding="utf-8")) for path in sorted((HERE / folder).glob("[0-9]*.py"))]
+        paths = sorted((HERE / folder).glob("[0-9]*.py"))
+        found += [Task(path, is_bug, path.read_text(encoding="utf-8"), language) for path in paths]
     return tuple(found)
 
 
@@ -153,7 +154,7 @@ def spelled(name: str) -> str:
     return "_".join(word.zfill(2) if index == place and word.isdigit() else word for index, word in enumerate(words))
 
 
-def find(name: str) -> Task:
+def find(name: str, language: str = "en") -> Task:
     """The task of this number or name: ``02-1``, ``02_1_linear_backward``, ``linear_backward``, ``bug-07``.
 
     Raises:
@@ -162,7 +163,7 @@ def find(name: str) -> Task:
     if not isinstance(name, str):
         raise TypeError(f"an exercise has a name such as '02-1' or 'bug-07', got {name!r}")
     wanted = spelled(name)
-    fitting = [task for task in tasks() if wanted in (task.name, spelled(task.number), "_".join(task.name.split("_")[2:]))]
+    fitting = [task for task in tasks(language) if wanted in (task.name, spelled(task.number), "_".join(task.name.split("_")[2:]))]
     if not fitting:
         names = {alias: task.number for task in tasks() for alias in (task.number, task.name)}
         near = sorted({names[alias] for alias in difflib.get_close_matches(name, names, 3)})
@@ -214,11 +215,6 @@ def raised(error: BaseException, source: str, path: Path, leads: dict[str, str])
 # ---------------------------------------------------------------- what a learner does
 
 
-def filled(text: str) -> str:
-    """Paragraphs in lines of 100 characters, which fit into most terminals."""
-    return "\n\n".join(textwrap.fill(" ".join(paragraph.split()), 100) for paragraph in text.strip().split("\n\n"))
-
-
 @dataclass(frozen=True, repr=False)
 class Answer:
     """What a command of this room has to say. Printed, or at the end of a notebook's cell, it is a text.
@@ -240,147 +236,128 @@ class Answer:
         return self.passed
 
 
-def start(name: str, folder: str | Path = FOLDER, again: bool = False) -> Answer:
+def start(name: str, folder: str | Path = FOLDER, again: bool = False, language: str | None = None) -> Answer:
     """Write the file to work on into the learner's folder.
 
     Args:
         name: see :func:`find`.
         folder: made if need be.
         again: whether a file that is there already is replaced by a new one.
+        language: "en" or "ko". The folder remembers it: all that is done there later speaks it, too. None: what the folder speaks.
 
     Raises:
-        ValueError: no such exercise. FileExistsError: the file is there, and ``again`` is False. OSError: it cannot be written.
+        ValueError: no such exercise or language. FileExistsError: the file is there, and ``again`` is False. OSError: it cannot be written.
     """
-    task = find(name)
+    speaking = language_of(folder, language)
+    task = find(name, speaking)
     path = Path(folder) / f"{task.name}.py"
     if path.exists() and not again:
         raise FileExistsError(f"{path} is there already: go on with it, or overwrite it with --again")
     with replacing(path) as unfinished:
         unfinished.write_text(task.given, encoding="utf-8")
-    note(folder, task)
-    what = "Find what is wrong in it, and mend it" if task.is_bug else "Replace each `raise NotImplementedError` in it"
-    asked = f"{task.title}\n\n{filled(task.kept.SYMPTOM)}" if task.is_bug else (task.kept.__doc__ or "").strip()
-    steps = {"check": "is it right?", "hint": "one hint after the other", "solution": "when you want to compare"}
-    lines = [f"    hcrot learn {f'{step} {task.number}':<18}{meaning}" for step, meaning in steps.items()]
-    text = "\n".join([f"{task.number}: {asked}", "", f"Wrote {path}. {what}. Then:", *lines])
+    note(folder, task.name, language=language)
+    what = said(speaking, "mend" if task.is_bug else "fill")
+    asked = f"{task.title}\n\n{filled(task.text.symptom) if task.is_bug else task.text.task}".strip()
+    steps = [f"    hcrot learn {f'{step} {task.number}':<18}{said(speaking, step)}" for step in ("check", "hint", "solution")]
+    text = "\n".join([f"{task.number}: {asked}", "", said(speaking, "wrote", path=path, what=what), *steps])
     return Answer(text, {"number": task.number, "title": task.title, "file": str(path)})
 
 
-def check(name: str, folder: str | Path = FOLDER) -> Answer:
-    """Check the learner's file; false if something is wrong with it, and the text says what.
+def check(name: str, folder: str | Path = FOLDER, language: str | None = None) -> Answer:
+    """Check the learner's file; false if something is wrong with it, and the text says what, in English.
+
+    Args:
+        name: see :func:`find`.
+        folder: where the file is.
+        language: of all but the message of the check. None: what the folder speaks.
 
     Raises:
-        ValueError: no such exercise. FileNotFoundError: it was never started in this folder.
+        ValueError: no such exercise or language. FileNotFoundError: it was never started in this folder.
     """
-    task = find(name)
-    path = Path(folder) / f"{task.name}.py"
+    language = language_of(folder, language)
+    task = find(name, language)
+    number, path = task.number, Path(folder) / f"{task.name}.py"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}: `hcrot learn start {task.number}` writes it")
+        raise FileNotFoundError(f"there is no file {path}: `hcrot learn start {number}` writes it")
     problem = verdict(task, path.read_text(encoding="utf-8"), path)
-    kept = note(folder, task, tries=1, solved=not problem)
+    kept = note(folder, task.name, tries=1, solved=not problem)
     if problem:
-        hints = len(task.kept.HINTS) - kept["hints"]
-        more = f"`hcrot learn hint {task.number}` has {hints} more" if hints else f"`hcrot learn solution {task.number}` explains"
-        text = f"{task.number}: not yet.\n\n{problem}\n\n{more}."
+        left = len(task.text.hints) - kept["hints"]
+        more = said(language, "more hints" if left else "explained", number=number, left=left)
+        text = f"{said(language, 'not yet', number=number)}\n\n{problem}\n\n{more}"
     elif task.is_bug:
-        text = f"{task.number}: found and mended. {kept['points']} of {POINTS} points.\n\n{filled(task.kept.EXPLANATION)}"
+        text = f"{said(language, 'mended', number=number, points=kept['points'], possible=POINTS)}\n\n{filled(task.text.why)}"
     else:
-        checks = f"{kept['tries']} check{'s' * (kept['tries'] > 1)}"
-        text = f"{task.number}: right, after {checks}.\n\n`hcrot learn solution {task.number}` has the derivation."
-        if task.number in ONE_HOUR[:-1]:
-            text += f" Next on the road of one hour: exercise {ONE_HOUR[ONE_HOUR.index(task.number) + 1]}."
-    facts = {"number": task.number, "passed": not problem, "message": problem, **kept}
+        text = said(language, "right", number=number, tries=kept["tries"])
+        if number in ONE_HOUR[:-1]:
+            text += said(language, "next", number=ONE_HOUR[ONE_HOUR.index(number) + 1])
+    facts = {"number": number, "passed": not problem, "message": problem, **kept}
     return Answer(text, facts, not problem)
 
 
-def hint(name: str, folder: str | Path = FOLDER) -> Answer:
+def hint(name: str, folder: str | Path = FOLDER, language: str | None = None) -> Answer:
     """The next hint; after the last one, all of them.
 
     Raises:
-        ValueError: no such exercise.
+        ValueError: no such exercise or language.
     """
-    task = find(name)
-    hints = task.kept.HINTS
-    shown = note(folder, task)["hints"]
-    if shown == len(hints):
+    language = language_of(folder, language)
+    task = find(name, language)
+    number, hints = task.number, task.text.hints
+    shown = note(folder, task.name)["hints"]
+    if shown >= len(hints):
         lines = [f"{index}. {line}" for index, line in enumerate(hints, 1)]
-        text = "\n".join(["These were all hints:", *lines, f"`hcrot learn solution {task.number}` has the rest."])
-        return Answer(text, {"number": task.number, "hints": list(hints), "left": 0})
-    note(folder, task, hints=1)
+        text = "\n".join([said(language, "all hints"), *lines, said(language, "the rest", number=number)])
+        return Answer(text, {"number": number, "hints": list(hints), "left": 0})
+    note(folder, task.name, hints=1)
     left = len(hints) - shown - 1
-    text = filled(f"{task.number}, hint {shown + 1} of {len(hints)}: {hints[shown]}")
-    return Answer(text, {"number": task.number, "hints": list(hints[: shown + 1]), "left": left})
+    text = filled(said(language, "this hint", number=number, index=shown + 1, count=len(hints), hint=hints[shown]))
+    return Answer(text, {"number": number, "hints": list(hints[: shown + 1]), "left": left})
 
 
-def solution(name: str, folder: str | Path = FOLDER) -> Answer:
+def solution(name: str, folder: str | Path = FOLDER, language: str | None = None) -> Answer:
     """The solution, and why; it is noted that it was seen.
 
     Raises:
-        ValueError: no such exercise.
+        ValueError: no such exercise or language.
     """
-    task = find(name)
-    note(folder, task, seen=True)
+    language = language_of(folder, language)
+    task = find(name, language)
+    note(folder, task.name, seen=True)
+    shown, why = task.solved, task.text.why
     if task.is_bug:
         before, after = BUG.sub(r"\1", task.upper).splitlines(), task.solved.splitlines()
-        shown = "\n".join(difflib.unified_diff(before, after, "defective", "mended", lineterm="", n=2))
-        why = filled(task.kept.EXPLANATION)
-    else:
-        shown, why = task.solved, task.kept.DERIVATION
+        names = said(language, "defective"), said(language, "mended lines")
+        shown, why = "\n".join(difflib.unified_diff(before, after, *names, lineterm="", n=2)), filled(why)
     text = f"{task.number}: {task.title}\n\n{shown.strip()}\n\n{why.strip()}"
     return Answer(text, {"number": task.number, "solution": task.solved, "explanation": why.strip()})
 
 
-def contents(folder: str | Path = FOLDER) -> Answer:
-    """All exercises and bugs, what is done, and the score of the bug hunt."""
-    score, listed, chapter = scores(folder), [], ""
-    lines = ["★ The way to your own Conv2d.backward in about an hour; docs/course/index.md says what to read for it."]
-    bugs = [score.get(task.name, {}) for task in tasks() if task.is_bug]
-    found, points = sum(kept.get("solved", False) for kept in bugs), sum(kept.get("points", 0) for kept in bugs)
-    for task in tasks():
-        kept = score.get(task.name, {})
-        if task.chapter != chapter:
-            chapter = task.chapter
-            head = f": {found} of {len(bugs)} found, {points} of {POINTS * len(bugs)} points" if task.is_bug else ""
-            lines += ["", chapter + head]
-        done = f"found, {kept.get('points')} point{'s' * (kept.get('points') != 1)}" if task.is_bug else "done"
-        words = [done] if kept.get("solved") else ["begun"] if kept else []
-        words += [f"{kept['hints']} hint{'s' * (kept['hints'] > 1)}"] if kept.get("hints") else []
-        words += ["solution seen"] if kept.get("seen") else []
-        star = "★" if task.number in ONE_HOUR else ""
-        lines.append(f"  {task.number:<6}{star:<1} {task.title:<70} {', '.join(words)}".rstrip())
-        about = {"number": task.number, "name": task.name, "title": task.title, "chapter": chapter, "one_hour": bool(star)}
-        listed.append({**about, **blank(), **kept})
-    facts = {"tasks": listed, "bugs_found": found, "bugs": len(bugs), "points": points, "points_possible": POINTS * len(bugs)}
-    return Answer("\n".join(lines), facts)
-
-
-# ---------------------------------------------------------------- what is remembered
-
-
-def blank() -> dict[str, Any]:
-    return {"tries": 0, "hints": 0, "seen": False, "solved": False, "points": 0}
-
-
-def scores(folder: str | Path) -> dict[str, Any]:
-    """What is known of each task that was begun, by its name.
+def contents(folder: str | Path = FOLDER, language: str | None = None) -> Answer:
+    """All exercises and bugs, what is done, and the score of the bug hunt; in the facts the chapters have their English names.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: no such language.
     """
-    path = Path(folder) / SCORE
-    return read_json(path) if path.is_file() else {}
-
-
-def note(folder: str | Path, task: Task, tries: int = 0, hints: int = 0, seen: bool = False, solved: bool = False) -> dict[str, Any]:
-    """Remember what a learner did; what is now known of this task. Hints and solutions that come after the bug was found cost nothing."""
-    score = scores(folder)
-    kept = score[task.name] = {**blank(), **score.get(task.name, {})}
-    if solved and not kept["solved"]:
-        kept["solved"] = True
-        kept["points"] = 0 if kept["seen"] or not task.is_bug else max(1, POINTS - kept["hints"])
-    kept["tries"] += tries
-    kept["hints"] += hints
-    kept["seen"] = kept["seen"] or seen
-    with replacing(Path(folder) / SCORE) as unfinished:
-        write_json(unfinished, score)
-    return kept
+    language = language_of(folder, language)
+    score, listed, shown = scores(folder), [], ""
+    lines = [said(language, "star")]
+    bugs = [score.get(task.name, {}) for task in tasks() if task.is_bug]
+    found, points = sum(kept.get("solved", False) for kept in bugs), sum(kept.get("points", 0) for kept in bugs)
+    possible = POINTS * len(bugs)
+    for task in tasks(language):
+        kept = score.get(task.name, {})
+        if task.chapter(language) != shown:
+            shown = task.chapter(language)
+            head = said(language, "score", found=found, bugs=len(bugs), points=points, possible=possible) if task.is_bug else ""
+            lines += ["", shown + head]
+        done = said(language, "found", count=kept.get("points")) if task.is_bug else said(language, "done")
+        words = [done] if kept.get("solved") else [said(language, "begun")] if kept else []
+        words += [said(language, "hints", count=kept["hints"])] if kept.get("hints") else []
+        words += [said(language, "seen")] if kept.get("seen") else []
+        star = "★" if task.number in ONE_HOUR else ""
+        lines.append(f"  {task.number:<6}{star:<1} {padded(task.title, 70)} {', '.join(words)}".rstrip())
+        about = {"number": task.number, "name": task.name, "title": task.title, "chapter": task.chapter(), "one_hour": bool(star)}
+        listed.append({**about, **blank(), **kept})
+    facts = {"tasks": listed, "bugs_found": found, "bugs": len(bugs), "points": points, "points_possible": possible}
+    return Answer("\n".join(lines), facts)
