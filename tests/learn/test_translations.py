@@ -49,7 +49,7 @@ def test_a_translation_has_the_same_formulas_code_and_hints(task):
     assert all(re.search("[가-힣]", part) for part in (korean.task, korean.hints[0], korean.why))
     assert cells(korean.title) <= 70 and not korean.title.endswith(".")
     assert not re.search(r'\\|"""', korean.title + korean.task), "it would not be the same in a docstring"
-    assert max(map(cells, file_of(task).read_text(encoding="utf-8").splitlines())) <= 140, "a line is too wide; a Korean letter counts twice"
+    assert max(map(cells, file_of(task).read_text(encoding="utf-8").splitlines())) <= 140, "a line is too wide (a Korean letter is 2)"
     compile(task.given, task.name, "exec")
 
 
