@@ -3,7 +3,7 @@
 mkdocs-static-i18n builds the whole site once for each language. A page that has no translation is the same page there: it is taken from
 the English build, its links changed to those of its new place. A page that has one runs the same code (tests/learn/test_pages.py compares
 it), so what the English page's blocks gave is shown again, as long as all of the code on both is the same; its drawings with Korean words
-(korean_drawings.py).
+(korean_drawings.py). Only where the code asks for exercises it is run again, and the workbook answers in Korean.
 """
 
 import logging
@@ -23,6 +23,7 @@ from mkdocs.structure.pages import Page
 from mkdocs.utils import get_relative_url
 
 import hcrot.learn.pages
+from hcrot.learn import languages
 from hcrot.learn.notebooks import cells
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ speaking = "en"
 replaying = False
 run = markdown_exec.formatters["python"]
 draw = hcrot.learn.pages.drawing
+ASKS = re.compile(r"\bhcrot\.learn\.(start|contents)\(|\bimport workbook\b")  # what is said of exercises, in the language of the page
 
 
 def formatted(*, code: str, **options: object) -> str:
@@ -84,8 +86,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if fallback(page):
         page.meta["search"] = {"exclude": True}  # it is found as the English page
         return f"# {page.title}"
+    languages.spoken_here = speaking
     mine = [cell.text for cell in cells(markdown) if cell.kind == "code"]
-    replaying = speaking == "ko" and code.get(here) == mine
+    replaying = speaking == "ko" and code.get(here) == mine and not any(map(ASKS.search, mine))
     if not replaying:
         code[here], blocks[here] = mine, {}
     return markdown

@@ -154,3 +154,9 @@ def test_drawings_on_korean_pages_are_korean():
             caption, words = re.search("<figcaption>(.*?)</figcaption>", drawing)[1], re.sub("<[^>]*>", " ", drawing)
             assert re.search("[가-힣]", caption) and not re.search(r"\b(the|of|and|to|is|step|image|error|loss)\b", words), (page, caption)
     assert drawings > 50
+
+
+@needs_site
+def test_bugs_on_the_korean_page_are_korean():
+    shown = re.sub("<[^>]*>", "", (SITE / "ko" / "course" / "bug-hunt" / "index.html").read_text(encoding="utf-8"))
+    assert "bug-01  완전 연결 층" in shown and "# 메모리가 모자라서" in shown and "4점 가운데 4점입니다" in shown

@@ -9,7 +9,7 @@ import pytest
 
 import hcrot
 from hcrot.commands import main
-from hcrot.learn import languages, workbook
+from hcrot.learn import languages, notebooks, workbook
 from hcrot.learn.languages import cells, translation
 from hcrot.learn.workbook import Task, find, tasks
 
@@ -110,6 +110,15 @@ def test_a_bug_in_korean(tmp_path):
     assert "4점 가운데 4점" in answer and " ".join(text.why.split()) in answer.replace("\n", " ")
     assert "+++ 고친 코드" in str(hcrot.learn.solution("bug-01", tmp_path))
     assert "버그 사냥: 50개 가운데 1개를 찾았고, 200점 가운데 4점" in str(hcrot.learn.contents(tmp_path))
+
+
+def test_the_korean_site_and_notebooks_speak_korean(tmp_path, monkeypatch):
+    monkeypatch.setattr(languages, "spoken_here", "ko")
+    assert hcrot.learn.contents(tmp_path).facts["tasks"][0]["title"] == translation(find("01-1").path, "ko").title
+    monkeypatch.undo()
+    hcrot.learn.start("01-1", tmp_path, language="ko")
+    monkeypatch.setattr(notebooks, "notebook", lambda page: page)
+    assert "곱셈" in Path(notebooks.write("1", tmp_path).facts["file"]).read_text(encoding="utf-8")
 
 
 def test_what_is_not_translated_is_told_in_english(tmp_path, monkeypatch):
