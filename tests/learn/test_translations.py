@@ -88,7 +88,8 @@ def test_a_folder_begun_in_korean_goes_on_in_korean(tmp_path, capsys):
     assert answer and "맞았습니다. 검사 2번" in str(answer) and "다음 문제는 02-1" in str(answer)
     said = str(hcrot.learn.solution("01-1", tmp_path))
     assert text.why in said and f'"""{text.title}' in said and "db = dy * a" in said
-    assert re.search(rf"1장: 곱셈 하나\n  01-1  ★ {text.title} +끝냄, 힌트 2개, 풀이 봄\n", str(hcrot.learn.contents(tmp_path)))
+    assert re.search(rf"1장: 곱셈 하나\n  01-1  ★ {text.title} +끝냄, 힌트 2개, 풀이 봄\n", listed := str(hcrot.learn.contents(tmp_path)))
+    assert cells(listed.partition("끝냄")[0].rpartition("\n")[2]) == 81, "what is done stands in one column in all languages"
 
     assert "hint 3 of 3: da" in str(hcrot.learn.hint("01-1", tmp_path, language="en"))
     assert "힌트는 이것이 전부입니다" in str(hcrot.learn.hint("01-1", tmp_path)), "only start changes what the folder speaks"
