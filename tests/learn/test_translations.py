@@ -15,7 +15,7 @@ from hcrot.learn.workbook import Task, find, tasks
 
 ROOT = Path(__file__).parents[2]
 KOREAN = ROOT / "hcrot" / "learn" / "korean"
-TRANSLATED = [task for task in tasks("ko") if translation(task.path, "ko")]
+TRANSLATED = list(tasks("ko"))
 
 
 def file_of(task: Task) -> Path:
