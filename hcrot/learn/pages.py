@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from html import escape
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hcrot.learn.figures.style import INK, PAGE
@@ -54,9 +55,9 @@ def listing(thing: Callable[..., Any] | type) -> None:
     _display(_code(thing))
 
 
-def side_by_side(layer: type, first: str = "forward", second: str = "backward") -> None:
-    """Two methods of a layer next to each other, as they stand in the library, without their docstrings."""
-    columns = "".join(f"<div>{_code(getattr(layer, name), docstring=False)}</div>" for name in (first, second))
+def side_by_side(owner: type | ModuleType, first: str = "forward", second: str = "backward") -> None:
+    """Two methods of a layer, or two functions of a file, next to each other, as they stand in the library, without their docstrings."""
+    columns = "".join(f"<div>{_code(getattr(owner, name), docstring=False)}</div>" for name in (first, second))
     _display(f'<div class="side-by-side">{columns}</div>')
 
 
