@@ -2,12 +2,15 @@
 
 The pages of docs/ link to those files by where they are in the project, as whoever reads them there expects. On the site such a link
 leads to a page with the file's text, made when the site is built: nothing is a copy.
+
+The index of the course gets the minutes of its chapters at the same time (minutes.py).
 """
 
 import os
 import re
 from pathlib import Path
 
+from minutes import with_minutes
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
@@ -66,6 +69,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder = (ROOT / made.get(uri, f"docs/{uri}")).parent
     if uri.startswith("source/"):
         return markdown
+    markdown = with_minutes(markdown, uri)
 
     def link(match: re.Match) -> str:
         target = outside(match[0], folder)

@@ -3,6 +3,7 @@
 That their code runs is seen where the site is built.
 """
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,12 @@ CHAPTERS = sorted(path for path in notebooks.COURSE.glob("[0-9][0-9]-*.md") if n
 WORDS = re.compile(r"\\text\{([^}]*)\}")  # within formulas
 NAMES = {"ReLU:", "SiLU:", ":", "SiLU", "im2col", "col2im", "simple"}
 EXERCISES = Path(notebooks.__file__).parent / "exercises"
+PICTURES = {"The picture", "A picture", "그림"}  # a section that says what there is, before anything is derived
+PLACE = {
+    ".md": r"\b(?:equations?|sections?|appendix|algorithms?|chapters?|figure|relationship) \W?[\dA-Z]",
+    ".ko.md": r"(?:(?:식|부록|알고리즘|그림|관계) ?[\dA-Z]|\d[절장]|\" 절)",
+}
+YEAR = r"\b(?:18|19|20)\d\d\b"
 
 
 def text_of(path: Path) -> str:
@@ -42,6 +49,46 @@ def test_the_korean_page_has_the_same_code_formulas_and_sections(chapter):
     sections = [re.findall(r"^#+ ", page, re.MULTILINE) for page in prose]
     assert sections[0] == sections[1] and sections[0].count("# ") == 1
     assert len(re.findall(r"[가-힣]", korean)) > len(english) // 10
+
+
+@pytest.mark.parametrize("ending", PLACE)
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_derivation_says_where_it_comes_from(chapter, ending):
+    """A section, without those within it, that displays a formula, names a paper's year and the place in it.
+
+    From chapter 12 on much is built on what was derived before: there the year alone, or a place (also of this course), is enough.
+    """
+    cited = f"{YEAR}[^()]*?{PLACE[ending]}" if chapter.name < "12" else f"{YEAR}|{PLACE[ending]}"
+    prose = "\n".join(cell.text for cell in notebooks.cells(text_of(chapter.with_suffix(ending))) if cell.kind == "markdown")
+    for section in re.split(r"^##+ ", prose, flags=re.MULTILINE)[1:]:
+        name, _, text = section.partition("\n")
+        if "$$" in text and name not in PICTURES:
+            assert re.search(cited, " ".join(re.sub(r"\]\([^)]*\)", "]", text).split())), f"{chapter.stem}{ending}: {name}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_chapter_has_the_parts_that_the_index_promises(chapter):
+    code = "\n".join(cell.text for cell in notebooks.cells(text_of(chapter)) if cell.kind == "code")
+    for part in (r"^show\(", r"^(?:side_by_side|listing)\(", r"\bcheck_gradients\("):
+        assert re.search(part, code, re.MULTILINE), part
+
+
+def test_the_index_counts_minutes():
+    spec = importlib.util.spec_from_file_location("minutes", notebooks.COURSE.parent / "_site" / "minutes.py")
+    assert spec and spec.loader
+    minutes = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(minutes)
+    text, code = "word " * 149 + "$a + b$\n\n$$a\\\\b\\\\c$$\n\n", '```python exec="on" source="above"\n' + "a\n\n" * 6 + "```\n"
+    assert minutes.minutes(text + code) == minutes.minutes(text + code + code.replace(' source="above"', "") * 20) == 2
+    assert minutes.minutes(text + code * 10) == 7
+    counted = minutes.of_chapters()
+    assert len(counted) == len(CHAPTERS) and sum(10 <= count <= 20 for count in counted.values()) > len(CHAPTERS) * 2 / 3
+    for name in minutes.INDEX:
+        page = text_of(notebooks.COURSE.parent / name)
+        assert re.search(r"ten to twenty minutes|10분에서 20분", page)
+        rows = re.findall(r"^\| (\d\d) \| .* \| (\d+) \|$", minutes.with_minutes(page, name), re.MULTILINE)
+        assert {number: int(count) for number, count in rows} == counted
+    assert minutes.with_minutes(page, "other.md") == page
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
