@@ -80,7 +80,7 @@ def test_the_index_counts_minutes():
     spec.loader.exec_module(minutes)
     text, code = "word " * 149 + "$a + b$\n\n$$a\\\\b\\\\c$$\n\n", '```python exec="on" source="above"\n' + "a\n\n" * 6 + "```\n"
     assert minutes.minutes(text + code) == minutes.minutes(text + code + code.replace(' source="above"', "") * 20) == 2
-    assert minutes.minutes(text + code * 10) == 7
+    assert minutes.minutes(text + code * 9) == 6
     counted = minutes.of_chapters()
     assert len(counted) == len(CHAPTERS) and sum(10 <= count <= 20 for count in counted.values()) > len(CHAPTERS) * 2 / 3
     for name in minutes.INDEX:
