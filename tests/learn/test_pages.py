@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hcrot.learn import notebooks, workbook
+from hcrot.learn import loops, notebooks, workbook
 from hcrot.learn.figures import style
 from hcrot.learn.pages import show, side_by_side
 
@@ -152,6 +152,8 @@ def test_listings_come_from_the_source(capsys):
     html = capsys.readouterr().out
     text = re.sub(r"<[^>]*>", "", html).replace("&#10;", "\n")
     assert "def forward(self, x):\n    return 2 * x" in text and "return 2 * dy" in text and "What it says" not in text
+    side_by_side(loops, "conv2d", "conv2d_backward")
+    assert capsys.readouterr().out.count("hcrot/learn/loops.py") == 2
 
 
 def test_chapters_are_written_as_notebooks(tmp_path):
