@@ -18,12 +18,6 @@ CHAPTERS = sorted(path for path in notebooks.COURSE.glob("[0-9][0-9]-*.md") if n
 WORDS = re.compile(r"\\text\{([^}]*)\}")  # within formulas
 NAMES = {"ReLU:", "SiLU:", ":", "SiLU", "im2col", "col2im", "simple"}
 EXERCISES = Path(notebooks.__file__).parent / "exercises"
-PICTURES = {"The picture", "A picture", "그림"}  # a section that says what there is, before anything is derived
-PLACE = {
-    ".md": r"\b(?:equations?|sections?|appendix|algorithms?|chapters?|figure|relationship) \W?[\dA-Z]",
-    ".ko.md": r"(?:(?:식|부록|알고리즘|그림|관계) ?[\dA-Z]|\d[절장]|\" 절)",
-}
-YEAR = r"\b(?:18|19|20)\d\d\b"
 
 
 def text_of(path: Path) -> str:
@@ -51,26 +45,43 @@ def test_the_korean_page_has_the_same_code_formulas_and_sections(chapter):
     assert len(re.findall(r"[가-힣]", korean)) > len(english) // 10
 
 
-@pytest.mark.parametrize("ending", PLACE)
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_each_derivation_says_where_it_comes_from(chapter, ending):
-    """A section, without those within it, that displays a formula, names a paper's year and the place in it.
+def test_each_chapter_names_its_exercises(chapter):
+    number = chapter.name[:2]
+    there = {"-".join(path.name.split("_")[:2]) for path in EXERCISES.glob(f"{number}_*.py")}
+    named = set(re.findall(rf"hcrot learn start ({number}-\d)", text_of(chapter)))
+    assert named == there and len(named) >= 3
+
+
+@pytest.mark.parametrize("ending", [".md", ".ko.md"])
+def test_the_exercises_of_the_one_hour_road_have_a_star(ending):
+    pages = [text_of(chapter.with_suffix(ending)) for chapter in CHAPTERS]
+    starred = [number for page in pages for number in re.findall(r"★ `hcrot learn start (\d\d-\d)`", page)]
+    index = text_of(notebooks.COURSE / f"index{ending}")
+    road = re.search(r"^## (?:One hour|.*\{ #one-hour \})\n(.*?)^## ", index, re.MULTILINE | re.DOTALL)
+    assert road and tuple(starred) == workbook.ONE_HOUR == tuple(re.findall(r"\b\d\d-\d", road[1])[: len(starred)])
+
+
+@pytest.mark.parametrize(
+    ("ending", "place"),
+    [
+        (".md", r"\b(?:equations?|sections?|appendix|algorithms?|chapters?|figure|relationship) \W?[\dA-Z]"),
+        (".ko.md", r"(?:(?:식|부록|알고리즘|그림|관계) ?[\dA-Z]|\d[절장]|\" 절)"),
+    ],
+)
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_derivation_says_where_it_comes_from(chapter, ending, place):
+    """A section, without those within it, that displays a formula, names a paper's year and the place in it; not so the picture.
 
     From chapter 12 on much is built on what was derived before: there the year alone, or a place (also of this course), is enough.
     """
-    cited = f"{YEAR}[^()]*?{PLACE[ending]}" if chapter.name < "12" else f"{YEAR}|{PLACE[ending]}"
+    year = r"\b(?:18|19|20)\d\d\b"
+    cited = f"{year}[^()]*?{place}" if chapter.name < "12" else f"{year}|{place}"
     prose = "\n".join(cell.text for cell in notebooks.cells(text_of(chapter.with_suffix(ending))) if cell.kind == "markdown")
     for section in re.split(r"^##+ ", prose, flags=re.MULTILINE)[1:]:
         name, _, text = section.partition("\n")
-        if "$$" in text and name not in PICTURES:
+        if "$$" in text and name not in ("The picture", "A picture", "그림"):
             assert re.search(cited, " ".join(re.sub(r"\]\([^)]*\)", "]", text).split())), f"{chapter.stem}{ending}: {name}"
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_each_chapter_has_the_parts_that_the_index_promises(chapter):
-    code = "\n".join(cell.text for cell in notebooks.cells(text_of(chapter)) if cell.kind == "code")
-    for part in (r"^show\(", r"^(?:side_by_side|listing)\(", r"\bcheck_gradients\("):
-        assert re.search(part, code, re.MULTILINE), part
 
 
 def test_the_index_counts_minutes():
@@ -89,23 +100,6 @@ def test_the_index_counts_minutes():
         rows = re.findall(r"^\| (\d\d) \| .* \| (\d+) \|$", minutes.with_minutes(page, name), re.MULTILINE)
         assert {number: int(count) for number, count in rows} == counted
     assert minutes.with_minutes(page, "other.md") == page
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_each_chapter_names_its_exercises(chapter):
-    number = chapter.name[:2]
-    there = {"-".join(path.name.split("_")[:2]) for path in EXERCISES.glob(f"{number}_*.py")}
-    named = set(re.findall(rf"hcrot learn start ({number}-\d)", text_of(chapter)))
-    assert named == there and len(named) >= 3
-
-
-@pytest.mark.parametrize("ending", [".md", ".ko.md"])
-def test_the_exercises_of_the_one_hour_road_have_a_star(ending):
-    pages = [text_of(chapter.with_suffix(ending)) for chapter in CHAPTERS]
-    starred = [number for page in pages for number in re.findall(r"★ `hcrot learn start (\d\d-\d)`", page)]
-    index = text_of(notebooks.COURSE / f"index{ending}")
-    road = re.search(r"^## (?:One hour|.*\{ #one-hour \})\n(.*?)^## ", index, re.MULTILINE | re.DOTALL)
-    assert road and tuple(starred) == workbook.ONE_HOUR == tuple(re.findall(r"\b\d\d-\d", road[1])[: len(starred)])
 
 
 def test_cells_and_notebook():
