@@ -17,8 +17,6 @@ CHAPTERS = sorted(path for path in notebooks.COURSE.glob("[0-9][0-9]-*.md") if n
 WORDS = re.compile(r"\\text\{([^}]*)\}")  # within formulas
 NAMES = {"ReLU:", "SiLU:", ":", "SiLU", "im2col", "col2im", "simple"}
 EXERCISES = Path(notebooks.__file__).parent / "exercises"
-WAY_BACK = r"backward|flows back|derivation|Jacobian|three products|gradients add"  # headings of the sections that derive it
-WITHOUT_A_PAIR = {"05", "13"}  # no module of the library has both ways: the loops themselves are listed, the class is the page's own
 
 
 def text_of(path: Path) -> str:
@@ -46,6 +44,18 @@ def test_the_korean_page_has_the_same_code_formulas_and_sections(chapter):
     assert len(re.findall(r"[가-힣]", korean)) > len(english) // 10
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_chapter_names_its_exercises(chapter):
+    number = chapter.name[:2]
+    there = {"-".join(path.name.split("_")[:2]) for path in EXERCISES.glob(f"{number}_*.py")}
+    named = set(re.findall(rf"hcrot learn start ({number}-\d)", text_of(chapter)))
+    assert named == there and len(named) >= 3
+
+
+WAY_BACK = r"backward|flows back|derivation|Jacobian|three products|gradients add"  # headings of the sections that derive it
+WITHOUT_A_PAIR = {"05", "13"}  # no module of the library has both ways: the loops themselves are listed, the class is the page's own
+
+
 def sections(page: str) -> dict[str, str]:
     """The text below each heading, down to the next one of the same rank or a higher one; headings are not looked for in code."""
     masked = re.sub(r"^```.*?^```$", lambda block: block[0].replace("#", "+"), page, flags=re.MULTILINE | re.DOTALL)
@@ -69,14 +79,6 @@ def test_each_chapter_has_all_its_parts(chapter):
         "three exercises": len(re.findall(r"^\d\. .*hcrot learn start", exercises, re.MULTILINE)) >= 3,
     }
     assert [part for part, there in parts.items() if not there] == []
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_each_chapter_names_its_exercises(chapter):
-    number = chapter.name[:2]
-    there = {"-".join(path.name.split("_")[:2]) for path in EXERCISES.glob(f"{number}_*.py")}
-    named = set(re.findall(rf"hcrot learn start ({number}-\d)", text_of(chapter)))
-    assert named == there and len(named) >= 3
 
 
 @pytest.mark.parametrize("ending", [".md", ".ko.md"])
