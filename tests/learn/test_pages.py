@@ -53,6 +53,35 @@ def test_each_chapter_names_its_exercises(chapter):
     assert named == there and len(named) >= 3
 
 
+WAY_BACK = r"backward|flows back|derivation|Jacobian|three products|gradients add"  # headings of the sections that derive it
+WITHOUT_A_PAIR = {"05", "13"}  # no module of the library has both ways: the loops themselves are listed, the class is the page's own
+
+
+def sections(page: str) -> dict[str, str]:
+    """The text below each heading, down to the next one of the same rank or a higher one; headings are not looked for in code."""
+    masked = re.sub(r"^```.*?^```$", lambda block: block[0].replace("#", "+"), page, flags=re.MULTILINE | re.DOTALL)
+    heads = [(match.start(), match.end(), len(match[1]), match[2]) for match in re.finditer(r"^(##+) (.*)$", masked, re.MULTILINE)]
+    ends = [next((other[0] for other in heads[i + 1 :] if other[2] <= head[2]), len(page)) for i, head in enumerate(heads)]
+    return {head[3]: page[head[1] : end] for head, end in zip(heads, ends, strict=True)}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_each_chapter_has_all_its_parts(chapter):
+    page, number = text_of(chapter), chapter.name[:2]
+    code = "\n".join(cell.text for cell in notebooks.cells(page) if cell.kind == "code")
+    derivations = [text for name, text in sections(page).items() if re.search(WAY_BACK, name, re.IGNORECASE)]
+    picture, exercises = (next((text for name, text in sections(page).items() if word in name), "") for word in ("picture", "Exercises"))
+    parts = {
+        "picture": len(re.findall(r"^show\(", picture, re.MULTILINE)) >= 1,
+        "formulas": page.count("$$") >= 6,
+        "derivation of the way back, with formulas": any(len(formulas(text)) >= 3 for text in derivations),
+        "forward and backward from the source": "side_by_side(" in code or (number in WITHOUT_A_PAIR and "backward(" in code),
+        "gradient check": "hcrot.check_gradients(" in code,
+        "three exercises": len(re.findall(r"^\d\. .*hcrot learn start", exercises, re.MULTILINE)) >= 3,
+    }
+    assert [part for part, there in parts.items() if not there] == []
+
+
 @pytest.mark.parametrize("ending", [".md", ".ko.md"])
 def test_the_exercises_of_the_one_hour_road_have_a_star(ending):
     pages = [text_of(chapter.with_suffix(ending)) for chapter in CHAPTERS]
