@@ -54,7 +54,7 @@ def test_each_chapter_names_its_exercises(chapter):
 
 
 WAY_BACK = r"backward|flows back|derivation|Jacobian|three products|gradients add"  # headings of the sections that derive it
-WITHOUT_A_PAIR = {"05", "13"}  # no module of the library has both ways: the loops themselves are listed, the class is the page's own
+WITHOUT_A_PAIR = {"13"}  # no module of the library has both ways: the class is the page's own
 
 
 def sections(page: str) -> dict[str, str]:
