@@ -6,27 +6,51 @@ one's own, ``hcrot.pipelines`` whole sampling loops, ``hcrot.plotting`` the pict
 
 import importlib
 import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from hcrot.tools import metrics, plotting
 
 if TYPE_CHECKING:  # `__getattr__` imports these when they are used
     from hcrot import data as data
     from hcrot import functional as functional
     from hcrot import pipelines as pipelines
     from hcrot.names import *
+    from hcrot.tools import metrics as metrics
+    from hcrot.tools import plotting as plotting
 
 __version__ = "0.1.0"
 
 ROOMS = ("data", "functional", "learn", "pipelines")
 """What is spelled ``hcrot.data`` and so on."""
 
-sys.modules |= {"hcrot.metrics": metrics, "hcrot.plotting": plotting}  # for `import hcrot.plotting`, where it was before there were rooms
+TOOLS = {"metrics": "hcrot.tools.metrics", "plotting": "hcrot.tools.plotting"}
+"""What is spelled ``hcrot.metrics`` and ``hcrot.plotting``, where it was before there were rooms."""
+
+
+class Tools:
+    """``import hcrot.plotting`` finds ``hcrot.tools.plotting``, which is imported then: it brings NumPy, for which ``hcrot --help``
+    does not wait."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        room, _, tool = name.rpartition(".")
+        return ModuleSpec(name, cls) if room == "hcrot" and tool in TOOLS else None  # type: ignore[arg-type]  # enough for it
+
+    @staticmethod
+    def create_module(spec: ModuleSpec) -> None:
+        return None
+
+    @staticmethod
+    def exec_module(module: ModuleType) -> None:
+        sys.modules[module.__name__] = importlib.import_module(TOOLS[module.__name__.rpartition(".")[2]])
+
+
+sys.meta_path.append(Tools)
 
 
 def __getattr__(name: str) -> Any:
-    """The rooms of ``ROOMS`` and the public names, imported when the first of them is used: ``import hcrot`` itself is fast."""
-    if name in ROOMS:
+    """The modules of ``ROOMS`` and ``TOOLS`` and the public names, imported when they are used first: ``import hcrot`` itself is fast."""
+    if name in (*ROOMS, *TOOLS):
         return importlib.import_module(f"hcrot.{name}")
     if name in __all__:
         module = importlib.import_module("hcrot.names")
@@ -36,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *ROOMS, *__all__})
+    return sorted({*globals(), *ROOMS, *TOOLS, *__all__})
 
 
 __all__ = [

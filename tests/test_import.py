@@ -25,12 +25,14 @@ def test_submodules_are_imported_when_first_used():
 def test_the_names_of_earlier_versions_can_be_imported():
     script = "import hcrot.plotting, hcrot.metrics as m, hcrot.tools.plotting as t; from hcrot.plotting import plot_loss"
     script += "; from hcrot.metrics import accuracy; assert hcrot.plotting is t and m.accuracy is accuracy"
+    script += "; import importlib; assert importlib.import_module('hcrot.plotting') is t and t.__spec__.name == 'hcrot.tools.plotting'"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 def test_importing_is_light():
-    """No torch, no matplotlib, and nothing compiled."""
-    script = "import sys, hcrot; assert not {'torch', 'matplotlib'} & sys.modules.keys()"
+    """Nothing but the standard library, until a name is used."""
+    script = "import sys, hcrot; assert {'metrics', 'plotting', 'Conv2d'} <= set(dir(hcrot)) and not {'numpy', 'tqdm'} & sys.modules.keys()"
+    script += "; hcrot.Conv2d; assert 'numpy' in sys.modules and not {'torch', 'matplotlib'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
