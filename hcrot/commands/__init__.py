@@ -4,7 +4,7 @@ import importlib
 import io
 import sys
 
-from hcrot.tools.arguments import Parser, RawText, ending_with_the_reader, refusing_bad_input
+from hcrot.tools.arguments import Parser, RawText, ending_with_the_reader, json_alone, refusing_bad_input
 
 __all__ = ["COMMANDS", "main"]
 
@@ -67,7 +67,23 @@ def run(command: str, words: list[str]) -> int:
     module.add_arguments(parser)
     options = parser.parse_args(words)
     try:
-        with refusing_bad_input(f"hcrot {command}"):
+        with refusing_bad_input(f"hcrot {command}"), json_alone(getattr(options, "json", False)):
+            if command != "train" and not getattr(options, "count", None):
+                refuse_ranks()
             return module.run(options) or 0
     except KeyboardInterrupt:
         return 130
+
+
+def refuse_ranks() -> None:
+    """Of a command that does not share its work among processes.
+
+    Raises:
+        ValueError: mpiexec has started several, which would all do the same, and write the same files.
+    """
+    from hcrot.training.distributed import job
+
+    with job() as ranks:
+        if ranks.size > 1:
+            shared = "several share the work of hcrot train and of hcrot sample --count only"
+            raise ValueError(f"mpiexec has started {ranks.size} processes, which would all do the same: {shared}")

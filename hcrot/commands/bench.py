@@ -8,13 +8,12 @@ libraries take turns, so that what else the machine does hits both. A ratio belo
 """
 
 import argparse
-import json
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from hcrot.tools.arguments import number
+from hcrot.tools.arguments import number, print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -46,7 +45,7 @@ def run(options: Namespace) -> int:
             if theirs:
                 rows[-1] |= {"pytorch_ms": 1e3 * seconds[1], "ratio": seconds[0] / seconds[1]}
     if options.json:
-        print(json.dumps({"threads": threads, "rows": rows} | ({"speed": why_slow()} if why_slow() else {})))
+        print_json({"threads": threads, "rows": rows} | ({"speed": why_slow()} if why_slow() else {}))
         return 0
     print(f"{threads} threads; medians in milliseconds; a training step is forward, backward and AdamW with {BATCH} pictures")
     print(f"{'network':<14} {'task':<18} {'hcrot':>9} {'PyTorch':>9} {'ratio':>7}")

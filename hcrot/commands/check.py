@@ -11,14 +11,13 @@ by themselves, and the report says which is the first wrong one, and what its wr
 import argparse
 import ast
 import importlib.util
-import json
 import re
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcrot.tools.arguments import number
+from hcrot.tools.arguments import number, print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -51,7 +50,7 @@ def run(options: Namespace) -> int:
     except hcrot.GradientError as error:
         report = error.report
     if options.json:
-        print(json.dumps({"passed": report.passed, "worst_error": report.worst_error, "report": str(report)}))
+        print_json({"passed": report.passed, "worst_error": report.worst_error, "report": str(report)})
     else:
         print(report)
     return 0 if report.passed else 1

@@ -11,7 +11,6 @@ of pictures that look real; recall, the share of what is real that is drawn. Dis
 """
 
 import argparse
-import json
 from argparse import Namespace
 from itertools import chain, repeat
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.commands.sample import STEPS
 from hcrot.samplers import BEST
-from hcrot.tools.arguments import number
+from hcrot.tools.arguments import number, print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -55,7 +54,7 @@ def run(options: Namespace) -> int:
     else:
         raise ValueError("expected a CHECKPOINT with --data, or --features with two files")
     if options.json:
-        print(json.dumps(figures))
+        print_json(figures)
     else:
         for name, value in figures.items():
             print(f"{name.replace('_', ' '):<40} {value:.4g}")

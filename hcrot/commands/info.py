@@ -4,11 +4,12 @@
 """
 
 import argparse
-import json
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from hcrot.tools.arguments import print_json
 
 __all__ = ["add_arguments", "facts_of", "run"]
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     facts = facts_of(options.checkpoint)
     if options.json:
-        print(json.dumps(facts))
+        print_json(facts)
     else:
         width = max(map(len, facts))
         for name, value in facts.items():

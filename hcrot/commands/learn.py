@@ -12,11 +12,10 @@ Exit status 1: the check says that it is not right yet.
 """
 
 import argparse
-import contextlib
-import json
-import sys
 from argparse import Namespace
 from pathlib import Path
+
+from hcrot.tools.arguments import print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -45,14 +44,13 @@ def run(options: Namespace) -> int:
     from hcrot.learn import notebooks, workbook
 
     folder = options.folder or Path(workbook.FOLDER)
-    with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():  # what the learner's code prints
-        if action == "list":
-            answer = workbook.contents(folder, options.language)
-        elif action == "start":
-            answer = workbook.start(exercise, folder, options.again, options.language)
-        elif action == "notebook":
-            answer = notebooks.write(exercise, folder, options.language, options.again)
-        else:
-            answer = getattr(workbook, action)(exercise, folder, options.language)
-    print(json.dumps(answer.facts) if options.json else answer)
+    if action == "list":
+        answer = workbook.contents(folder, options.language)
+    elif action == "start":
+        answer = workbook.start(exercise, folder, options.again, options.language)
+    elif action == "notebook":
+        answer = notebooks.write(exercise, folder, options.language, options.again)
+    else:
+        answer = getattr(workbook, action)(exercise, folder, options.language)
+    print_json(answer.facts) if options.json else print(answer)
     return 0 if answer else 1

@@ -11,13 +11,12 @@ steps: it needs few of them, and what a step got wrong the later ones mend.
 """
 
 import argparse
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcrot.samplers import BEST, SAMPLERS, sampler_of
-from hcrot.tools.arguments import number
+from hcrot.tools.arguments import number, print_json
 
 __all__ = ["STEPS", "add_arguments", "draw", "guidance_of", "load", "load_small", "place_of", "run"]
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 STEPS = 25
 GUIDANCE = 1.3
+NUMBER, SHARD_SIZE = 8, 1000
 KINDS = (".png", ".gif", ".npz", "")
 
 
@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="what to write, by its ending: .png all in a grid, .gif how they appeared, .npz arrays, without an ending "
                              "a folder of single pictures (default: samples.png)")  # fmt: skip
     parser.add_argument("--classes", metavar="CLASS", nargs="+", help="names or numbers of classes (default: all)")
-    parser.add_argument("--number", metavar="N", type=number(int, 1), default=8, help="pictures of each class (default: %(default)s)")
+    parser.add_argument("--number", metavar="N", type=number(int, 1), help=f"pictures of each class (default: {NUMBER})")
     parser.add_argument("--count", metavar="N", type=number(int, 1),
                         help="pictures of all classes together, into one folder of .npz files; a job that was killed goes on where it was")
-    parser.add_argument("--shard-size", metavar="N", type=number(int, 1), default=1000, help="of --count in a file (default: %(default)s)")
+    parser.add_argument("--shard-size", metavar="N", type=number(int, 1), help=f"of --count in a file (default: {SHARD_SIZE})")
     parser.add_argument("--sampler", choices=list(SAMPLERS), default=BEST, help="default: %(default)s")
     parser.add_argument("--steps", type=number(int, 1), default=STEPS, help="steps from noise to a picture (default: %(default)s)")
     parser.add_argument("--guidance-scale", metavar="W", type=number(float, 0),
@@ -60,6 +60,11 @@ def run(options: Namespace) -> int:
     for path in options.output:
         if path.suffix not in KINDS:
             raise ValueError(f"--output {path}: the ending is {path.suffix}, expected .png, .gif, .npz, or none for a folder")
+    if options.count and options.number:
+        raise ValueError("--number is of each class and --count of all together: expected one of the two")
+    if options.shard_size and not options.count:
+        raise ValueError("--shard-size is of the files that --count writes: expected --count, too")
+    options.number, options.shard_size = options.number or NUMBER, options.shard_size or SHARD_SIZE
     if options.threads:
         hcrot.set_num_threads(options.threads)
     model, scheduler, names = load(options.checkpoint)
@@ -77,7 +82,7 @@ def run(options: Namespace) -> int:
     for path in options.output:
         write(path, images, frames, labels, shown, options.number)
     if options.json:
-        print(json.dumps({"pictures": len(images), "output": [str(path) for path in options.output]}))
+        print_json({"pictures": len(images), "output": [str(path) for path in options.output]})
     else:
         print(f"{len(images)} pictures of {images.shape[2]}x{images.shape[3]}: {', '.join(map(str, options.output))}")
     return 0
@@ -95,8 +100,10 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
         raise FileNotFoundError(f"{checkpoint}: the network that enlarges has no checkpoint yet; {where}")
     names_file = place.parent / "classes.json"
     model, scheduler = hcrot.pipelines.load(place)
-    names = read_json(names_file)["classes"] if names_file.is_file() else []
-    return model.eval(), scheduler, names
+    names = read_json(names_file) if names_file.is_file() else {"classes": []}
+    if not isinstance(names, dict) or "classes" not in names:
+        raise ValueError(f"{names_file} is damaged: it has no classes")
+    return model.eval(), scheduler, names["classes"]
 
 
 def load_small(checkpoint: Path, model: "UNet2dModel", sampler: str) -> "tuple[UNet2dModel, NoiseScheduler] | None":

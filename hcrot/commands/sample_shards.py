@@ -8,6 +8,7 @@ was killed goes on with those that are not.
 
 import hashlib
 import json
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 import hcrot
 from hcrot.files.json_and_arrays import replacing
+from hcrot.tools.arguments import print_json
 from hcrot.tools.plotting import as_bytes
 from hcrot.training.distributed import Ranks, job
 
@@ -50,7 +52,7 @@ def draw_shards(
         ranks.wait()
         result = {"pictures": options.count, "drawn": sum(size_of(start, options) for start in missing), "output": str(folder)}
         text = f"{options.count:,} pictures in {len(starts):,} shards in {folder}/, {result['drawn']:,} of them drawn now"
-        print(json.dumps(result) if options.json else text)
+        print_json(result) if options.json else print(text)
     return 0
 
 
@@ -81,16 +83,19 @@ def holds(folder: Path, start: int, options: Namespace, about: str) -> bool:
     """Whether the shard is there with all its pictures; fewer there are if an earlier --count was smaller.
 
     Raises:
-        ValueError: it holds other pictures than these.
+        ValueError: it holds other pictures than these, or is damaged.
     """
     path = path_of(folder, start)
     if not path.exists():
         return False
-    with np.load(path) as arrays:
-        found = str(arrays["about"]) if "about" in arrays else "{}"
-        with arrays.zip.open("images.npy") as file:  # its header is enough
-            np.lib.format.read_magic(file)
-            shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    try:
+        with np.load(path) as arrays:
+            found = str(arrays["about"]) if "about" in arrays else "{}"
+            with arrays.zip.open("images.npy") as file:  # its header is enough
+                np.lib.format.read_magic(file)
+                shape, _, _ = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no shard of pictures ({error}): take it away, or choose another folder (--output)") from error
     if found != about:
         before, now = json.loads(found), json.loads(about)
         differing = [name for name in now if before.get(name) != now[name]]

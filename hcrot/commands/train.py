@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcrot.tools.arguments import number
+from hcrot.tools.arguments import number, print_json
 
 __all__ = ["OPTIONS", "add_arguments", "load_data", "networks", "run"]
 
@@ -45,7 +45,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "random_shift": (0, {"type": number(int, 0)}, "move pictures by up to so many pixels"),
     "grey": (None, {"action": YES_NO}, "without colour (default: if no picture has colour)"),
     "strict": (False, {"action": YES_NO}, "refuse a folder with a picture that cannot be read, instead of leaving it out"),
-    "data_dir": (None, {"metavar": "FOLDER"}, "where MNIST's four files are (default: a cache folder, downloaded once)"),
+    "data_dir": (None, {"metavar": "FOLDER"}, "of mnist: where its four files are (default: a cache folder, downloaded once)"),
     "minutes": (30.0, {"type": number(float, 1e-3)}, "train for about so long, with a network that fits; with --resume: so much longer"),
     "num_epochs": (None, {"type": number(float, 1e-6)}, "instead of --minutes: passes over the pictures"),
     "small": (
@@ -57,7 +57,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
                  "width of each level (default: by resolution and minutes); of two networks this and the next two are of the second"),
     "layers_per_block": (None, {"type": number(int, 1)}, "residual blocks of a level (default: by resolution and minutes)"),
     "attention": (None, {"type": number(int, 0), "nargs": "*"}, "levels with attention, 0 being the first (default: that of 8 pixels)"),
-    "dropout": (0.0, {"type": number(float, 0)}, "in residual blocks"),
+    "dropout": (0.0, {"type": number(float, 0, 1)}, "in residual blocks"),
     "train_batch_size": (None, {"type": number(int, 1)}, "pictures at a time (default: by resolution and minutes)"),
     "gradient_accumulation_steps": (
         None, {"type": number(int, 1)}, "batches to a step of the optimizer, shared out among processes (default: one for each process)"
@@ -71,7 +71,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "lr_power": (2.0, {"type": number(float, 1e-3)}, "of polynomial: 1 falls in a straight line, more falls early"),
     "adam_weight_decay": (0.01, {"type": number(float, 0)}, "AdamW's"),
     "max_grad_norm": (1.0, {"type": number(float, 0)}, "highest norm of the gradient; 0: any"),
-    "ema_max_decay": (0.9995, {"type": number(float, 0)}, "of the moving average of the weights, which draws the pictures"),
+    "ema_max_decay": (0.9995, {"type": number(float, 0, 1)}, "of the moving average of the weights, which draws the pictures"),
     "ema_power": (0.75, {"type": number(float, 1e-3)}, "how fast its memory grows: 1 - (1 + step)^-power"),
     "prediction_type": (
         None, {"choices": ("epsilon", "v_prediction", "sample")}, "what the network says of a noisy picture (default: by resolution)"
@@ -79,7 +79,7 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     "ddpm_num_steps": (1000, {"type": number(int, 2)}, "times of the noise"),
     "ddpm_beta_schedule": ("squaredcos_cap_v2", {"choices": SCHEDULES}, "how noise grows with time"),
     "classes": (True, {"action": YES_NO}, "subfolders are classes that can be asked for"),
-    "label_dropout": (0.1, {"type": number(float, 0)}, "share of labels that are withheld, for guidance; 0: no guidance"),
+    "label_dropout": (0.1, {"type": number(float, 0, 1)}, "share of labels that are withheld, for guidance; 0: no guidance"),
     "guidance_scale": (1.3, {"type": number(float, 0)}, "how much more of its class a picture is to have; 1: no more"),
     "inference_steps": (25, {"type": number(int, 1)}, "steps from noise to a picture (of the default sampler of hcrot sample)"),
     "save_images_epochs": (None, {"type": number(float, 1e-6)}, "epochs from samples to samples (default: five times in the run)"),
@@ -96,7 +96,7 @@ LATER = {"lr_num_cycles": 3, "lr_power": 2.0, "small": 0}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="a folder of pictures, one with CIFAR-10's binary files, mnist, or digits")
+    parser.add_argument("data", metavar="DATA", help="a folder of pictures, or of CIFAR-10's or MNIST's files, mnist, or digits")
     parser.add_argument("--output", metavar="FOLDER", type=Path, help="default: runs/<name of the data>")
     parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {', '.join(sorted(CHANGEABLE))} can be given anew")
     parser.add_argument("--json", action="store_true", help="print what is known at the end as one line of JSON")
@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     from hcrot.commands.train_loop import train, try_out
     from hcrot.files.json_and_arrays import write_json
-    from hcrot.files.runs import lock_run
+    from hcrot.files.runs import SMALL, lock_run
     from hcrot.files.wishes import forget_wishes
     from hcrot.tools.tensorboard import check_installed
     from hcrot.training.distributed import job
@@ -121,16 +121,25 @@ def run(arguments: Namespace) -> int:
     given = {name: value for name, value in vars(arguments).items() if name in OPTIONS}
     if {"minutes", "num_epochs"} <= given.keys():
         raise ValueError("--minutes and --num-epochs exclude each other")
+    options = Namespace(**{name: default for name, (default, _, _) in OPTIONS.items()} | given)
+    if not arguments.resume:
+        refuse_unused(arguments.data, given, options)
     folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
     with job() as ranks, ExitStack() as held:
         with ranks.first_goes_ahead():
             if ranks.first:
-                if not arguments.resume and (folder / "config.json").exists():
+                if not arguments.resume and any((place / "checkpoint").is_dir() for place in (folder, folder / SMALL)):
                     raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
+                if not arguments.resume and (folder / "config.json").exists():
+                    saved_options(folder, {})  # of a try that failed before its first checkpoint, or it is no run's
                 held.enter_context(lock_run(folder, arguments.resume))
                 forget_wishes(folder)
-            options = saved_options(folder, given) if arguments.resume else Namespace(**{n: d for n, (d, _, _) in OPTIONS.items()} | given)
+            if arguments.resume:
+                options = saved_options(folder, given)
+                refuse_unused(arguments.data, given, options)
             images, labels, classes = load_data(arguments.data, options)
+        if not classes and given.keys() & OF_CLASSES:
+            raise ValueError(f"{flag(min(given.keys() & OF_CLASSES), given)} is about classes: {arguments.data} has none")
         if not arguments.resume:
             choose_network(options, images.shape[2])
         share_work(options, ranks)
@@ -150,29 +159,77 @@ def run(arguments: Namespace) -> int:
         if arguments.json:
             small = results.get("small", {})  # whose pictures begin from nothing, so it tells whether the run has learned enough
             judged = {name: small[name] for name in ("error_at_the_end", "undertrained") if name in small}
-            print(json.dumps(results[part] | judged | ({"small": small} if small else {})))
+            print_json(results[part] | judged | ({"small": small} if small else {}))
     return 0
 
 
+OF_CLASSES = {"classes", "guidance_scale", "label_dropout"}
+
+
+def flag(name: str, given: dict[str, Any]) -> str:
+    """The option as it was written."""
+    return f"--{'no-' * (given[name] is False)}{name.replace('_', '-')}"
+
+
+def refuse_unused(data: str, given: dict[str, Any], options: Namespace) -> None:
+    """Find out whether an option was given that would change nothing.
+
+    Raises:
+        ValueError: names it, and why.
+    """
+    from hcrot.data.mnist import mnist_folder
+
+    reasons: dict[str, str] = {}
+    if data in ("mnist", "digits") or cifar10_in(data) or mnist_folder(Path(data)):
+        reasons |= dict.fromkeys(("center_crop", "strict"), f"is for a folder of pictures: {data} holds square ones, in a few files")
+    if data != "mnist":
+        reasons["data_dir"] = f"says where the files of mnist are: DATA is {data}"
+    if options.lr_scheduler in ("constant", "one_cycle"):
+        reasons["lr_warmup_steps"] = f"changes nothing with --lr-scheduler {options.lr_scheduler}"
+    for name, scheduler in (("lr_num_cycles", "cosine_with_restarts"), ("lr_power", "polynomial")):
+        if options.lr_scheduler != scheduler:
+            reasons[name] = f"is of --lr-scheduler {scheduler}: it is {options.lr_scheduler}"
+    if not options.label_dropout:
+        reasons["guidance_scale"] = "needs a network that was trained to be guided: --label-dropout is 0"
+    if not options.classes:
+        reasons |= dict.fromkeys(("guidance_scale", "label_dropout"), "is about classes: --no-classes leaves none")
+    for name in given:
+        if name in reasons:
+            raise ValueError(f"{flag(name, given)} {reasons[name]}")
+
+
+def cifar10_in(data: str) -> bool:
+    return (Path(data) / "cifar-10-batches-bin").is_dir() or (Path(data) / "data_batch_1.bin").is_file()
+
+
 def load_data(data: str, options: Namespace) -> "tuple[np.ndarray, np.ndarray, list[str]]":
-    """Pictures uint8 (N, C, H, W), labels (N,) and the names of the classes; [] if there are none. Says on stdout what it found."""
+    """Pictures uint8 (N, C, H, W), labels (N,) and the names of the classes; [] if there are none. Says on stdout what it found.
+
+    Raises:
+        ValueError: all pictures are as good as black. The errors of what reads them.
+    """
     import numpy as np
 
     from hcrot.data import CIFAR10_CLASSES, DIGITS_MAX, ImageFolder, load_cifar10, load_digits, load_mnist, resize
+    from hcrot.data.images import refuse_dark, with_channels
+    from hcrot.data.mnist import mnist_folder
 
     enlarged = 0
     if data == "digits":
         images, labels = load_digits()
         images, classes = (images.astype(np.uint16) * 255 // DIGITS_MAX).astype(np.uint8)[:, None], [str(digit) for digit in range(10)]
-    elif data == "mnist":
-        images, labels = load_mnist("train", options.data_dir)
+    elif data == "mnist" or mnist_folder(Path(data)):
+        images, labels = load_mnist("train", options.data_dir if data == "mnist" else data)
         images, classes = images[:, None], [str(digit) for digit in range(10)]
-    elif (Path(data) / "cifar-10-batches-bin").is_dir() or (Path(data) / "data_batch_1.bin").is_file():
+    elif cifar10_in(data):
         (images, labels), classes = load_cifar10(data), list(CIFAR10_CLASSES)
     else:
         channels = None if options.grey is None else 1 if options.grey else 3
         pictures = ImageFolder(data, options.resolution or 64, channels=channels, center_crop=options.center_crop, strict=options.strict)
         images, labels, classes, enlarged = pictures.images, pictures.labels, pictures.classes, pictures.enlarged
+    refuse_dark(data, images)
+    if options.grey is not None:
+        images = with_channels(images, 1 if options.grey else 3)
     if options.resolution not in (None, images.shape[2]):
         images = resize(images, options.resolution)
     numbers = np.bincount(labels, minlength=len(classes))[: len(classes)]

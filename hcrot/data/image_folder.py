@@ -3,7 +3,8 @@
     flowers/rose/1.jpg  flowers/rose/2.png  flowers/tulip/holiday/3.webp        classes ["rose", "tulip"]
 
 Pictures are decoded, cut and resized once. The result is a file of bytes in the cache folder, which is mapped into memory: a folder may be
-larger than memory, and the next run begins at once. Beside the pixels is a hash of what they were made from.
+larger than memory, and the next run begins at once. Beside the pixels is a hash of the names, sizes and times of the files that they were
+made from; a folder that was copied or moved is prepared anew.
 """
 
 import hashlib
@@ -146,11 +147,20 @@ def walk(folder: Path) -> Iterator[str]:
 
 
 def hash_of_files(folder: Path, files: Sequence[str]) -> str:
-    """Of the names, sizes and times of change: whoever changes a picture changes one of these."""
+    """Of the names, sizes and times, not of the pixels, which would all have to be read at each start.
+
+    Whoever writes a picture, or puts another in its place, changes one of these, even if he sets the time of change back: the status has a
+    time of its own, which nobody can set. (On Windows it is the time at which the file was made.) A file that is gone, or a link that leads
+    nowhere, has none of them.
+    """
     digest = hashlib.sha256()
     for file in files:
-        status = os.stat(folder / file)
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+        try:
+            status = os.stat(folder / file)
+            known = f"{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
+        except OSError:
+            known = "cannot be read"
+        digest.update(f"{file}\0{known}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

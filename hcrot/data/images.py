@@ -6,9 +6,11 @@ import numpy as np
 
 from hcrot.init import is_int
 
-__all__ = ["prepare_images"]
+__all__ = ["prepare_images", "refuse_dark", "with_channels"]
 
 DARK = 1 / 16  # of max_value: no set of real images is darker than this
+LUMA = np.array([19595, 38470, 7471], np.uint32)  # Pillow's: 0.299 R + 0.587 G + 0.114 B, in parts of 2^16
+BLOCK = 1024  # images that are looked at together, so that a whole set is never in memory twice
 
 
 def prepare_images(images: np.ndarray, max_value: float = 255, size: int | None = None) -> np.ndarray:
@@ -64,3 +66,37 @@ def prepare_images(images: np.ndarray, max_value: float = 255, size: int | None 
     total /= np.float32(0.5 * max_value * a * b)
     total -= 1
     return total
+
+
+def refuse_dark(name: str, images: np.ndarray) -> None:
+    """Refuse bytes that hold small numbers, such as masks of 0 and 1, as no network can learn from black pictures.
+
+    They are not made brighter instead: they may have been resized, which has rounded what there was.
+
+    Args:
+        name: what the images are, for the message.
+        images: uint8, the first axis counting them; most often only the first of them are looked at.
+
+    Raises:
+        ValueError: the largest of all pixels is below 1/16 of 255, and not 0.
+    """
+    largest = 0
+    for start in range(0, len(images), BLOCK):
+        largest = max(largest, int(images[start : start + BLOCK].max(initial=0)))
+        if largest >= DARK * 255:
+            return
+    if largest:
+        raise ValueError(f"{name}: the largest of all pixels is {largest}, and a full one is 255, so all pictures would be as good as "
+                         "black: save them with values up to 255")
+
+
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 (N, 1 or 3, H, W) as grey or as colour pictures, uint8 (N, channels, H, W) with ``channels`` 1 or 3. Grey is Pillow's."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=1)
+    grey = np.empty((len(images), 1, *images.shape[2:]), np.uint8)
+    for start in range(0, len(images), BLOCK):
+        grey[start : start + BLOCK, 0] = np.einsum("nchw,c->nhw", images[start : start + BLOCK], LUMA) + 0x8000 >> 16
+    return grey

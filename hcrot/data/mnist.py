@@ -22,7 +22,7 @@ import numpy as np
 from hcrot.data.cache import cache_folder
 from hcrot.files.json_and_arrays import replacing
 
-__all__ = ["FILES", "LARGEST", "MIRRORS", "DataUnavailable", "load_mnist", "read_idx"]
+__all__ = ["FILES", "LARGEST", "MIRRORS", "DataUnavailable", "load_mnist", "mnist_folder", "read_idx"]
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -131,6 +131,12 @@ def _load_own(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     if (images_md5, labels_md5) != tuple(md5 for _, md5 in FILES[split]):
         print(f"hcrot: {folder} does not hold MNIST's own {split} split: {count:,} images in its form are used", file=sys.stderr)
     return images, labels
+
+
+def mnist_folder(folder: Path) -> Path | None:
+    """Where pictures of MNIST's training split are: in torchvision's `MNIST/raw` or `raw` in the folder, or in itself; None: nowhere."""
+    places = [folder / "MNIST/raw", folder / "raw", folder]
+    return next((place for place in places if _find(place, FILES["train"][0][0])), None)
 
 
 def _load(folder: Path, name: str, md5: str, download: bool) -> np.ndarray:

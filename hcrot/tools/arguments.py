@@ -1,14 +1,18 @@
-"""How the programs here read their command line: messages of one sentence, and numbers within their bounds."""
+"""How the programs here read their command line and answer: messages of one sentence, numbers within their bounds, and JSON alone."""
 
 import argparse
+import io
+import json
 import math
 import os
 import select
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
-__all__ = ["Parser", "RawText", "ending_with_the_reader", "number", "refusing_bad_input"]
+__all__ = ["Parser", "RawText", "ending_with_the_reader", "json_alone", "number", "print_json", "refusing_bad_input"]
 
 RawText = argparse.RawDescriptionHelpFormatter
 """Descriptions keep their lines."""
@@ -21,13 +25,14 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def number(kind: type, least: float) -> Callable[[str], float]:
-    """For ``add_argument(type=)``: a finite number of this kind that is at least ``least``."""
+def number(kind: type, least: float, most: float = math.inf) -> Callable[[str], float]:
+    """For ``add_argument(type=)``: a finite number of this kind that is at least ``least`` and at most ``most``."""
 
     def parse(text: str) -> float:
         value = kind(text)
-        if not least <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not a number of at least {least}")
+        if not least <= value <= most or value == math.inf:
+            expected = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text} is not a number {expected}")
         return value
 
     parse.__name__ = kind.__name__  # argparse says "invalid int value"
@@ -36,13 +41,47 @@ def number(kind: type, least: float) -> Callable[[str], float]:
 
 @contextmanager
 def refusing_bad_input(program: str) -> Iterator[None]:
-    """Within the ``with`` block, what cannot be done ends the program in one sentence and exit status 2."""
+    """Within the ``with`` block, what cannot be done ends the program in one sentence and exit status 2.
+
+    Two of the errors are those of NumPy's files that are none, or were cut short; another is asking for more than there is memory. A
+    KeyError is not among them: its message is no sentence, so whoever reads a file of the user's says himself what the file lacks.
+    """
     try:
         with ending_with_the_reader():
             yield
-    except (ValueError, TypeError, NotImplementedError, OSError, ImportError) as error:
+    except (ValueError, TypeError, NotImplementedError, OSError, ImportError, zipfile.BadZipFile, EOFError, MemoryError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+class Aside(io.TextIOBase):
+    """Stands in the place of standard output: what is printed goes to stderr, and ``answer`` is standard output itself."""
+
+    def __init__(self, answer: TextIO):
+        self.answer = answer
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text) if sys.stderr is not None else len(text)
+
+    def flush(self) -> None:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+
+
+@contextmanager
+def json_alone(asked: bool) -> Iterator[None]:
+    """Within the ``with`` block of a command with ``--json``, what is printed goes to stderr, and standard output has what
+    :func:`print_json` says: nothing else, and nothing at all if the command fails."""
+    if not asked:
+        yield
+        return
+    with redirect_stdout(Aside(sys.stdout)):
+        yield
+
+
+def print_json(facts: Any) -> None:
+    """The answer of a command with ``--json``, in one line on standard output."""
+    print(json.dumps(facts), file=getattr(sys.stdout, "answer", sys.stdout))
 
 
 @contextmanager
