@@ -130,7 +130,7 @@ def test_resuming_with_minutes_trains_so_much_longer(run, pictures, tmp_path, mo
     before = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     ended = hcrot_command("train", pictures, "--output", folder, "--resume", "--minutes", 0.002, "--json")
     assert ended.returncode == 0, ended.stderr
-    result = json.loads(ended.stdout.splitlines()[-1])
+    result = json.loads(ended.stdout)
     assert result["steps"] > before and len(result["error_by_quarter"]) == 4 and result["undertrained"] is True
 
 
@@ -232,13 +232,17 @@ def test_what_cannot_be_drawn_is_refused(run, capsys):
     assert "has no class green, its classes are blue, red" in capsys.readouterr().err
     assert call("sample", run[0], "--classes", "2", "--guidance-scale", "2") == 2
     assert "class 2 has to be the one that means" in capsys.readouterr().err
+    assert call("sample", run[0], "--number", 3, "--count", 4) == 2
+    assert "--number is of each class and --count of all together" in capsys.readouterr().err
+    assert call("sample", run[0], "--shard-size", 3) == 2
+    assert "--shard-size is of the files that --count writes" in capsys.readouterr().err
 
 
 def test_evaluation_judges_pictures_and_files_of_features(run, pictures, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HCROT_DATA", str(tmp_path))
     words = ["--data", pictures, "--number", 12, "--steps", 2, "--epochs", 1, "--json"]
     assert call("evaluate", run[0], *words) == 0
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    figures = json.loads(capsys.readouterr().out)
     assert figures["agreement_of_real_pictures"] == 1 and figures["frechet_distance"] > figures["frechet_distance_of_real_from_real"]
     rng = np.random.default_rng(0)
     for name, shift in (("real", 0), ("same", 0), ("far", 9)):
@@ -247,6 +251,9 @@ def test_evaluation_judges_pictures_and_files_of_features(run, pictures, tmp_pat
     far = json.loads(capsys.readouterr().out)
     assert call("evaluate", "--features", tmp_path / "real.npz", tmp_path / "same.npz", "--json") == 0
     same = json.loads(capsys.readouterr().out)
+    (tmp_path / "far.npz").write_bytes((tmp_path / "far.npz").read_bytes()[:100])
+    assert call("evaluate", "--features", tmp_path / "real.npz", tmp_path / "far.npz", "--json") == 2
+    assert capsys.readouterr() == ("", "hcrot evaluate: File is not a zip file\n")
     assert far["precision"] == far["recall"] == 0 and same["precision"] > 0.8 and same["recall"] > 0.8
     assert same["frechet_distance"] < 1 < 200 < far["frechet_distance"]
 

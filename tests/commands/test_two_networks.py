@@ -60,7 +60,7 @@ def test_what_was_learned_is_drawn_and_judged(run, pictures, tmp_path, capsys):
     assert len(list((tmp_path / "many").glob("*.npz"))) == 2
     capsys.readouterr()
     assert call("evaluate", run, "--data", pictures, "--number", 16, "--steps", 2, "--epochs", 1, "--json") == 0
-    assert "label_agreement" in json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "label_agreement" in json.loads(capsys.readouterr().out)
     alone = tmp_path / "alone"
     shutil.copytree(run / "checkpoint", alone / "checkpoint")
     assert call("sample", alone) == 2
@@ -104,7 +104,7 @@ def test_what_is_asked_between_the_networks_is_heard_and_the_small_one_is_judged
     assert call("sample", folder) == 2
     assert "the network that enlarges has no checkpoint yet" in capsys.readouterr().err
     assert call("train", words[1], "--output", folder, "--resume", "--json") == 0
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = json.loads(capsys.readouterr().out)
     assert found["undertrained"] is found["small"]["undertrained"] is True
     assert found["error_at_the_end"] == found["small"]["error_at_the_end"]
 

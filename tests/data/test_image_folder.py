@@ -1,6 +1,7 @@
 """hcrot.data.ImageFolder on real files."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -120,6 +121,31 @@ def test_strict_refuses_a_broken_file(folder):
     ImageFolder(folder, 4)
     with pytest.raises(ValueError, match=r"empty\.jpg cannot be read: cannot identify image file"):
         ImageFolder(folder, 4, strict=True)
+
+
+def test_a_link_that_leads_nowhere_and_a_file_that_goes_away_are_broken_files(folder, monkeypatch, capfd):
+    put(folder / "good.png", plain(RED))
+    put(folder / "gone.png", plain(RED))
+    (folder / "link.png").symlink_to(folder.parent / "elsewhere.png")
+    walk = image_folder.walk
+    monkeypatch.setattr(image_folder, "walk", lambda place: [*walk(place), (place / "gone.png").unlink(missing_ok=True)][:-1])
+    pictures = ImageFolder(folder, 4)
+    assert pictures.paths == ["good.png"] and set(pictures.skipped) == {"gone.png", "link.png"}
+    assert "link.png is left out: [Errno 2] No such file or directory: 'link.png'" in capfd.readouterr().err
+    with pytest.raises(ValueError, match=r"link\.png cannot be read: .* No such file"):
+        ImageFolder(folder, 4, strict=True)
+    (folder.parent / "elsewhere.png").write_bytes((folder / "good.png").read_bytes())
+    assert len(ImageFolder(folder, 4)) == 2
+
+
+def test_another_picture_of_the_same_size_and_time_is_seen(folder):
+    put(folder / "a.bmp", plain(RED))
+    ImageFolder(folder, 4)
+    status = (folder / "a.bmp").stat()
+    put(folder / "a.bmp", plain(BLUE))
+    os.utime(folder / "a.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (folder / "a.bmp").stat().st_size == status.st_size
+    assert ImageFolder(folder, 4).images[0, :, 0, 0].tolist() == list(BLUE)
 
 
 def test_a_folder_is_prepared_once(folder, monkeypatch):
