@@ -74,6 +74,8 @@ def test_a_rank_is_killed_and_fewer_go_on(tmp_path):
 
     code, out, err = finish(start(2, *words, "whole", cwd=tmp_path))
     assert code == 2 and err.count("already holds a run") == 1
+    code, out, err = finish(start(2, "-m", "hcrot", "sample", "whole", "--json", cwd=tmp_path))
+    assert code == 2 and out == "" and err.count("2 processes, which would all do the same: several share the work of") == 1
     drawn, options = tmp_path / "drawn", ["--count", 7, "--shard-size", 3, "--batch-size", 2, "--steps", 2, "--threads", 1]
     code, _, err = finish(start(2, "-m", "hcrot", "sample", "whole", *options, "--output", "drawn", cwd=tmp_path))
     assert code == 0, err
