@@ -99,11 +99,11 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
         where = f"hcrot sample {checkpoint / SMALL} draws the small pictures"
         raise FileNotFoundError(f"{checkpoint}: the network that enlarges has no checkpoint yet; {where}")
     names_file = place.parent / "classes.json"
-    model, scheduler = hcrot.pipelines.load(place)
-    names = read_json(names_file) if names_file.is_file() else {"classes": []}
-    if not isinstance(names, dict) or "classes" not in names:
+    if names_file.is_file() and "classes" not in read_json(names_file):
         raise ValueError(f"{names_file} is damaged: it has no classes")
-    return model.eval(), scheduler, names["classes"]
+    model, scheduler = hcrot.pipelines.load(place)
+    names = read_json(names_file)["classes"] if names_file.is_file() else []
+    return model.eval(), scheduler, names
 
 
 def load_small(checkpoint: Path, model: "UNet2dModel", sampler: str) -> "tuple[UNet2dModel, NoiseScheduler] | None":

@@ -123,7 +123,7 @@ def run(arguments: Namespace) -> int:
         raise ValueError("--minutes and --num-epochs exclude each other")
     options = Namespace(**{name: default for name, (default, _, _) in OPTIONS.items()} | given)
     if not arguments.resume:
-        refuse_unused(arguments.data, given, options)
+        refuse_options(arguments.data, given, options)
     folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
     with job() as ranks, ExitStack() as held:
         with ranks.first_goes_ahead():
@@ -136,7 +136,7 @@ def run(arguments: Namespace) -> int:
                 forget_wishes(folder)
             if arguments.resume:
                 options = saved_options(folder, given)
-                refuse_unused(arguments.data, given, options)
+                refuse_options(arguments.data, given, options)
             images, labels, classes = load_data(arguments.data, options)
         if not classes and given.keys() & OF_CLASSES:
             raise ValueError(f"{flag(min(given.keys() & OF_CLASSES), given)} is about classes: {arguments.data} has none")
@@ -171,14 +171,16 @@ def flag(name: str, given: dict[str, Any]) -> str:
     return f"--{'no-' * (given[name] is False)}{name.replace('_', '-')}"
 
 
-def refuse_unused(data: str, given: dict[str, Any], options: Namespace) -> None:
-    """Find out whether an option was given that would change nothing.
+def refuse_options(data: str, given: dict[str, Any], options: Namespace) -> None:
+    """Find out before there is a folder whether an option was given that would change nothing, or would end the run when it draws.
 
     Raises:
         ValueError: names it, and why.
     """
     from hcrot.data.mnist import mnist_folder
 
+    if options.inference_steps > options.ddpm_num_steps:
+        raise ValueError(f"--inference-steps {options.inference_steps} is more than --ddpm-num-steps {options.ddpm_num_steps}")
     reasons: dict[str, str] = {}
     if data in ("mnist", "digits") or cifar10_in(data) or mnist_folder(Path(data)):
         reasons |= dict.fromkeys(("center_crop", "strict"), f"is for a folder of pictures: {data} holds square ones, in a few files")

@@ -1,5 +1,7 @@
 """The command line as a user has it: words in, files and lines out."""
 
+import importlib
+import inspect
 import io
 import json
 import math
@@ -57,9 +59,11 @@ def test_help_is_quick_and_explains():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_explains_itself(command, capsys):
+def test_each_command_explains_itself_and_answers_by_print_json(command, capsys):
     assert call(command, "--help") == 0
     assert "options:" in capsys.readouterr().out
+    source = inspect.getsource(importlib.import_module(f"hcrot.commands.{command}"))
+    assert ("--json" in source) == ("print_json(" in source), "anything else that is printed goes to stderr with --json"
 
 
 @pytest.mark.parametrize(("words", "message"), [

@@ -80,6 +80,7 @@ def test_pictures_of_zeros_and_ones_are_refused_once(tmp_path, capsys):
     (["digits", "--label-dropout", "3"], "argument --label-dropout: 3 is not a number from 0 to 1"),
     (["digits", "--dropout", "1.5"], "argument --dropout: 1.5 is not a number from 0 to 1"),
     (["digits", "--ema-max-decay", "2"], "argument --ema-max-decay: 2 is not a number from 0 to 1"),
+    (["digits", "--ddpm-num-steps", "10"], "--inference-steps 25 is more than --ddpm-num-steps 10"),
     (["digits", "--no-center-crop"], "--no-center-crop is for a folder of pictures: digits holds square ones, in a few files"),
     (["mnist", "--strict"], "--strict is for a folder of pictures: mnist holds square ones, in a few files"),
     ([".", "--center-crop"], "--center-crop is for a folder of pictures: . holds square ones, in a few files"),
