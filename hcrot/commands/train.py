@@ -131,7 +131,7 @@ def run(arguments: Namespace) -> int:
                 if not arguments.resume and any((place / "checkpoint").is_dir() for place in (folder, folder / SMALL)):
                     raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
                 if not arguments.resume and (folder / "config.json").exists():
-                    saved_options(folder, {})  # of a try that failed before its first checkpoint, or it is no run's
+                    saved_options(folder, {})  # a try that failed before its first checkpoint; what is no run's is refused
                 held.enter_context(lock_run(folder, arguments.resume))
                 forget_wishes(folder)
             if arguments.resume:
@@ -163,7 +163,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-OF_CLASSES = {"classes", "guidance_scale", "label_dropout"}
+OF_CLASSES = {"guidance_scale", "label_dropout"}
 
 
 def flag(name: str, given: dict[str, Any]) -> str:
