@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ import hcrot
 from hcrot.commands import COMMANDS, main
 from hcrot.commands.train import LATER, saved_options
 from hcrot.files.wishes import ask_for_pictures, ask_for_rate, ask_to_stop
+from hcrot.tools.arguments import refusing_bad_input
 from hcrot.training.progress import StepsInTime
 from support.commands import call, draw_squares
 
@@ -84,6 +86,13 @@ def test_bad_input_is_one_sentence(words, message, capsys, tmp_path, monkeypatch
     assert call(*words) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and error.startswith("hcrot")
+
+
+@pytest.mark.parametrize("error", [zipfile.BadZipFile, EOFError, MemoryError, OSError])
+def test_files_that_are_none_and_too_little_memory_are_bad_input(error, capsys):
+    with pytest.raises(SystemExit) as ended, refusing_bad_input("hcrot sample"):
+        raise error("so it is")
+    assert ended.value.code == 2 and capsys.readouterr().err == "hcrot sample: so it is\n"
 
 
 def test_training_says_what_it_sees_and_leaves_what_it_promises(run):
@@ -257,7 +266,8 @@ def test_evaluation_judges_pictures_and_files_of_features(run, pictures, tmp_pat
     same = json.loads(capsys.readouterr().out)
     (tmp_path / "far.npz").write_bytes((tmp_path / "far.npz").read_bytes()[:100])
     assert call("evaluate", "--features", tmp_path / "real.npz", tmp_path / "far.npz", "--json") == 2
-    assert capsys.readouterr() == ("", "hcrot evaluate: File is not a zip file\n")
+    out, err = capsys.readouterr()
+    assert out == "" and len(err.splitlines()) == 1 and err.startswith("hcrot evaluate: ")
     assert far["precision"] == far["recall"] == 0 and same["precision"] > 0.8 and same["recall"] > 0.8
     assert same["frechet_distance"] < 1 < 200 < far["frechet_distance"]
 
