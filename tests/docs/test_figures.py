@@ -1,0 +1,111 @@
+"""The tables of docs/performance.md and of the README say what the files in docs/performance/ hold, as far as there is one."""
+
+import importlib
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hcrot.kernels.conv import ROWS_AT_ONCE
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCALES = {"s": 1, "ms": 1e-3, "µs": 1e-6, "MB": 1}
+
+
+def figures(name):
+    return json.loads((ROOT / "docs" / "performance" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(first_row, page=PAGE):
+    """The cells of the rows below the titles that begin like this."""
+    lines = page[page.index(f"\n{first_row}") + 1 :].splitlines()[2:]
+    rows = lines[: next(index for index, line in enumerate([*lines, ""]) if not line.startswith("|"))]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def is_rounded(text, value):
+    """Whether "6.1 ms" is what 0.00605 is to so many digits."""
+    number, _, unit = text.replace(",", "").partition(" ")
+    scale, digits = SCALES[unit] if unit else 1, len(number.partition(".")[2])
+    return abs(float(number) - value / scale) <= 0.5001 * 10**-digits
+
+
+def in_seconds(text):
+    number, _, unit = text.partition(" ")
+    return float(number) * SCALES[unit]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+def test_beside_pytorch(benchmark):
+    duration, in_megabytes = benchmark("common").duration, benchmark("compare_pytorch").in_megabytes
+    expected = []
+    for row in figures("compare_pytorch")["rows"]:
+        form = in_megabytes if row["unit"] == "MB" else duration
+        aim = "-" if row["at most"] is None else f"{row['at most']:.2f}"
+        expected.append([row["label"], form(row["hcrot"]), form(row["PyTorch"]), f"{row['ratio']:.2f}", aim])
+    assert table("| network, task, batch | hcrot | PyTorch | ratio | at most |") == expected
+
+
+def test_the_story_of_a_convolution(benchmark):
+    about, found = benchmark("convolution_story").about, figures("convolution_story")
+    expected = [[row["route"], *(about(row[task], row[f"{task} is scaled"]) for task in found["titles"])] for row in found["rows"]]
+    assert table(f"| convolution by | {' | '.join(found['titles'].values())} |") == expected
+
+
+def test_one_convolution_at_a_time(benchmark):
+    kernels, found, expected = benchmark("kernels"), figures("kernels"), []
+    printed = SimpleNamespace(row=lambda *cells: expected.append(list(cells)))
+    for row in found["rows"]:
+        kernels.print_row(printed, row, found["ceiling"][0])
+    assert table("| shape | uses | pass | hcrot | im2col |") == expected
+
+
+def test_where_the_time_goes(benchmark):
+    duration, found = benchmark("common").duration, figures("profile_layers")
+    for name, forward, backward, share, before, ratio in table("| kind | forward | backward | of the step | before |"):
+        part = found["parts"][name]
+        both = sum(part.values())
+        assert [forward, backward, share] == [duration(part["forward"]), duration(part["backward"]), f"{both / found['whole']:.1%}"], name
+        assert float(ratio) == pytest.approx(both / in_seconds(before), abs=0.01), name
+
+
+def test_size_batch_and_width(benchmark):
+    duration = benchmark("common").duration
+    expected = [
+        [f"{row['sweep']} {row['value']}", *map(duration, row["seconds"].values()), *(f"{size:.0f} MB" for size in row["memory"].values())]
+        for row in figures("scaling")["rows"]
+    ]
+    assert table("| varied | hcrot, 1 thread |") == expected
+
+
+def test_a_ratio_is_that_of_the_two_figures_before_it():
+    rows = table("| network, task, batch | hcrot | PyTorch | ratio | earlier |")
+    assert len(rows) == 9
+    for name, ours, theirs, ratio, _ in rows:
+        assert float(ratio) == pytest.approx(in_seconds(ours) / in_seconds(theirs), abs=0.0051 + 0.006 * float(ratio)), name
+
+
+def test_the_readme_has_the_same_figures():
+    measured = figures("compare_pytorch")["rows"]
+    avx2 = {name: ratio for name, _, _, ratio, _ in table("| network, task, batch | hcrot | PyTorch | ratio | earlier |")}
+    rows = table("| | hcrot | PyTorch, eager | ratio |", README)
+    assert len(rows) == len(measured)
+    for (name, ours, theirs, ratio, on_avx2), row in zip(rows, measured, strict=True):
+        batch = row["label"].rpartition(" ")[2]
+        assert re.search(rf"batch {batch}\b", name) and is_rounded(ours, row["hcrot"]) and is_rounded(theirs, row["PyTorch"]), name
+        assert is_rounded(ratio, row["ratio"]) and on_avx2 == avx2[row["label"]], name
+
+
+def test_prose():
+    held = {f"{megabytes:.1f}" for _, megabytes in figures("compare_pytorch")["steady"]}
+    assert len(held) == 1 and f"it was {min(held)} MB after a tenth of them, {min(held)} MB at the end" in " ".join(PAGE.split())
+    assert f"unfolds {ROWS_AT_ONCE} pixels at a time" in PAGE
