@@ -10,7 +10,7 @@ With abar_t = alpha_0 .. alpha_t and alpha_t = 1 - beta_t (Ho, Jain & Abbeel 202
 
 The method names are those of the annotated DDPM of nn.labml.ai (``q_xt_x0``, ``q_sample``, ``p_sample``, ``loss_simple``) and of
 github.com/abarankab/DDPM (``perturb_x``, ``get_losses``, ``remove_noise``, ``sample``, ``sample_sequence``, and the arrays of constants).
-hcrot's own way is a scheduler and a loop that the user writes (`hcrot.DDPMScheduler`, examples/mnist_ddpm.py). This class takes all T steps.
+hcrot's own way is a scheduler and the user's loop (`hcrot.DDPMScheduler`, examples/mnist_ddpm.py). This class takes all T steps.
 """
 
 from collections import deque
