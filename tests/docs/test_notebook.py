@@ -1,4 +1,4 @@
-"""The pages as notebooks run from their first cells to their last, as a reader runs them, in a kernel. One serves all, emptied each time."""
+"""The chapters as notebooks run from their first cells to their last, as a reader runs them. One kernel serves all, emptied each time."""
 
 from pathlib import Path
 
