@@ -1,6 +1,7 @@
 """The tables of docs/performance.md and of the README say what the files in docs/performance/ hold, as far as there is one."""
 
 import importlib
+import inspect
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from hcrot.kernels.conv import ROWS_AT_ONCE
+from hcrot.models.unet_2d_base import UNetBase
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
@@ -97,12 +99,18 @@ def test_a_ratio_is_that_of_the_two_figures_before_it():
 def test_the_readme_has_the_same_figures():
     measured = figures("compare_pytorch")["rows"]
     avx2 = {name: ratio for name, _, _, ratio, _ in table("| network, task, batch | hcrot | PyTorch | ratio | earlier |")}
-    rows = table("| | hcrot | PyTorch, eager | ratio |", README)
+    rows = table("| | hcrot, AVX-512, earlier | PyTorch, eager | ratio |", README)
     assert len(rows) == len(measured)
     for (name, ours, theirs, ratio, on_avx2), row in zip(rows, measured, strict=True):
         batch = row["label"].rpartition(" ")[2]
         assert re.search(rf"batch {batch}\b", name) and is_rounded(ours, row["hcrot"]) and is_rounded(theirs, row["PyTorch"]), name
         assert is_rounded(ratio, row["ratio"]) and on_avx2 == avx2[row["label"]], name
+
+
+def test_the_backward_of_the_u_net_is_as_long_as_the_readme_says():
+    lines = inspect.getsource(UNetBase.backward).splitlines()[1:]
+    plain = [line for line in lines if not re.search(r"check_|counts = |config\[|dsample = 2 |gradients \+= ", line)]
+    assert f"whose backward is {len(lines)} lines, and {len(plain)} without checks and special cases" in " ".join(README.split())
 
 
 def test_prose():
