@@ -10,8 +10,7 @@ With abar_t = alpha_0 .. alpha_t and alpha_t = 1 - beta_t (Ho, Jain & Abbeel 202
 
 The method names are those of the annotated DDPM of nn.labml.ai (``q_xt_x0``, ``q_sample``, ``p_sample``, ``loss_simple``) and of
 github.com/abarankab/DDPM (``perturb_x``, ``get_losses``, ``remove_noise``, ``sample``, ``sample_sequence``, and the arrays of constants).
-hcrot's own way is a scheduler and a loop that the user writes (`hcrot.DDPMScheduler`, examples/mnist_ddpm.py); this class is for those who
-come from the other two. It samples at all T steps.
+hcrot's own way is a scheduler and the user's loop (`hcrot.DDPMScheduler`, examples/mnist_ddpm.py). This class takes all T steps.
 """
 
 from collections import deque
@@ -42,6 +41,10 @@ def generate_linear_schedule(T: int, low: float, high: float) -> np.ndarray:  # 
 
     Raises:
         ValueError: an argument out of range.
+
+    Example:
+        >>> hcrot.generate_linear_schedule(3, 0.1, 0.2)
+        array([0.1 , 0.15, 0.2 ])
     """
     check_positive("generate_linear_schedule", T=T)
     for name, value in (("low", low), ("high", high)):
@@ -55,10 +58,11 @@ def generate_cosine_schedule(T: int, s: float = 0.008) -> np.ndarray:  # noqa: N
 
     Args:
         T: number of steps, at least 1.
-        s: offset > 0, which keeps the first betas from being too small.
+        s: offset > 0, which keeps the first betas from being too small. Raises: as :func:`generate_linear_schedule`.
 
-    Raises:
-        ValueError: an argument out of range.
+    Example:
+        >>> hcrot.generate_cosine_schedule(4).round(3)
+        array([0.153, 0.417, 0.708, 0.999])
     """
     check_positive("generate_cosine_schedule", T=T)
     if not is_real(s) or not 0 < s < np.inf:
@@ -70,16 +74,11 @@ def generate_cosine_schedule(T: int, s: float = 0.008) -> np.ndarray:  # noqa: N
 class GaussianDiffusion:
     """The process (a) to (d) around a network that predicts the noise.
 
-    The ``DDPM`` of the paper-with-code posts (after labml): no labels, squared error, T = 1000::
+    The ``DDPM`` of the paper-with-code posts (after labml), without labels, is in the example below. abarankab's class has labels, an
+    average of the weights to sample from, and sizes that are checked, here with the lecture's T = 2000::
 
-        ddpm = GaussianDiffusion(model, generate_linear_schedule(1000, 1e-4, 0.02), loss="l2")
-
-    abarankab's class: labels, an average of the weights to sample from, sizes that are checked, here with the lecture's T = 2000::
-
-        ema = hcrot.EMA(model.parameters(), 0.9999)
-        ddpm = GaussianDiffusion(
-            model, generate_linear_schedule(2000, 2e-4, 1e-2), loss="l1", ema=ema, image_size=(32, 32), num_classes=10
-        )
+        betas, ema = generate_linear_schedule(2000, 2e-4, 1e-2), hcrot.EMA(model.parameters(), 0.9999)
+        ddpm = GaussianDiffusion(model, betas, loss="l1", ema=ema, image_size=(32, 32), num_classes=10)
 
     (That class's ``ema_start`` is `EMA`'s ``update_after_step``; the average takes a step where the optimizer does.) A step of training
     is the same for both::
@@ -110,6 +109,12 @@ class GaussianDiffusion:
     Raises:
         TypeError, ValueError: in the constructor, an argument that is not as described. In every method: images of another size, dtype or
             number of axes, t out of range, labels that are missing, not wanted, of a wrong number or out of range.
+
+    Example:
+        >>> ddpm = hcrot.GaussianDiffusion(hcrot.Identity(), hcrot.generate_linear_schedule(1000, 1e-4, 0.02), loss="l2")
+        >>> mean, variance = ddpm.q_xt_x0(np.ones((1, 1, 1, 1), np.float32), 999)
+        >>> round(float(mean.item()), 3), round(float(variance.item()), 3)     # of the image nothing is left
+        (0.006, 1.0)
     """
 
     def __init__(

@@ -5,8 +5,7 @@ The laws, in short (each is checked for every module by ``tests/test_contract.py
 - ``forward(*inputs)`` computes the output; ``backward(dout)`` returns the gradient of the input, ``dx``.
 - Gradients of parameters are *added* to ``Parameter.grad``, never assigned.
 - What forward must remember for backward goes through :meth:`Module.save`; backward takes it with :meth:`Module.saved`, which lets go
-  of it. A layer that is used several times in one pass keeps several times, and its backwards run in the opposite order of its forwards.
-  ``hcrot/passes.py`` says what a pass is.
+  of it. A layer that is used several times in one pass (``hcrot/passes.py``) keeps several times; its backwards run in the opposite order.
 - Inference (:meth:`Module.inference`) keeps nothing, and leaves alone what an earlier forward has kept.
 - No module writes into an array that was handed in or that was returned. What a layer keeps of its *output* is of its own, so a caller may
   change the output. (Identity, Flatten, and Dropout in inference return their input or a view of it.) What it keeps of its *input* is the
@@ -48,6 +47,13 @@ class Module:
 
     Attributes:
         training: True (the default) means that a backward pass will follow: forward keeps what backward needs, and dropout drops.
+
+    Example:
+        >>> class Double(hcrot.Module):
+        ...     def forward(self, x): return 2 * x
+        ...     def backward(self, dout): return 2 * dout
+        >>> hcrot.check_gradients(Double(), np.ones((2, 3))).passed
+        True
     """
 
     _training = True
@@ -97,8 +103,7 @@ class Module:
         Raises:
             RuntimeError: nothing is kept: no forward came before, it failed, it ran in inference (perhaps of this part alone), or its
                 backward has already been taken. Or this backward could belong to two passes. The next forward begins anew. Nothing has
-                been added to the gradients of a Module whose whole backward was called; of layers that are called one by one, those
-                whose backward came before have theirs.
+                been added to the gradients of a Module whose whole backward was called; layers called one by one keep what they added.
             InplaceError: ``set_detect_inplace`` is on, and a kept array or a parameter of this module has been written to.
         """
         if self._kept is None or self._kept[0].state is ENDED:
@@ -164,10 +169,7 @@ class Module:
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> list["Module"]:
-        """This module and everything below it, level by level.
-
-        Walked at every :meth:`inference`, where a sampler with one image waits for it: so it does without names, and looks at a type once.
-        """
+        """This module and everything below it, level by level; quickly, as a sampler waits for it at each :meth:`inference`."""
         found = [self]
         for module in found:  # grows as it is walked
             for value in vars(module).values():
@@ -180,8 +182,7 @@ class Module:
         return found
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield ``(name, parameter)`` for every parameter at and below this module, constants included, in order; one that has two names
-        comes twice.
+        """Yield ``(name, parameter)`` for every parameter at and below this module, constants included, in order; of two names, twice.
 
         Raises:
             TypeError: a module holds a parameter in a list, or a module in a tuple or dict, where it would never be found.
@@ -207,9 +208,9 @@ class Module:
             parameter.grad.fill(0)
 
     def named_generators(self) -> Iterator[tuple[str, np.random.Generator]]:
-        """Yield ``(name, generator)`` for every random generator that a module at or below this one holds as an attribute, in order.
+        """Yield ``(name, generator)`` for every random generator that a module at or below this one holds, in order, shared ones again.
 
-        With their states, part of that of a training run, dropout goes on after a restart. One that several modules share comes again.
+        With their states, part of that of a training run, dropout goes on after a restart.
         """
         for prefix, module in self.named_modules():
             for name, value in vars(module).items():
@@ -240,8 +241,7 @@ class Module:
     def inference(self: Self) -> Iterator[Self]:
         """Within the ``with`` block, nothing is kept and nothing is dropped, in this thread.
 
-        What an earlier forward kept stays, so its backward may come later, as with PyTorch's ``no_grad``. Blocks may be nested, left by an
-        exception, and used by several threads with one model at the same time.
+        What an earlier forward kept stays, so its backward may come later. Blocks may be nested, and used by several threads at a time.
         """
         modules, blocks = self.modules(), thread.inference
         for key in map(id, modules):
@@ -256,10 +256,9 @@ class Module:
                     blocks[key] -= 1
 
     def astype(self: Self, dtype: np.dtype | type) -> Self:
-        """Turn every parameter, and its gradient, into ``dtype``. Makes new arrays: do it before building an optimizer or an average.
+        """Turn every parameter, and its gradient, into ``dtype``, ``np.float32`` or ``np.float64``.
 
-        Args:
-            dtype: ``np.float32`` or ``np.float64``.
+        Makes new arrays: do it before building an optimizer or an average.
         """
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"{type(self).__name__}.astype: dtype must be float32 or float64, got {np.dtype(dtype)}")
@@ -279,8 +278,8 @@ class Module:
 
         Args:
             state: floating-point arrays by name, of the shapes of :meth:`state_dict`. Any float dtype, cast to each parameter's own.
-            strict: whether the names must be exactly those of :meth:`state_dict`. False: parameters that the state lacks stay as they are,
-                arrays under other names are left out, and the result tells both. A wrong shape is an error in any case, as in PyTorch.
+            strict: whether the names must be exactly those of :meth:`state_dict`. False: parameters that the state lacks stay as they
+                are, arrays under other names are left out, and the result tells both. A wrong shape is always an error.
 
         Returns:
             ``(missing_keys, unexpected_keys)``; both are empty after a strict load.
@@ -338,7 +337,12 @@ def check_term(name: str, term: np.ndarray, shape: tuple[int, ...], dtype: np.dt
 
 
 class Identity(Module):
-    """``y = x``, any shape; where a network has a place for a layer but no layer. Backward adds the residual, if there is one."""
+    """``y = x``, any shape; where a network has a place for a layer but no layer. Backward adds the residual, if there is one.
+
+    Example:
+        >>> hcrot.Identity()(np.array([1, 2]))
+        array([1, 2])
+    """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         self.save(True)
@@ -353,10 +357,9 @@ class Identity(Module):
 
 
 class Sequential(Module):
-    """``y = f_n(... f_2(f_1(x)))``; backward runs the same layers in reverse. Keys are ``0.weight``, ``1.bias``, ..., as in PyTorch.
+    """``y = f_n(... f_2(f_1(x)))``; backward runs the same layers in reverse. Each takes one array and returns one.
 
-    Args:
-        layers: modules that take one array and return one array.
+    Keys are ``0.weight``, ``1.bias``, ..., as in PyTorch.
 
     Example:
         >>> model = hcrot.Sequential(hcrot.Linear(2, 3), hcrot.SiLU(), hcrot.Linear(3, 1))

@@ -149,7 +149,18 @@ def one_pass() -> Iterator[None]:
 
 
 class InplaceError(RuntimeError):
-    """An array that a layer keeps for its backward pass, or one of its parameters, was written to in between."""
+    """An array that a layer keeps for its backward pass, or one of its parameters, was written to in between.
+
+    Example:
+        >>> layer, x = hcrot.Linear(2, 2), np.ones((1, 2), np.float32)
+        >>> with hcrot.detect_inplace():
+        ...     dout = layer(x)
+        ...     x *= 0
+        ...     layer.backward(dout)
+        Traceback (most recent call last):
+            ...
+        hcrot.passes.InplaceError: Linear: an array that forward kept for backward was changed in between: change a copy
+    """
 
 
 _detecting = False
@@ -170,6 +181,13 @@ def set_detect_inplace(mode: bool) -> None:
 
     Raises:
         TypeError: ``mode`` is not a bool.
+
+    Example:
+        >>> hcrot.set_detect_inplace(True)
+        >>> layer, x = hcrot.SiLU(), np.ones(2, np.float32)
+        >>> layer.backward(layer(x)).round(3)                     # as without it: nobody has written to x
+        array([0.678, 0.678], dtype=float32)
+        >>> hcrot.set_detect_inplace(False)
     """
     global _detecting
     if not isinstance(mode, bool):
@@ -179,7 +197,19 @@ def set_detect_inplace(mode: bool) -> None:
 
 @contextmanager
 def detect_inplace(mode: bool = True) -> Iterator[None]:
-    """:func:`set_detect_inplace` within a ``with`` block, which holds both the forward and the backward."""
+    """:func:`set_detect_inplace` within a ``with`` block, which holds both the forward and the backward.
+
+    Example:
+        >>> layer, x = hcrot.SiLU(), np.ones(2, np.float32)
+        >>> try:
+        ...     with hcrot.detect_inplace():
+        ...         dout = layer(x)
+        ...         x += 1                                        # the layer needs it for its slope
+        ...         layer.backward(dout)
+        ... except hcrot.InplaceError as error:
+        ...     print(error)
+        SiLU: an array that forward kept for backward was changed in between: change a copy
+    """
     before = _detecting
     set_detect_inplace(mode)
     try:

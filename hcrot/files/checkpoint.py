@@ -129,6 +129,13 @@ def load_checkpoint(
     Warns:
         UserWarning: an earlier version of hcrot wrote the checkpoint, without the generators of the network's dropout. The run goes on, but
             drops other numbers than the run that was saved would have.
+
+    Example:
+        >>> model = hcrot.Linear(2, 2)
+        >>> hcrot.save_checkpoint(folder / "run", model, state={}, progress={"step": 5})
+        >>> model.weight.data[...] = 0
+        >>> hcrot.load_checkpoint(folder / "run", model, state={}), bool(model.weight.data.any())
+        ({'step': 5}, True)
     """
     folder, content, arrays = read_folder("load_checkpoint", folder, _read_state)
     values = content.get("state")

@@ -85,7 +85,18 @@ class GradientReport:
 
 
 class GradientError(AssertionError):
-    """A gradient is wrong or missing. ``report`` holds the :class:`GradientReport`, which is also the message."""
+    """A gradient is wrong or missing. ``report`` holds the :class:`GradientReport`, which is also the message.
+
+    Example:
+        >>> class Halved(hcrot.Linear):
+        ...     def backward(self, dout):
+        ...         return super().backward(dout) / 2
+        >>> try:
+        ...     hcrot.check_gradients(Halved(2, 2), np.ones((1, 2)))
+        ... except hcrot.GradientError as error:
+        ...     print([line.name for line in error.report.lines if line.verdict != "ok"])
+        ['input 0']
+    """
 
     def __init__(self, report: GradientReport):
         super().__init__(str(report))

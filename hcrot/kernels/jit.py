@@ -142,6 +142,13 @@ def set_num_threads(threads: int) -> None:
 
     Raises:
         ValueError: out of that range.
+
+    Example:
+        >>> before = hcrot.get_num_threads()
+        >>> hcrot.set_num_threads(1)
+        >>> hcrot.get_num_threads()
+        1
+        >>> hcrot.set_num_threads(before)
     """
     global _threads
     if not is_int(threads) or not 1 <= threads <= numba.config.NUMBA_NUM_THREADS:
@@ -150,7 +157,13 @@ def set_num_threads(threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads hcrot's kernels use: what was set, else every core this process may run on."""
+    """How many threads hcrot's kernels use: what was set, else every core this process may run on.
+
+    Example:
+        >>> import os
+        >>> 1 <= hcrot.get_num_threads() <= os.cpu_count()
+        True
+    """
     global _threads
     if _threads is None:
         _threads = usable_cores()

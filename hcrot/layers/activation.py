@@ -66,6 +66,11 @@ class ReLU(Module):
 
     Shapes:
         x, any shape -> y, the same.
+
+    Example:
+        >>> relu = hcrot.ReLU()
+        >>> relu(np.array([-1, 0, 2], np.float32)), relu.backward(np.ones(3, np.float32))
+        (array([0., 0., 2.], dtype=float32), array([0., 0., 1.], dtype=float32))
     """
 
     def __init__(self, inplace: bool = False):
@@ -99,6 +104,10 @@ class GELU(Module):
 
     Raises:
         ValueError: another ``approximate``.
+
+    Example:
+        >>> hcrot.GELU()(np.array([-1, 0, 1], np.float32)).round(3)
+        array([-0.159,  0.   ,  0.841], dtype=float32)
     """
 
     def __init__(self, approximate: str = "none"):
@@ -154,6 +163,10 @@ class Mish(Module):
 
     Shapes:
         x, any shape -> y, the same.
+
+    Example:
+        >>> hcrot.Mish()(np.array([-1, 0, 1], np.float32)).round(3)
+        array([-0.303,  0.   ,  0.865], dtype=float32)
     """
 
     def __init__(self, inplace: bool = False):
@@ -186,6 +199,10 @@ class Sigmoid(Module):
 
     Shapes:
         x, any shape -> y, the same.
+
+    Example:
+        >>> hcrot.Sigmoid()(np.array([-1000, 0, 1000], np.float32))
+        array([0. , 0.5, 1. ], dtype=float32)
     """
 
     def forward(self, x: np.ndarray) -> np.ndarray:
@@ -207,6 +224,11 @@ class Tanh(Module):
 
     Shapes:
         x, any shape -> y, the same.
+
+    Example:
+        >>> tanh = hcrot.Tanh()
+        >>> tanh(np.array([0, 10], np.float32)), tanh.backward(np.ones(2, np.float32))      # flat at 10: nothing comes back
+        (array([0., 1.], dtype=float32), array([1., 0.], dtype=float32))
     """
 
     def forward(self, x: np.ndarray) -> np.ndarray:

@@ -45,6 +45,13 @@ class BatchNorm2d(Module):
     Raises:
         ValueError: a number out of range; in forward, an x that is no (B, C, H, W), of another dtype or empty, or, in training, one of a
             single pixel, which has no variance.
+
+    Example:
+        >>> layer = hcrot.BatchNorm2d(1)
+        >>> layer(np.array([1, 3], np.float32).reshape(2, 1, 1, 1)).round(3).ravel()       # over the two images
+        array([-1.,  1.], dtype=float32)
+        >>> layer.running_mean.data, layer.running_var.data                                # a tenth of the way from 0 and 1 to 2 and 2
+        (array([0.2], dtype=float32), array([1.1], dtype=float32))
     """
 
     @without(**PLACE)

@@ -208,6 +208,13 @@ class ConvTranspose2d(Module):
 
     Raises:
         ValueError: an argument out of range; in forward, an x of another shape or dtype, or one that leaves no output pixel.
+
+    Example:
+        >>> layer = hcrot.ConvTranspose2d(1, 1, kernel_size=2, stride=2, bias=False)
+        >>> layer.weight.data[...] = [[1, 2], [3, 4]]
+        >>> layer(np.array([[[[1, 10]]]], np.float32))                                      # each pixel paints the kernel
+        array([[[[ 1.,  2., 10., 20.],
+                 [ 3.,  4., 30., 40.]]]], dtype=float32)
     """
 
     @without(**PLACE)

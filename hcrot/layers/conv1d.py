@@ -36,6 +36,12 @@ class Conv1d(Module):
 
     Raises:
         ValueError: an argument out of range; in forward, an x of another shape or dtype, or too short for the kernel.
+
+    Example:
+        >>> layer = hcrot.Conv1d(1, 1, kernel_size=2, bias=False)
+        >>> layer.weight.data[...] = [-1, 1]
+        >>> layer(np.array([[[1, 4, 9, 16]]], np.float32))                                 # what each number adds to the one before
+        array([[[3., 5., 7.]]], dtype=float32)
     """
 
     @without(**PLACE)

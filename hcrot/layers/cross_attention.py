@@ -35,6 +35,13 @@ class CrossAttention(Module):
 
     Raises:
         ValueError: a size below 1; in forward, an x or context of another shape, dtype or batch, or empty.
+
+    Example:
+        >>> layer = hcrot.CrossAttention(8, context_channels=6, heads=2, dim_head=4)
+        >>> layer(np.ones((2, 9, 8), np.float32), np.ones((2, 5, 6), np.float32)).shape    # 9 tokens ask 5
+        (2, 9, 8)
+        >>> [gradient.shape for gradient in layer.backward(np.ones((2, 9, 8), np.float32))]
+        [(2, 9, 8), (2, 5, 6)]
     """
 
     def __init__(

@@ -28,6 +28,13 @@ class Dropout(Module):
 
     Raises:
         ValueError: p out of range. TypeError: in forward, an x that is neither float32 nor float64.
+
+    Example:
+        >>> layer = hcrot.Dropout(0.5, generator=0)
+        >>> layer(np.ones(8, np.float32)), layer.backward(np.ones(8, np.float32))
+        (array([2., 2., 2., 0., 0., 0., 0., 0.], dtype=float32), array([2., 2., 2., 0., 0., 0., 0., 0.], dtype=float32))
+        >>> layer.eval()(np.ones(2, np.float32))
+        array([1., 1.], dtype=float32)
     """
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, generator: np.random.Generator | int | None = None):

@@ -168,6 +168,12 @@ class GaussianFourierProjection(Module):
 
     Raises:
         ValueError: an embedding_size below 1; in forward, timesteps that are not 1-D. TypeError: in forward, timesteps that are no numbers.
+
+    Example:
+        >>> y = hcrot.GaussianFourierProjection(3, generator=0)(np.array([0.5, 2.0]))
+        >>> y.shape, (y[:, :3] ** 2 + y[:, 3:] ** 2).round(3)                              # sines, then their cosines
+        ((2, 6), array([[1., 1., 1.],
+               [1., 1., 1.]], dtype=float32))
     """
 
     def __init__(self, embedding_size: int, scale: float = 1.0, *, generator: np.random.Generator | int | None = None):
@@ -210,6 +216,11 @@ class TimestepEmbedding(Module):
 
     Raises:
         ValueError: a size below 1; in forward, an x whose last axis is not D.
+
+    Example:
+        >>> layer = hcrot.TimestepEmbedding(4, 16)
+        >>> layer(hcrot.Timesteps(4)(np.array([0, 500]))).shape, layer.num_parameters()    # 4 * 16 + 16 + 16 * 16 + 16
+        ((2, 16), 352)
     """
 
     def __init__(self, in_channels: int, time_embed_dim: int, *, generator: np.random.Generator | int | None = None):

@@ -95,6 +95,10 @@ class GroupNormSiLU(GroupNorm):
 
     Backward: ``dn = dy sigmoid(n) (1 + n (1 - sigmoid(n)))``, then as GroupNorm with dn for dy. n is computed again from x, so that no more
     is kept than by GroupNorm. Arguments, shapes, parameters and their names are GroupNorm's.
+
+    Example:
+        >>> hcrot.GroupNormSiLU(1, 2)(np.array([[1, 3]], np.float32)).round(3)             # SiLU of -1 and 1
+        array([[-0.269,  0.731]], dtype=float32)
     """
 
     silu = True
@@ -120,6 +124,11 @@ class LayerNorm(Module):
 
     Raises:
         ValueError: a size or eps out of range; in forward, an x whose trailing axes are others, of another dtype, or empty.
+
+    Example:
+        >>> hcrot.LayerNorm(2)(np.array([[1, 3], [10, 30]], np.float32)).round(3)
+        array([[-1.,  1.],
+               [-1.,  1.]], dtype=float32)
     """
 
     @without(**PLACE)

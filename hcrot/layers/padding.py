@@ -35,6 +35,10 @@ class Pad2d(Module):
     Raises:
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W), or too small: on each side, "reflect" needs an
             image with more rows (or columns) than it adds, "circular" one with at least as many.
+
+    Example:
+        >>> hcrot.Pad2d((0, 0, 2, 2), "reflect")(np.array([[[[1, 2, 3, 4]]]], np.float32))
+        array([[[[3., 2., 1., 2., 3., 4., 3., 2.]]]], dtype=float32)
     """
 
     def __init__(self, sides: tuple[int, int, int, int], mode: str):

@@ -25,6 +25,11 @@ class PixelShuffle(Module):
     Raises:
         TypeError: in forward, an x that is neither float32 nor float64. ValueError: a factor below 1; in forward, an x of fewer than three
             axes, an empty one, or one whose channels are no multiple of r^2.
+
+    Example:
+        >>> hcrot.PixelShuffle(2)(np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1))
+        array([[[[0., 1.],
+                 [2., 3.]]]], dtype=float32)
     """
 
     def __init__(self, upscale_factor: int):
@@ -63,6 +68,13 @@ class PixelUnshuffle(Module):
     Raises:
         TypeError: in forward, an x that is neither float32 nor float64. ValueError: a factor below 1; in forward, an x of fewer than three
             axes, an empty one, or one whose height or width is no multiple of r.
+
+    Example:
+        >>> hcrot.PixelUnshuffle(2)(np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4))[0, :, 0]       # four channels of 1 x 2 pixels
+        array([[0., 2.],
+               [1., 3.],
+               [4., 6.],
+               [5., 7.]], dtype=float32)
     """
 
     def __init__(self, downscale_factor: int):

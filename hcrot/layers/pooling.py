@@ -177,6 +177,10 @@ class AvgPool2d(Pool2d):
     Args:
         count_include_pad: whether D counts the padding within a window, too; what ceil_mode adds beyond the padding never counts.
         divisor_override: D of every window, in place of its number of pixels.
+
+    Example:
+        >>> hcrot.AvgPool2d(2)(np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4))
+        array([[[[2.5, 4.5]]]], dtype=float32)
     """
 
     def __init__(

@@ -89,6 +89,12 @@ class Downsample(Module):
     Raises:
         TypeError: in forward, an x that is neither float32 nor float64.
         ValueError: an argument out of range; in forward, an x that is not (B, C, H, W) or too small.
+
+    Example:
+        >>> hcrot.Downsample(1, use_conv=False)(np.arange(8, dtype=np.float32).reshape(1, 1, 2, 4))
+        array([[[[2.5, 4.5]]]], dtype=float32)
+        >>> hcrot.Downsample(1)(np.ones((1, 1, 5, 8), np.float32)).shape
+        (1, 1, 3, 4)
     """
 
     def __init__(

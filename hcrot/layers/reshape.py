@@ -21,6 +21,10 @@ class Flatten(Module):
 
     Raises:
         TypeError: an axis is no int. ValueError: in forward, x has no such axis, or ``end_dim`` comes before ``start_dim``.
+
+    Example:
+        >>> hcrot.Flatten()(np.zeros((2, 3, 4, 5), np.float32)).shape
+        (2, 60)
     """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):

@@ -20,6 +20,11 @@ class Residual(Module):
 
     Raises:
         TypeError: ``module`` is none. ValueError: in forward, a module that changes the shape or dtype: nothing is broadcast.
+
+    Example:
+        >>> layer = hcrot.Residual(hcrot.ReLU())
+        >>> layer(np.array([-1, 2], np.float32)), layer.backward(np.ones(2, np.float32))
+        (array([-1.,  4.], dtype=float32), array([1., 2.], dtype=float32))
     """
 
     def __init__(self, module: Module):

@@ -30,6 +30,11 @@ class RMSNorm(Module):
 
     Raises:
         ValueError: a size or eps out of range; in forward, an x whose trailing axes are others, of another dtype, or empty.
+
+    Example:
+        >>> hcrot.RMSNorm(2)(np.array([[3, 4], [30, 40]], np.float32)).round(3)            # no mean is taken away
+        array([[0.849, 1.131],
+               [0.849, 1.131]], dtype=float32)
     """
 
     @without(**PLACE)

@@ -127,6 +127,12 @@ class SR3UNet(Pretrained):
 
     Raises:
         ValueError: in the constructor, an argument out of range; in forward, images or levels that are not as described.
+
+    Example:
+        >>> model = hcrot.SR3UNet(1, block_out_channels=(8, 8), attention_levels=(), layers_per_block=1, norm_num_groups=4)
+        >>> x = np.ones((2, 1, 8, 8), np.float32)
+        >>> model(x, x, 0.5).shape, [gradient.shape for gradient in model.backward(x)]
+        ((2, 1, 8, 8), [(2, 1, 8, 8), (2, 1, 8, 8)])
     """
 
     class_name = "SR3UNet"
@@ -220,6 +226,11 @@ class SR3Diffusion:
 
     Raises:
         TypeError, ValueError: an argument that is not as described; in every method, images of another shape or dtype.
+
+    Example:
+        >>> sr3 = hcrot.SR3Diffusion(hcrot.Identity(), np.array([0.19, 0.36]))
+        >>> sr3.train_levels.round(3)                             # 1, sqrt(0.81), sqrt(0.81 * 0.64)
+        array([1.  , 0.9 , 0.72])
     """
 
     def __init__(

@@ -72,6 +72,13 @@ class ScaleShift(Module):
 
     Shapes:
         x (B, C, H, W), scale_shift (B, 2C), scales first -> y (B, C, H, W). ``backward(dy) -> dx, dscale_shift``.
+
+    Example:
+        >>> layer = hcrot.ScaleShift()
+        >>> layer(np.full((1, 1, 1, 2), 10, np.float32), np.array([[1, 3]], np.float32))   # (1 + 1) 10 + 3
+        array([[[[23., 23.]]]], dtype=float32)
+        >>> layer.backward(np.ones((1, 1, 1, 2), np.float32))
+        (array([[[[2., 2.]]]], dtype=float32), array([[20.,  2.]], dtype=float32))
     """
 
     def forward(self, x: np.ndarray, scale_shift: np.ndarray) -> np.ndarray:
@@ -112,6 +119,13 @@ class ResnetBlock2D(Module):
 
     Raises:
         ValueError: an argument out of range; in forward, arrays of other shapes or dtypes, or images too small to halve.
+
+    Example:
+        >>> block, dtemb = hcrot.ResnetBlock2D(4, 8, temb_channels=16, groups=2), np.zeros((1, 16), np.float32)
+        >>> block(np.ones((1, 4, 5, 7), np.float32), np.ones((1, 16), np.float32)).shape
+        (1, 8, 5, 7)
+        >>> block.backward(np.ones((1, 8, 5, 7), np.float32), dtemb).shape, bool(dtemb.any())      # dtemb was added to
+        ((1, 4, 5, 7), True)
     """
 
     def __init__(

@@ -49,6 +49,16 @@ class UNet2DConditionModel(UNetBase):
     Raises:
         ValueError: in the constructor, an argument out of range, or some that do not fit together; in forward, an input that does not fit.
         TypeError: labels that must be integers and are not. NotImplementedError: what is refused, see above.
+
+    Example:
+        >>> model = hcrot.UNet2DConditionModel(
+        ...     in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
+        ...     cross_attention_dim=6, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        ...     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        ... )
+        >>> image, text = np.ones((2, 1, 8, 8), np.float32), np.ones((2, 3, 6), np.float32)      # a text of 3 tokens
+        >>> model(image, 500, text).shape, [gradient.shape for gradient in model.backward(image)]
+        ((2, 1, 8, 8), [(2, 1, 8, 8), (2, 3, 6)])
     """
 
     class_name = "UNet2DConditionModel"

@@ -176,6 +176,11 @@ def load_model(folder: str | os.PathLike, model: Module | None = None) -> Any:
         ValueError: a file that is damaged, or weights that do not fit; the message names the file.
         NotImplementedError: config.json names no network that hcrot can make; the message says what to do.
         TypeError: model is no Module.
+
+    Example:
+        >>> hcrot.save_model(hcrot.Linear(2, 3), folder / "linear")
+        >>> hcrot.load_model(folder / "linear", hcrot.Linear(2, 3))            # a network without a config is made by its owner
+        Linear(2, 3, bias=True)
     """
     if model is not None:
         if not isinstance(model, Module):

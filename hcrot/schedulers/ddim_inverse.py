@@ -47,6 +47,12 @@ class DDIMInverseScheduler(NoiseScheduler):
     Attributes beside those of `NoiseScheduler`:
         timesteps: the t that steps lead to, ascending.
         initial_alpha_cumprod: abar at s = -1, a float32.
+
+    Example:
+        >>> scheduler = hcrot.DDIMInverseScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist()                          # from the image to its noise
+        [0, 250, 500, 750]
     """
 
     beyond_diffusers = frozenset({"thresholding", "dynamic_thresholding_ratio", "sample_max_value"})

@@ -42,6 +42,12 @@ class EDMDPMSolverMultistepScheduler(EDMScheduler, DPMSolverMultistepScheduler):
         final_sigmas_type: where the walk ends, at "zero" or at "sigma_min".
 
     Attributes, errors: those of `EDMScheduler` and `DPMSolverMultistepScheduler`.
+
+    Example:
+        >>> scheduler = hcrot.EDMDPMSolverMultistepScheduler(sigma_schedule="exponential", sigma_max=2.0)
+        >>> scheduler.set_timesteps(4)
+        >>> [round(float(sigma), 3) for sigma in scheduler.sigmas]             # each a tenth of the one before
+        [2.0, 0.2, 0.02, 0.002, 0.0]
     """
 
     checks: ClassVar = {

@@ -38,6 +38,12 @@ class EDMEulerScheduler(EDMScheduler):
         final_sigmas_type: where the walk ends, at "zero" or at the last level, "sigma_min".
 
     Attributes, errors: those of `EDMScheduler` and `VarianceExplodingScheduler`.
+
+    Example:
+        >>> scheduler = hcrot.EDMEulerScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> [round(float(sigma), 3) for sigma in scheduler.sigmas]             # most of the way in the first step
+        [80.0, 9.723, 0.47, 0.002, 0.0]
     """
 
     @register_to_config

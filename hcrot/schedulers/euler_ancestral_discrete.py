@@ -45,6 +45,12 @@ class EulerAncestralDiscreteScheduler(VarianceExplodingScheduler):
         timestep_spacing, steps_offset: the timesteps `set_timesteps` visits. "linspace" does not round them.
 
     Attributes, errors: those of `VarianceExplodingScheduler`.
+
+    Example:
+        >>> scheduler = hcrot.EulerAncestralDiscreteScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist(), round(float(scheduler.init_noise_sigma), 1)      # noise of this size is begun with
+        ([999.0, 666.0, 333.0, 0.0], 157.4)
     """
 
     @register_to_config

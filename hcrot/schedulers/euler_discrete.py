@@ -56,6 +56,16 @@ class EulerDiscreteScheduler(VarianceExplodingScheduler):
         final_sigmas_type: where the walk ends, at "zero" or at "sigma_min", the smallest level of training.
 
     Attributes, errors: those of `VarianceExplodingScheduler`; with "log_linear" sigmas are (N + 2,).
+
+    Example:
+        >>> scheduler = hcrot.EulerDiscreteScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> [round(float(sigma), 2) for sigma in scheduler.sigmas]
+        [157.41, 9.49, 1.46, 0.01, 0.0]
+        >>> x_0, noise = np.full((1, 1, 1, 2), 0.5, np.float32), np.ones((1, 1, 1, 2), np.float32)
+        >>> x_t = scheduler.add_noise(x_0, noise, scheduler.timesteps[-1:])
+        >>> scheduler.scale_model_input(x_t, scheduler.timesteps[-1]).round(2)     # what the network sees
+        array([[[[0.51, 0.51]]]], dtype=float32)
     """
 
     checks: ClassVar = {

@@ -75,6 +75,12 @@ class FlowMatchEulerDiscreteScheduler(SigmaScheduler):
         Further those of `SigmaScheduler`, without betas, alphas and alphas_cumprod.
 
     Raises: see `SigmaScheduler`.
+
+    Example:
+        >>> scheduler = hcrot.FlowMatchEulerDiscreteScheduler(shift=3.0)
+        >>> scheduler.set_timesteps(4)
+        >>> [round(float(sigma), 2) for sigma in scheduler.sigmas]             # the shift keeps the walk longer where there is much noise
+        [1.0, 0.86, 0.6, 0.01, 0.0]
     """
 
     checks: ClassVar = {

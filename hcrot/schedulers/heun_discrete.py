@@ -41,6 +41,12 @@ class HeunDiscreteScheduler(VarianceExplodingScheduler):
         timestep_spacing, steps_offset: the timesteps `set_timesteps` visits. "linspace" does not round them.
 
     Attributes, errors: those of `VarianceExplodingScheduler`; timesteps are (2N - 1,), sigmas (2N,).
+
+    Example:
+        >>> scheduler = hcrot.HeunDiscreteScheduler()
+        >>> scheduler.set_timesteps(3)
+        >>> [round(float(t), 1) for t in scheduler.timesteps]                  # each level but the first is visited twice
+        [999.0, 499.5, 499.5, 0.0, 0.0]
     """
 
     order = 2

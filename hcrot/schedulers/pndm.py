@@ -75,6 +75,12 @@ class PNDMScheduler(NoiseScheduler):
         timesteps: what `step` is to be called with, in order; some entries occur twice, so that there are N + 9 of them,
             or N + 1 with skip_prk_steps.
         final_alpha_cumprod: abar at s = -1, a float32.
+
+    Example:
+        >>> scheduler = hcrot.PNDMScheduler(skip_prk_steps=True)
+        >>> scheduler.set_timesteps(5)
+        >>> scheduler.timesteps.tolist()                          # the second is visited twice, to begin with
+        [800, 600, 600, 400, 200, 0]
     """
 
     checks: ClassVar = {**NoiseScheduler.checks, "skip_prk_steps": checked_boolean}

@@ -63,6 +63,13 @@ class ScoreSdeVeScheduler(ScoreSdeScheduler):
         discrete_sigmas: sigma_0 .. sigma_{N-1}, (N,) float32.
         init_noise_sigma: sigma_max.
         Further those of `ScoreSdeScheduler`; sde is a `VESDE`.
+
+    Example:
+        >>> scheduler = hcrot.ScoreSdeVeScheduler(sigma_min=0.01, sigma_max=100.0)
+        >>> scheduler.set_timesteps(5)
+        >>> scheduler.set_sigmas(5)
+        >>> [round(float(sigma), 2) for sigma in scheduler.sigmas]             # each a tenth of the one before
+        [100.0, 10.0, 1.0, 0.1, 0.01]
     """
 
     @register_to_config

@@ -43,6 +43,12 @@ class ScoreSdeVpScheduler(ScoreSdeScheduler):
         sampling_eps: the last time, above 0, where s(t) vanishes.
 
     Attributes: those of `ScoreSdeScheduler`; sde is a `VPSDE`.
+
+    Example:
+        >>> scheduler = hcrot.ScoreSdeVpScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.round(3)                         # continuous times, from noise to almost none
+        array([1.   , 0.667, 0.334, 0.001], dtype=float32)
     """
 
     @register_to_config

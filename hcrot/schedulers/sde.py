@@ -157,6 +157,11 @@ class VESDE(SDE):
     Args:
         sigma_min, sigma_max: s(0) and s(1), positive numbers, the second one the larger. s(1) should exceed the largest distance between
             two points of the data (Song & Ermon 2020, arXiv:2006.09011, technique 1), for N(0, s(1)^2) to stand for x(1).
+
+    Example:
+        >>> sde, t = hcrot.VESDE(sigma_min=0.01, sigma_max=100), np.array([0.0, 0.5, 1.0])
+        >>> sde.signal(t).tolist(), sde.std(t).round(2).tolist()               # x_0 stays as it is
+        ([1.0, 1.0, 1.0], [0.01, 1.0, 100.0])
     """
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 50.0) -> None:
@@ -196,6 +201,11 @@ class VPSDE(SDE):
 
     Args:
         beta_min, beta_max: beta(0) and beta(1), positive numbers, the second one not the smaller.
+
+    Example:
+        >>> sde, t = hcrot.VPSDE(), np.array([0.0, 0.5, 1.0])
+        >>> sde.signal(t).round(3), (sde.signal(t) ** 2 + sde.std(t) ** 2).round(3)
+        (array([1.   , 0.281, 0.007]), array([1., 1., 1.]))
     """
 
     def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
@@ -246,6 +256,11 @@ class SubVPSDE(VPSDE):
 
     Args:
         beta_min, beta_max: those of `VPSDE`.
+
+    Example:
+        >>> t = np.array([0.1, 0.5, 1.0])
+        >>> hcrot.SubVPSDE().std(t).round(3), hcrot.VPSDE().std(t).round(3)    # less noise, the same signal
+        (array([0.104, 0.921, 1.   ]), array([0.322, 0.96 , 1.   ]))
     """
 
     def diffusion(self, t: Times) -> np.ndarray:

@@ -95,6 +95,12 @@ class UniPCMultistepScheduler(MultistepScheduler):
 
     Attributes, errors: those of `SigmaScheduler`. (In diffusers `add_noise` before `set_timesteps` has the levels in
     reverse.)
+
+    Example:
+        >>> scheduler = hcrot.UniPCMultistepScheduler()
+        >>> scheduler.set_timesteps(4)
+        >>> scheduler.timesteps.tolist(), [round(float(sigma), 2) for sigma in scheduler.sigmas]
+        ([999, 749, 500, 250], [157.41, 17.25, 3.44, 0.96, 0.0])
     """
 
     checks: ClassVar = {

@@ -123,6 +123,11 @@ def flow_matching_loss(
         original_samples: x_0, floating point, the same shape.
         noise: what x_sigma was made with, floating point, the same shape.
         reduction, weights: as in :func:`mse_loss`, whose results and errors these are.
+
+    Example:
+        >>> x_0, noise = np.array([1.0, 2.0]), np.array([3.0, 2.0])
+        >>> hcrot.flow_matching_loss(noise - x_0, x_0, noise)                      # the right velocity, from the image to the noise
+        (0.0, array([0., 0.]))
     """
     for name, array in (("original_samples", original_samples), ("noise", noise)):
         check_floating("flow_matching_loss", name, array, (np.floating,))
@@ -164,6 +169,11 @@ def min_snr_weights(
     Raises:
         TypeError: alphas_cumprod is not a floating-point array, timesteps are not integers, or gamma is no number.
         ValueError: an argument of another shape or out of range, or an unknown prediction type.
+
+    Example:
+        >>> abar = hcrot.DDPMScheduler().alphas_cumprod
+        >>> hcrot.min_snr_weights(abar, [0, 100, 900]).round(3)                # little noise, little weight
+        array([0.001, 0.586, 1.   ], dtype=float32)
     """
     gamma = checked_positive("min_snr_weights: gamma", gamma)
     snr = _signal_to_noise("min_snr_weights", alphas_cumprod, timesteps)
@@ -188,6 +198,11 @@ def p2_weights(
         k: keeps the weight finite where there is nothing but noise, > 0.
 
     The other arguments, the result and the errors are those of :func:`min_snr_weights`.
+
+    Example:
+        >>> abar = hcrot.DDPMScheduler().alphas_cumprod
+        >>> hcrot.p2_weights(abar, [0, 100, 900]).round(3)
+        array([0.   , 0.105, 1.   ], dtype=float32)
     """
     gamma, k = checked_positive("p2_weights: gamma", gamma), checked_positive("p2_weights: k", k)
     snr = _signal_to_noise("p2_weights", alphas_cumprod, timesteps)
@@ -211,6 +226,10 @@ def l1_loss(
     """Absolute error: ``value = s sum(|d|)``, ``dout = s sign(d)``, with sign(0) = 0.
 
     Arguments, results and errors are those of :func:`mse_loss`, without its weights.
+
+    Example:
+        >>> hcrot.l1_loss(np.array([1.0, 4.0]), np.array([1.0, 1.0]))          # mean of 0 and 3; the sign, over 2
+        (1.5, array([0. , 0.5]))
     """
     difference = _difference("l1_loss", prediction, "target", target, reduction, others)
     return _reduced(reduction, np.abs(difference), 1.0, np.sign(difference))
@@ -240,6 +259,10 @@ def smooth_l1_loss(
 
     Args:
         beta: where the two meet, > 0. The others, the results and the errors are those of :func:`l1_loss`.
+
+    Example:
+        >>> hcrot.smooth_l1_loss(np.array([0.5, 4.0]), np.zeros(2), reduction="sum", beta=2.0)      # 0.5^2 / 4; 4 - 1
+        (3.0625, array([0.25, 1.  ]))
     """
     if not is_real(beta) or not 0 < beta < math.inf:
         raise ValueError(f"smooth_l1_loss: beta must be a finite number > 0 (l1_loss is its limit 0), got {beta!r}")
@@ -272,6 +295,10 @@ def huber_loss(
 
     Args:
         delta: where the two meet, > 0. The others, the results and the errors are those of :func:`l1_loss`.
+
+    Example:
+        >>> hcrot.huber_loss(np.array([0.5, 4.0]), np.zeros(2), reduction="sum")      # 0.5^2 / 2 near 0; 4 - 1/2 beyond 1
+        (3.625, array([0.5, 1. ]))
     """
     if not is_real(delta) or not 0 < delta < math.inf:
         raise ValueError(f"huber_loss: delta must be a finite number > 0, got {delta!r}")

@@ -183,6 +183,15 @@ class LRSchedule:
     Raises:
         TypeError: ``optimizer`` is no optimizer, or ``factor`` no function.
         ValueError: ``last_epoch`` is neither -1 nor an integer >= 0, or there is no ``initial_lr`` to go on from.
+
+    Example:
+        >>> optimizer = hcrot.SGD([hcrot.Parameter(np.zeros(1, np.float32))], lr=1.0)
+        >>> schedule, rates = hcrot.LRSchedule(optimizer, lambda step: 1 / (1 + step)), []
+        >>> for _ in range(3):
+        ...     rates.append(round(optimizer.lr, 3))
+        ...     schedule.step()
+        >>> rates
+        [1.0, 0.5, 0.333]
     """
 
     def __init__(self, optimizer: Optimizer, factor: Callable[[int], float], last_epoch: int = -1):

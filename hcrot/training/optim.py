@@ -34,6 +34,16 @@ class SGD(Optimizer):
         momentum: >= 0.
         dampening: how much of the gradient to leave out of the velocity, >= 0 and < 1.
         nesterov: look ahead; needs momentum, and no dampening.
+
+    Example:
+        >>> weight = hcrot.Parameter(np.ones(1, np.float32))
+        >>> optimizer = hcrot.SGD([weight], lr=0.1, momentum=0.5)
+        >>> for _ in range(2):
+        ...     weight.grad[...] = 1
+        ...     optimizer.step()
+        ...     print(weight.data.round(3))                       # 0.1 down, then 0.15
+        [0.9]
+        [0.75]
     """
 
     shown = ("momentum", "dampening", "nesterov")
@@ -83,6 +93,13 @@ class Adam(Optimizer):
         betas: (beta1, beta2), each at least 0 and less than 1.
         eps: >= 0.
         amsgrad: keep the largest v, as ``"v_max"``.
+
+    Example:
+        >>> weight = hcrot.Parameter(np.array([1, 1], np.float32))
+        >>> weight.grad += np.array([0.001, -100], np.float32)
+        >>> hcrot.Adam([weight], lr=0.1).step()
+        >>> weight.data.round(3)                                  # each number goes its lr, whatever the size of its gradient
+        array([0.9, 1.1], dtype=float32)
     """
 
     decoupled = False

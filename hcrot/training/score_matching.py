@@ -36,6 +36,11 @@ def denoising_score_matching_loss(
     Raises:
         TypeError: one of the arrays is not a floating-point array. Also for an unknown keyword.
         ValueError: shapes differ or are empty, a std of 0 or below, an unknown reduction, or an option of PyTorch's losses.
+
+    Example:
+        >>> noise, std = np.array([[1.0, -2.0]]), np.array([0.5])
+        >>> hcrot.denoising_score_matching_loss(-noise / std, noise, std)      # the score of what was drawn: -z/s
+        (0.0, array([[0., 0.]]))
     """
     owner = "denoising_score_matching_loss"
     check_no_others(owner, others, NOT_TAKEN_BY_LOSSES)

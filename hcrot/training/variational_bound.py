@@ -106,6 +106,12 @@ def bits_per_dimension(
         TypeError: an array that is not floating point, or neither a generator nor an int.
         ValueError: an argument of another shape or out of range, an unknown choice, or a model's output of another
             shape.
+
+    Example:
+        >>> abar = hcrot.DDPMScheduler(num_train_timesteps=50).alphas_cumprod
+        >>> bound = hcrot.bits_per_dimension(lambda x, t: np.zeros_like(x), np.zeros((2, 1, 4, 4), np.float32), abar, generator=0)
+        >>> bound.terms.shape, bound.prior.round(3)               # a term for each step; what 50 steps leave of x_0
+        ((2, 50), array([0.231, 0.231]))
     """
     owner = "bits_per_dimension"
     steps = _Steps(owner, alphas_cumprod, prediction_type, variance_type)
@@ -168,6 +174,13 @@ def hybrid_loss(
     Raises:
         TypeError: an array that is not floating point, or timesteps that are not integers.
         ValueError: an argument of another shape or out of range, an unknown choice, or a learned variance <= 0.
+
+    Example:
+        >>> abar, x_0 = hcrot.DDPMScheduler().alphas_cumprod, np.zeros((1, 1, 2, 2), np.float32)
+        >>> output = np.zeros((1, 2, 2, 2), np.float32)                        # a prediction, and y in a second channel
+        >>> value, dout = hcrot.hybrid_loss(output, x_0, np.ones_like(x_0), [500], abar)
+        >>> round(value, 2), dout.shape                                        # 1 of the noise, and a thousandth of the bound
+        (1.01, (1, 2, 2, 2))
     """
     owner = "hybrid_loss"
     checked_choice(f"{owner}: variance_type", variance_type, LEARNED_VARIANCE_TYPES)
