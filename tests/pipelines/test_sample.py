@@ -256,14 +256,37 @@ def test_a_folder_and_back(tmp_path):
         np.testing.assert_array_equal(loaded.conv_in.weight.data, model.conv_in.weight.data)
     files = sorted(path.relative_to(tmp_path / "p").as_posix() for path in (tmp_path / "p").rglob("*") if path.is_file())
     weights = "unet/diffusion_pytorch_model.safetensors"
-    assert files == ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", weights]
-    index = json.loads((tmp_path / "p" / "model_index.json").read_text())
-    assert index == {
-        "_class_name": "DDPMPipeline",
+    of_one = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", weights]
+    assert files == sorted([*of_one, "pipeline.py"])
+    index = {
+        "_class_name": ["pipeline", "HcrotPipeline"],
         "_diffusers_version": "0.42.1",
         "scheduler": ["diffusers", "DDPMScheduler"],
         "unet": ["diffusers", "UNet2DModel"],
+        "id2label": {},
+        "null_label": None,
     }
+    assert json.loads((tmp_path / "p" / "model_index.json").read_text()) == index
+    pipelines.save(tmp_path / "p", tiny_model(num_class_embeds=None), ours)  # what diffusers' own pipeline draws needs no program
+    assert json.loads((tmp_path / "p" / "model_index.json").read_text()) == {
+        name: index[name] for name in ("_diffusers_version", "scheduler", "unet")
+    } | {"_class_name": "DDPMPipeline"}
+    assert not (tmp_path / "p" / "pipeline.py").exists()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"classes": "rose"}, "the network has 3 labels, which classes"),
+    ({"classes": ["a", "b", "c", "d"]}, "3 labels, which classes"),
+    ({"null_label": 3}, "null_label 3 do not fit"),
+    ({"null_label": True}, "null_label True do not fit"),
+    ({"small": (tiny_model(), scheduler())}, "expected, got 1 in_channels and 1 out_channels, and small has 1 and 1"),
+])  # fmt: skip
+def test_a_pipeline_that_does_not_fit_together_is_not_saved(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        pipelines.save(tmp_path / "p", tiny_model(), scheduler(), **options)
+    with pytest.raises(TypeError, match="small_scheduler is a int, expected a noise scheduler"):
+        pipelines.save(tmp_path / "p", tiny_model(), scheduler(), small=(tiny_model(), 3))
+    assert not (tmp_path / "p").exists()
 
 
 def test_all_in_one_folder_as_the_first_published_ones(tmp_path):
