@@ -274,21 +274,6 @@ def test_a_folder_and_back(tmp_path):
     assert not (tmp_path / "p" / "pipeline.py").exists()
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"classes": "rose"}, "the network has 3 labels, which classes"),
-    ({"classes": ["a", "b", "c", "d"]}, "3 labels, which classes"),
-    ({"null_label": 3}, "null_label 3 do not fit"),
-    ({"null_label": True}, "null_label True do not fit"),
-    ({"small": (tiny_model(), scheduler())}, "expected, got 1 in_channels and 1 out_channels, and small has 1 and 1"),
-])  # fmt: skip
-def test_a_pipeline_that_does_not_fit_together_is_not_saved(options, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        pipelines.save(tmp_path / "p", tiny_model(), scheduler(), **options)
-    with pytest.raises(TypeError, match="small_scheduler is a int, expected a noise scheduler"):
-        pipelines.save(tmp_path / "p", tiny_model(), scheduler(), small=(tiny_model(), 3))
-    assert not (tmp_path / "p").exists()
-
-
 def test_all_in_one_folder_as_the_first_published_ones(tmp_path):
     pipelines.save(tmp_path / "p", tiny_model(), scheduler())
     for path in [*(tmp_path / "p" / "unet").iterdir(), *(tmp_path / "p" / "scheduler").iterdir()]:
