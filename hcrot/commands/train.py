@@ -11,7 +11,7 @@ Pictures of 64 pixels and more, a multiple of 4, are drawn small by one network 
 hcrot/pipelines/cascade.py; --small 0: by one network).
 
 Into runs/<name of the folder> it writes the checkpoint, samples-<step>.png on the way and samples.png at the end, loss.png, metrics.jsonl
-and config.json. The checkpoint opens in diffusers. The training loop is in hcrot/commands/train_loop.py, to be read.
+and config.json. hcrot export makes a pipeline for diffusers of it. The training loop is in hcrot/commands/train_loop.py, to be read.
 
 While it goes on:  touch runs/flowers/stop                     it saves and ends, as by Ctrl-C
                    echo 3e-4 > runs/flowers/learning_rate      the highest learning rate, from the next step on

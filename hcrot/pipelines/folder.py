@@ -48,7 +48,6 @@ __all__ = ["classes_of", "load", "load_model", "load_small", "save", "save_model
 MORE_NETWORKS = ("hcrot.models.abarankab", "hcrot.models.ddpm_unet", "hcrot.models.lucidrains")
 """Imported when a network is looked for: they hold some that `import hcrot` leaves out."""
 
-
 OWN_PIPELINE = Path(__file__).with_name("diffusers_pipeline.py")
 OWN_CLASS = ["pipeline", "HcrotPipeline"]  # a file in the folder without its .py, and a class in it
 OWN_SAMPLERS = ("PNDMScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
@@ -100,7 +99,8 @@ def save(
     if own:
         index |= {"id2label": {str(number): name for number, name in enumerate(classes)}, "null_label": null_label}
     of_a_part = rf"({SMALL})?(unet/({MODEL_FILES})|scheduler/{re.escape(SCHEDULER_NAME)})"
-    with replacing_folder("pipelines.save", folder, rf"{re.escape(PIPELINE_NAME)}|pipeline\.py|{of_a_part}") as new:
+    program = "|pipeline\\.py" if _is_own_program(Path(folder) / "pipeline.py") else ""
+    with replacing_folder("pipelines.save", folder, rf"{re.escape(PIPELINE_NAME)}|{of_a_part}{program}") as new:
         write_json(new / PIPELINE_NAME, index)
         if own:
             shutil.copyfile(OWN_PIPELINE, new / f"{OWN_CLASS[0]}.py")
@@ -108,6 +108,12 @@ def save(
             (new / f"{prefix}unet").mkdir()
             write_model(new / f"{prefix}unet", network, limit)
             sampler.save_pretrained(new / f"{prefix}scheduler")
+
+
+def _is_own_program(path: Path) -> bool:
+    """Whether it is diffusers_pipeline.py, of this version or another one. Somebody else's program is not to be lost."""
+    begins = OWN_PIPELINE.read_bytes().partition(b"\n")[0]
+    return path.is_file() and path.read_bytes().startswith(begins)
 
 
 def _has_classes(model: Module) -> bool:

@@ -24,6 +24,9 @@ def test_two_networks_and_back(tmp_path):
     pipelines.save(tmp_path / "p", small, scheduler())
     assert pipelines.load_small(tmp_path / "p") is None and not (tmp_path / "p" / "small_unet").exists()
     assert classes_of(tmp_path / "p") == ([], None)
+    (tmp_path / "p" / "pipeline.py").write_text("print('mine')")
+    with pytest.raises(FileExistsError, match="holds pipeline.py, which would be lost"):
+        pipelines.save(tmp_path / "p", small, scheduler())
 
 
 @pytest.mark.parametrize(("options", "message"), [
