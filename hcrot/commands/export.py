@@ -16,6 +16,7 @@ import argparse
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from hcrot.samplers import BEST, SAMPLERS
 
@@ -39,6 +40,8 @@ def run(options: Namespace) -> int:
 
     model, scheduler, names = load(options.checkpoint)
     small = load_small(options.checkpoint, model, options.sampler)
+    for network in (model, *(small[:1] if small else ())):
+        refuse_odd_sizes(network.config)
     null = null_label_of(options.checkpoint, model.config["num_class_embeds"])
     hcrot.pipelines.save(
         options.folder, model, sampler_of(options.sampler, scheduler), small=small, classes=names, null_label=null,
@@ -54,3 +57,18 @@ def run(options: Namespace) -> int:
     print(f"    pipe = DiffusionPipeline.from_pretrained({str(options.folder)!r}{'' if stock else ', trust_remote_code=True'})")
     print(f"    pipe({drawn}num_inference_steps=25{', guidance_scale=1.3' if null is not None else ''}).images")
     return 0
+
+
+def refuse_odd_sizes(config: dict[str, Any]) -> None:
+    """Find out whether each level's pictures have half the size of those of the level above.
+
+    Raises:
+        ValueError: they have not. diffusers' network doubles sizes on the way up, and hcrot's goes back to those that there were.
+    """
+    size, levels = config["sample_size"], len(config["block_out_channels"])
+    height, width = (size, size) if isinstance(size, int) else size
+    if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
+        raise ValueError(
+            f"diffusers cannot draw pictures of {height}x{width} with a network of {levels} levels: {2 ** (levels - 1)} has to divide their "
+            "height and width. hcrot can; for diffusers train with another --resolution, or fewer --channels"
+        )

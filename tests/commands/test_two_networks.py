@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,8 @@ def test_what_was_learned_is_exported(run, tmp_path, capsys):
     np.testing.assert_array_equal(*drawn)
     assert call("export", run / "small", exported, "--sampler", "ddim", "--json") == 0
     assert "small_unet/config.json" not in json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+    assert call("export", Path(hcrot.__file__).parent / "view" / "digits", tmp_path / "digits") == 2
+    assert "cannot draw pictures of 14x14 with a network of 3 levels: 4 has to divide" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_in_either_network_goes_on(words, tmp_path, monkeypatch):
