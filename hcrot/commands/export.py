@@ -69,6 +69,6 @@ def refuse_odd_sizes(config: dict[str, Any]) -> None:
     height, width = (size, size) if isinstance(size, int) else size
     if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
         raise ValueError(
-            f"diffusers cannot draw pictures of {height}x{width} with a network of {levels} levels: {2 ** (levels - 1)} has to divide their "
-            "height and width. hcrot can; for diffusers train with another --resolution, or fewer --channels"
+            f"diffusers cannot draw pictures of {height}x{width} with a network of {levels} levels: {2 ** (levels - 1)} has to divide "
+            "their height and width. hcrot can; for diffusers train with another --resolution, or fewer --channels"
         )
