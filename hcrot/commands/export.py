@@ -53,7 +53,7 @@ def run(options: Namespace) -> int:
         return 0
     stock = isinstance(read_json(options.folder / PIPELINE_NAME)["_class_name"], str)
     drawn = f"[{names[0]!r}], " if names else "[0], " if model.config["num_class_embeds"] else ""
-    print(f"{options.folder}: {', '.join(written)}. To draw with diffusers:")
+    print(f"A pipeline is in {options.folder}/. To draw with diffusers:")
     print(f"    pipe = DiffusionPipeline.from_pretrained({str(options.folder)!r}{'' if stock else ', trust_remote_code=True'})")
     print(f"    pipe({drawn}num_inference_steps=25{', guidance_scale=1.3' if null is not None else ''}).images")
     return 0
