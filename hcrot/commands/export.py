@@ -13,12 +13,12 @@ is opened without it. hcrot itself opens the folder, too: hcrot sample flowers. 
 """
 
 import argparse
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from hcrot.samplers import BEST, SAMPLERS
+from hcrot.tools.arguments import print_json
 
 __all__ = ["add_arguments", "run"]
 
@@ -49,7 +49,7 @@ def run(options: Namespace) -> int:
     )  # fmt: skip
     written = sorted(path.relative_to(options.folder).as_posix() for path in options.folder.rglob("*") if path.is_file())
     if options.json:
-        print(json.dumps({"folder": str(options.folder), "files": written, "classes": names, "null_label": null}))
+        print_json({"folder": str(options.folder), "files": written, "classes": names, "null_label": null})
         return 0
     stock = isinstance(read_json(options.folder / PIPELINE_NAME)["_class_name"], str)
     drawn = f"[{names[0]!r}], " if names else "[0], " if model.config["num_class_embeds"] else ""
