@@ -14,9 +14,10 @@ from hcrot.kernels import jit
 from hcrot.models import UNet2dModel
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_images.py"
-TINY = ["--resolution", "8", "--channels", "8", "8", "--layers-per-block", "1", "--attention", "--inference-steps", "2", "--threads", "1"]
-SHORT = [*TINY, "--train-batch-size", "6", "--lr-scheduler", "constant", "--dropout", "0.1", "--random-flip", "--random-shift", "1",
-         "--prediction-type", "v_prediction", "--save-images-epochs", "0.5"]  # fmt: skip
+TINY = ["--resolution", "8", "--channels", "8", "8", "--layers-per-block", "1", "--attention", "--ddpm_num_inference_steps", "2",
+        "--threads", "1"]
+SHORT = [*TINY, "--train_batch_size=6", "--adam_beta1", "0.8", "--ema_inv_gamma", "2", "--lr-scheduler", "constant", "--dropout", "0.1",
+         "--random-flip", "--random-shift", "1", "--prediction-type", "v_prediction", "--save-images-epochs", "0.5"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,20 @@ def test_the_weights_are_those_of_hcrot_train_bit_for_bit(runs, metrics):
     files, theirs = ({path.name for path in (runs / name).iterdir()} for name in ("run", "command"))
     assert files | {"samples-2.png"} == theirs  # after step 2 it was over, then
     config, theirs = (json.loads((runs / name / "config.json").read_text()) for name in ("run", "command"))
-    assert config == theirs
+    assert config == theirs and config["inference_steps"] == 2 and config["train_batch_size"] == 6
+
+
+def test_two_networks_are_those_of_hcrot_train_bit_for_bit(train_images, runs, capsys):
+    more = ["--resolution", "16", "--small", "8", "--num-epochs", "1", "--save-images-epochs", "2"]
+    train_images([*words(runs, "two"), *more])
+    with pytest.raises(SystemExit) as ended:
+        hcrot.commands.main(["train", *words(runs, "both"), *more])
+    assert not ended.value.code
+    for part in ("small/checkpoint", "checkpoint"):
+        one, other = (UNet2dModel.from_pretrained(runs / name / part).state_dict() for name in ("two", "both"))
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name], err_msg=f"{part}: {name}")
+    assert sorted(path.name for path in (runs / "two").iterdir()) == sorted(path.name for path in (runs / "both").iterdir())
 
 
 def test_it_says_what_it_sees_and_draws_on_the_way(train_images, runs, metrics, capsys):
@@ -106,7 +120,6 @@ def test_diffusers_and_hcrot_sample_open_the_checkpoint(runs):
     (["--tensorboard"], "unrecognized arguments: --tensorboard"),
     ([], "run already holds a run: go on with it (--resume)"),
     (["--resume", "--seed", "4"], "seed cannot be given anew"),
-    (["--small", "8"], "unrecognized arguments: --small"),
 ])  # fmt: skip
 def test_bad_options_are_refused_in_a_sentence(more, message, train_images, runs, capsys):
     with pytest.raises(SystemExit) as ended:

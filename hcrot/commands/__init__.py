@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "learn to draw from a folder of pictures, from MNIST, or from the digits that come with hcrot",
     "sample": "draw with what was learned: pictures, a GIF, or arrays",
     "evaluate": "how good the pictures are: Fréchet distance, precision and recall, agreement with their labels",
+    "export": "write a run as a pipeline that diffusers opens",
     "info": "what a checkpoint holds, and which programs can open it",
     "check": "check the gradients of a layer or network of your own",
     "learn": "exercises that check themselves, and a bug hunt",

@@ -68,7 +68,9 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     if state.is_file():
         facts["training"] = f"can go on; progress {read_json(state).get('progress')}"
     facts["files"] = [f"{path.name} ({path.stat().st_size:,} bytes)" for path in sorted(place.iterdir()) if path.is_file()]
-    opened = f"hcrot.load_model({str(place)!r})", f"diffusers: UNet2DModel.from_pretrained({str(place)!r})"
+    opened: tuple[str, ...] = f"hcrot.load_model({str(place)!r})", f"diffusers: UNet2DModel.from_pretrained({str(place)!r})"
+    if scheduler:
+        opened += (f"hcrot export {checkpoint} FOLDER writes a pipeline for diffusers",)
     facts["opened by"] = list(opened)
     if why_slow():
         facts["speed here"] = why_slow()

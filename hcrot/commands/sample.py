@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hcrot.samplers import BEST, SAMPLERS, sampler_of
 from hcrot.tools.arguments import number, print_json
 
-__all__ = ["STEPS", "add_arguments", "draw", "guidance_of", "load", "load_small", "place_of", "run"]
+__all__ = ["STEPS", "add_arguments", "draw", "guidance_of", "load", "load_small", "null_label_of", "place_of", "run"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +93,7 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
     import hcrot
     from hcrot.files.json_and_arrays import read_json
     from hcrot.files.runs import SMALL
+    from hcrot.pipelines.folder import classes_of
 
     place = place_of(checkpoint)
     if place == checkpoint and (checkpoint / SMALL / "checkpoint").is_dir():
@@ -102,7 +103,7 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
     if names_file.is_file() and "classes" not in read_json(names_file):
         raise ValueError(f"{names_file} is damaged: it has no classes")
     model, scheduler = hcrot.pipelines.load(place)
-    names = read_json(names_file)["classes"] if names_file.is_file() else []
+    names = read_json(names_file)["classes"] if names_file.is_file() else classes_of(place)[0]
     return model.eval(), scheduler, names
 
 
@@ -119,9 +120,10 @@ def load_small(checkpoint: Path, model: "UNet2dModel", sampler: str) -> "tuple[U
     if not enlarges(model):
         return None
     place = place_of(checkpoint).parent / SMALL / "checkpoint"
-    if not place.is_dir():
+    first = hcrot.pipelines.load_small(place_of(checkpoint)) or (hcrot.pipelines.load(place) if place.is_dir() else None)
+    if first is None:
         raise FileNotFoundError(f"{place_of(checkpoint)} enlarges small pictures: the network that draws them is expected in {place}")
-    small, scheduler = hcrot.pipelines.load(place)
+    small, scheduler = first
     return small.eval(), sampler_of(sampler, scheduler)
 
 
@@ -146,15 +148,22 @@ def chosen_classes(asked: list[str] | None, names: list[str], count: int | None,
     return chosen
 
 
-def guidance_of(asked: float | None, checkpoint: Path, labels: "np.ndarray | None", count: int | None) -> float:
-    """What was asked for; else GUIDANCE where the last of so many classes was trained to mean "of any class", and none of it is drawn."""
+def null_label_of(checkpoint: Path, count: int | None) -> int | None:
+    """The last of so many classes where it was trained to mean "of any class"; None: there is no such label."""
     from hcrot.files.json_and_arrays import read_json
+    from hcrot.pipelines.folder import classes_of
 
-    if asked is not None:
-        return asked
     file = place_of(checkpoint).parent / "config.json"
     withheld = file.is_file() and read_json(file).get("label_dropout")
-    return GUIDANCE if withheld and labels is not None and count is not None and labels.max() < count - 1 else 1.0
+    return count - 1 if withheld and count else classes_of(place_of(checkpoint))[1]
+
+
+def guidance_of(asked: float | None, checkpoint: Path, labels: "np.ndarray | None", count: int | None) -> float:
+    """What was asked for; else GUIDANCE where a label means "of any class", and none of it is drawn."""
+    if asked is not None:
+        return asked
+    null = null_label_of(checkpoint, count)
+    return GUIDANCE if null is not None and labels is not None and labels.max() < null else 1.0
 
 
 def draw(

@@ -11,7 +11,7 @@ Pictures of 64 pixels and more, a multiple of 4, are drawn small by one network 
 hcrot/pipelines/cascade.py; --small 0: by one network).
 
 Into runs/<name of the folder> it writes the checkpoint, samples-<step>.png on the way and samples.png at the end, loss.png, metrics.jsonl
-and config.json. The checkpoint opens in diffusers. The training loop is in hcrot/commands/train_loop.py, to be read.
+and config.json. hcrot export makes a pipeline for diffusers of it. The training loop is in hcrot/commands/train_loop.py, to be read.
 
 While it goes on:  touch runs/flowers/stop                     it saves and ends, as by Ctrl-C
                    echo 3e-4 > runs/flowers/learning_rate      the highest learning rate, from the next step on
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcrot.tools.arguments import number, print_json
 
-__all__ = ["OPTIONS", "add_arguments", "load_data", "networks", "run"]
+__all__ = ["OPTIONS", "add_arguments", "add_options", "load_data", "networks", "run"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,10 +69,14 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
     ),
     "lr_num_cycles": (3, {"type": number(int, 1)}, "of cosine_with_restarts: how often the learning rate falls"),
     "lr_power": (2.0, {"type": number(float, 1e-3)}, "of polynomial: 1 falls in a straight line, more falls early"),
+    "adam_beta1": (0.9, {"type": number(float, 0, 1)}, "AdamW's, of the mean of the gradient"),
+    "adam_beta2": (0.999, {"type": number(float, 0, 1)}, "AdamW's, of the mean of its square"),
+    "adam_epsilon": (1e-8, {"type": number(float, 0)}, "AdamW's, what is added to the root of that mean"),
     "adam_weight_decay": (0.01, {"type": number(float, 0)}, "AdamW's"),
     "max_grad_norm": (1.0, {"type": number(float, 0)}, "highest norm of the gradient; 0: any"),
     "ema_max_decay": (0.9995, {"type": number(float, 0, 1)}, "of the moving average of the weights, which draws the pictures"),
-    "ema_power": (0.75, {"type": number(float, 1e-3)}, "how fast its memory grows: 1 - (1 + step)^-power"),
+    "ema_power": (0.75, {"type": number(float, 1e-3)}, "how fast its memory grows: 1 - (1 + step / inv_gamma)^-power"),
+    "ema_inv_gamma": (1.0, {"type": number(float, 1e-3)}, "inv_gamma in that formula"),
     "prediction_type": (
         None, {"choices": ("epsilon", "v_prediction", "sample")}, "what the network says of a noisy picture (default: by resolution)"
     ),
@@ -91,7 +95,15 @@ OPTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {  # name: (default, how t
 CHANGEABLE = {"data_dir", "minutes", "num_epochs", "learning_rate", "guidance_scale", "inference_steps", "save_images_epochs",
               "checkpointing_steps", "checkpoints_total_limit"}  # with --resume  # fmt: skip
 
-LATER = {"lr_num_cycles": 3, "lr_power": 2.0, "small": 0}
+ALSO = {"inference_steps": ["ddpm_num_inference_steps"]}
+"""Further names of options, which diffusers' script has."""
+
+ABOUT = """Names and meanings are those of diffusers' train_unconditional.py, with dashes or underscores. Other than there: training ends
+after --minutes, pictures are cut in the middle, the learning rate and its warm-up are those of small networks, adam_beta1 is 0.9 and not
+0.95, adam_weight_decay 0.01 and not 1e-6, and averages of the weights are always kept (there: --use_ema)."""
+
+LATER = {"lr_num_cycles": 3, "lr_power": 2.0, "small": 0,
+         "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "ema_inv_gamma": 1.0}  # fmt: skip
 """Options that runs of earlier versions do not have, and what they were trained with."""
 
 
@@ -101,11 +113,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help=f"go on with the run; only {', '.join(sorted(CHANGEABLE))} can be given anew")
     parser.add_argument("--json", action="store_true", help="print what is known at the end as one line of JSON")
     parser.add_argument("--tensorboard", action="store_true", help="write files for TensorBoard, too (pip install 'hcrot[tensorboard]')")
-    details = parser.add_argument_group("options of the run")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of OPTIONS. What nobody gives is not among what the parser returns."""
+    details = parser.add_argument_group("options of the run", ABOUT)
     for name, (default, how, text) in OPTIONS.items():
         if default is not None:
             text += f" (default: {({True: 'yes', False: 'no'}.get(default, default) if isinstance(default, bool) else default)})"
-        details.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, help=text, **how)
+        words = ["--" + also.replace("_", "-") for also in (name, *ALSO.get(name, ()))]
+        details.add_argument(*words, default=argparse.SUPPRESS, help=text, **how)
 
 
 def run(arguments: Namespace) -> int:

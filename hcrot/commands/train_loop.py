@@ -18,7 +18,7 @@ import hcrot
 from hcrot.data import Batches, prepare_images, random_flip, random_shift
 from hcrot.files.json_and_arrays import write_json
 from hcrot.files.runs import SMALL, open_metrics, read_metrics
-from hcrot.files.wishes import pictures_asked_for, rate_asked_for, stop_asked_for
+from hcrot.files.wishes import SamplesOnTheWay, rate_asked_for, stop_asked_for
 from hcrot.pipelines.cascade import cascade, parted
 from hcrot.samplers import BEST, sampler_of
 from hcrot.tools.plotting import image_grid, plot_loss, rehearse
@@ -36,7 +36,7 @@ from hcrot.training.progress import (
     target_of,
 )  # fmt: skip
 
-__all__ = ["ASKED_TO_STOP", "TRAINING", "draw", "held_back", "learned", "lr_schedule", "network", "save", "train", "try_out"]
+__all__ = ["ASKED_TO_STOP", "TRAINING", "draw", "held_back", "learned", "lr_schedule", "network", "save", "stand_ins", "train", "try_out"]
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
@@ -81,8 +81,10 @@ def train(
     batches = Batches(rows, batch_size=min(options.train_batch_size, len(rows)), generator=rng)
     count = options.gradient_accumulation_steps
     parts = GradientParts(model, count, ranks)
-    optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay)
-    ema = hcrot.EMA(model.parameters(), options.ema_max_decay, use_ema_warmup=True, power=options.ema_power)
+    adam: dict[str, Any] = {"betas": (options.adam_beta1, options.adam_beta2), "eps": options.adam_epsilon}
+    optimizer = hcrot.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.adam_weight_decay, **adam)
+    warmup: dict[str, Any] = {"use_ema_warmup": True, "inv_gamma": options.ema_inv_gamma, "power": options.ema_power}
+    ema = hcrot.EMA(model.parameters(), options.ema_max_decay, **warmup)
     first = rows[: batches.batch_size]
     duration = ranks.of_first(seconds_of_a_batch(model, stand_ins(options, images[first]), 0, labels[first] if classes else None))
     state: dict[str, Any] = {"optimizer": optimizer, "batches": batches, "rng": rng}
@@ -94,7 +96,6 @@ def train(
     if by_the_clock:
         options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
     asked = folder.parent if part == "small" else folder  # where wishes are looked for, and where samples on the way go
-    rested = 0.0  # when the run may draw again because somebody asks: a tenth of its time at most is for that
     steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
     schedule = lr_schedule(options, optimizer, step, steps)
     clock = StepsInTime(LOOPING * 60 * options.minutes, step, steps) if by_the_clock else None
@@ -109,6 +110,7 @@ def train(
     number = f"{'about ' * by_the_clock}{steps:,} steps of {size}, {options.num_epochs:.3g} passes"
     print(f"A network of {model.num_parameters():,} numbers; {number}. Into {folder}/")
     every = max(1, round(options.save_images_epochs * len(batches) / count)) if options.save_images_epochs else math.ceil(steps / 5)
+    samples = SamplesOnTheWay(asked, every, "small-" if part == "small" else "")
     stream, average = chain.from_iterable(repeat(batches)), 0.0  # epoch after epoch
     bar = tqdm(total=steps, initial=step, unit="step", disable=ranks.quiet)
     tensorboard = tensorboard and ranks.first
@@ -164,12 +166,10 @@ def train(
                     write_json(folder / "config.json", vars(options))
             if step % options.checkpointing_steps == 0:
                 save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
-            planned_now, start = step % every == 0, time.perf_counter()
-            if ranks.first and (planned_now or start > rested and pictures_asked_for(asked)) and step < steps and not stop:
-                picture = asked / f"samples-{'small-' if part == 'small' else ''}{step if planned_now else 'now'}.png"
-                with ema.swapped_in():
+            picture = samples.due(step) if ranks.first and step < steps and not stop else None
+            if picture:
+                with samples.timed(), ema.swapped_in():
                     draw(model, scheduler, classes[:3], options, picture, progress=False)
-                rested = 10 * time.perf_counter() - 9 * start
         save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
     if stop:
         with suppress(OSError):  # the terminal may be gone

@@ -1,7 +1,8 @@
 """Whole sampling loops, and whole pipelines in folders.
 
 :func:`sample` draws images with any scheduler, :func:`ddpm` and :func:`ddim` with the one of that name, and :func:`steps` gives the loop
-step by step. :func:`save` and :func:`load` write and read the folder of a pipeline, which diffusers opens, too.
+step by step. :func:`save` and :func:`load` write and read the folder of a pipeline, which diffusers opens, too; :func:`load_small` reads
+the first of two networks.
 
 What else one does with a trained model is in files of its own, ``hcrot.pipelines.editing`` and so on:
 
@@ -18,10 +19,10 @@ What else one does with a trained model is in files of its own, ``hcrot.pipeline
 import importlib
 from types import ModuleType
 
-from hcrot.pipelines.folder import load, save
+from hcrot.pipelines.folder import load, load_small, save
 from hcrot.pipelines.sample import ddim, ddpm, sample, steps
 
-__all__ = ["ddim", "ddpm", "load", "sample", "save", "steps"]
+__all__ = ["ddim", "ddpm", "load", "load_small", "sample", "save", "steps"]
 
 FILES = ("cascade", "chain", "editing", "guidance", "interpolation", "inverse_problems", "likelihood", "sde")
 

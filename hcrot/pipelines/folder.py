@@ -3,6 +3,11 @@
 A pipeline's folder holds ``model_index.json``, which says what there is, ``unet/`` and ``scheduler/``; diffusers opens it with
 ``DDPMPipeline.from_pretrained`` or ``DDIMPipeline.from_pretrained`` if the network is a UNet2DModel or a UNet2DConditionModel.
 
+Those two of diffusers know neither classes nor two networks, nor every sampler. What they cannot draw gets its own pipeline beside it, the
+file ``pipeline.py`` (:mod:`hcrot.pipelines.diffusers_pipeline`). Since that is a program, diffusers wants to be told that it may run it:
+``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)``. Of two networks the first one is in ``small_unet/`` and
+``small_scheduler/``.
+
 The network may be any Module. Those that config.json describes, the subclasses of :class:`hcrot.files.pretrained.Pretrained`, are found
 by their ``class_name`` and made anew. Of others there are the weights, to be loaded into a network that the caller makes.
 """
@@ -10,7 +15,8 @@ by their ``class_name`` and made anew. Of others there are the weights, to be lo
 import importlib
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,46 +36,105 @@ from hcrot.files.pretrained import (
     size_in_bytes,
     write_model,
 )
+from hcrot.init import is_int
 from hcrot.models.digit_classifier import DigitClassifier
 from hcrot.models.unet_2d import UNet2dModel
 from hcrot.models.unet_2d_condition import UNet2DConditionModel
 from hcrot.module import Module
 from hcrot.schedulers.base import NoiseScheduler
 
-__all__ = ["load", "load_model", "save", "save_model"]
+__all__ = ["classes_of", "load", "load_model", "load_small", "save", "save_model"]
 
 MORE_NETWORKS = ("hcrot.models.abarankab", "hcrot.models.ddpm_unet", "hcrot.models.lucidrains")
 """Imported when a network is looked for: they hold some that `import hcrot` leaves out."""
 
+OWN_PIPELINE = Path(__file__).with_name("diffusers_pipeline.py")
+OWN_CLASS = ["pipeline", "HcrotPipeline"]  # a file in the folder without its .py, and a class in it
+OWN_SAMPLERS = ("PNDMScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
+                "HeunDiscreteScheduler", "EDMEulerScheduler", "EDMDPMSolverMultistepScheduler")  # fmt: skip
+"""Those whose steps diffusers' DDPMPipeline gets wrong: it does not scale the noise or the input, or hands on what they do not take."""
 
-def save(folder: str | os.PathLike, model: Module, scheduler: NoiseScheduler, *, max_shard_size: int | str = "10GB") -> None:
+SMALL = "small_"
+KNOWN = ("unet", "scheduler", f"{SMALL}unet", f"{SMALL}scheduler", "id2label", "null_label")
+
+
+def save(
+    folder: str | os.PathLike,
+    model: Module,
+    scheduler: NoiseScheduler,
+    *,
+    small: tuple[Module, NoiseScheduler] | None = None,
+    classes: Sequence[str] = (),
+    null_label: int | None = None,
+    max_shard_size: int | str = "10GB",
+) -> None:
     """Write a pipeline's folder, in the place of the one that is there, in one move.
 
     Args:
         folder: made with its parents if need be. An earlier pipeline in it is replaced.
         model, scheduler: what the pipeline consists of; the model may be any Module.
+        small: of two networks the first one, whose pictures ``model`` enlarges, and its scheduler (:mod:`hcrot.pipelines.cascade`).
+        classes: the names of the network's classes, the first ones if it has more.
+        null_label: the label that means "of any class", if the network was trained for guidance.
         max_shard_size: as in `UNet2dModel.save_pretrained`.
 
     Raises:
         TypeError: another model or scheduler than these.
+        ValueError: names or a null_label that the network has no classes for; networks that are no such two.
         FileExistsError, ValueError, OSError: as `UNet2dModel.save_pretrained`.
     """
-    check_network("pipelines.save", model)
-    if not isinstance(scheduler, NoiseScheduler):
-        raise TypeError(f"pipelines.save: scheduler is a {type(scheduler).__name__}, expected a noise scheduler")
-    limit, kind = size_in_bytes(max_shard_size), type(scheduler).__name__
-    index = {
-        "_class_name": "DDIMPipeline" if kind == "DDIMScheduler" else "DDPMPipeline",
-        "_diffusers_version": DIFFUSERS_VERSION,
-        "unet": [_library(model), described(model)["_class_name"]],
-        "scheduler": ["diffusers", kind],
-    }
-    files = rf"{re.escape(PIPELINE_NAME)}|unet/({MODEL_FILES})|scheduler/{re.escape(SCHEDULER_NAME)}"
-    with replacing_folder("pipelines.save", folder, files) as new:
+    parts = {"": (model, scheduler)} | ({SMALL: small} if small else {})
+    for prefix, (network, sampler) in parts.items():
+        check_network("pipelines.save", network)
+        if not isinstance(sampler, NoiseScheduler):
+            raise TypeError(f"pipelines.save: {prefix}scheduler is a {type(sampler).__name__}, expected a noise scheduler")
+    _check_classes([network for network, _ in parts.values()], classes, null_label)
+    limit = size_in_bytes(max_shard_size)
+    own = isinstance(model, UNet2dModel) and (small is not None or _has_classes(model) or type(scheduler).__name__ in OWN_SAMPLERS)
+    stock = "DDIMPipeline" if type(scheduler).__name__ == "DDIMScheduler" else "DDPMPipeline"
+    index: dict[str, Any] = {"_class_name": OWN_CLASS if own else stock, "_diffusers_version": DIFFUSERS_VERSION}
+    for prefix, (network, sampler) in parts.items():
+        index[f"{prefix}unet"] = [_library(network), described(network)["_class_name"]]
+        index[f"{prefix}scheduler"] = ["diffusers", type(sampler).__name__]
+    if own:
+        index |= {"id2label": {str(number): name for number, name in enumerate(classes)}, "null_label": null_label}
+    of_a_part = rf"({SMALL})?(unet/({MODEL_FILES})|scheduler/{re.escape(SCHEDULER_NAME)})"
+    program = "|pipeline\\.py" if _is_own_program(Path(folder) / "pipeline.py") else ""
+    with replacing_folder("pipelines.save", folder, rf"{re.escape(PIPELINE_NAME)}|{of_a_part}{program}") as new:
         write_json(new / PIPELINE_NAME, index)
-        (new / "unet").mkdir()
-        write_model(new / "unet", model, limit)
-        scheduler.save_pretrained(new / "scheduler")
+        if own:
+            shutil.copyfile(OWN_PIPELINE, new / f"{OWN_CLASS[0]}.py")
+        for prefix, (network, sampler) in parts.items():
+            (new / f"{prefix}unet").mkdir()
+            write_model(new / f"{prefix}unet", network, limit)
+            sampler.save_pretrained(new / f"{prefix}scheduler")
+
+
+def _is_own_program(path: Path) -> bool:
+    """Whether it is diffusers_pipeline.py, of this version or another one. Somebody else's program is not to be lost."""
+    begins = OWN_PIPELINE.read_bytes().partition(b"\n")[0]
+    return path.is_file() and path.read_bytes().startswith(begins)
+
+
+def _has_classes(model: Module) -> bool:
+    config = getattr(model, "config", {})
+    return config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None
+
+
+def _check_classes(networks: list[Module], classes: Sequence[str], null_label: int | None) -> None:
+    """Raise a ValueError unless the networks go together and have so many classes."""
+    configs = [getattr(network, "config", {}) for network in networks]
+    if len(networks) > 1:
+        (sees, says), draws = ([config.get(f"{way}_channels") for way in ("in", "out")] for config in configs)
+        if says is None or sees != 2 * says or draws != [says, says]:
+            came = f"{sees} in_channels and {says} out_channels, and small has {draws[0]} and {draws[1]}"
+            raise ValueError(f"pipelines.save: with small, a network of 2 C in_channels and C out_channels is expected, got {came}")
+    for config in configs:
+        count = config.get("num_class_embeds") or 0
+        labelled = null_label is None or (is_int(null_label) and 0 <= null_label < count)
+        if isinstance(classes, str) or len(classes) > count or not labelled:
+            came = f"classes {list(classes)!r:.60} and null_label {null_label!r}"
+            raise ValueError(f"pipelines.save: the network has {count} labels, which {came} do not fit")
 
 
 def load(folder: str | os.PathLike, *, variant: str | None = None, model: Module | None = None) -> tuple[Any, NoiseScheduler]:
@@ -90,17 +155,37 @@ def load(folder: str | os.PathLike, *, variant: str | None = None, model: Module
     return read_local_folder("pipelines.load", folder, lambda place: _load(place, variant, model))
 
 
-def _load(folder: Path, variant: str | None, model: Module | None) -> tuple[Module, NoiseScheduler]:
+def load_small(folder: str | os.PathLike, *, variant: str | None = None) -> tuple[Any, NoiseScheduler] | None:
+    """Of a pipeline of two networks the first one, with its scheduler: ``cascade(load_small(folder), load(folder), generator=0)``.
+
+    None of a pipeline of one network. Arguments and errors are those of :func:`load`.
+    """
+
+    def read(place: Path) -> tuple[Any, NoiseScheduler] | None:
+        index = read_json(place / PIPELINE_NAME) if (place / PIPELINE_NAME).is_file() else {}
+        return _load(place, variant, None, SMALL) if f"{SMALL}unet" in index else None
+
+    return read_local_folder("pipelines.load_small", folder, read)
+
+
+def classes_of(folder: str | os.PathLike) -> tuple[list[str], int | None]:
+    """The names of a pipeline's classes and the label that means "of any class", as :func:`save` was given them; [] and None without."""
+    path = Path(folder) / PIPELINE_NAME
+    index = read_json(path) if path.is_file() else {}
+    return list((index.get("id2label") or {}).values()), index.get("null_label")
+
+
+def _load(folder: Path, variant: str | None, model: Module | None, prefix: str = "") -> tuple[Module, NoiseScheduler]:
     path = folder / PIPELINE_NAME
     if path.is_file():
         index = read_json(path)
-        parts: dict[str, Any] = {name: index.get(name) for name in ("unet", "scheduler")}
+        parts: dict[str, Any] = {name: index.get(name) for name in (f"{prefix}unet", f"{prefix}scheduler")}
         for name, part in parts.items():
             if not isinstance(part, list) or len(part) != 2 or not isinstance(part[1], str):
                 raise ValueError(f"pipelines.load: {path} says of {name} {part!r:.60}, expected a library and a class")
         (library, network), (_, wanted) = parts.values()
-        warn_of_unknown_keys("pipelines.load", chosen_arguments("pipelines.load", index).keys() - parts)
-        config_path = find_file("pipelines.load", folder, SCHEDULER_NAME, None, usual="scheduler")
+        warn_of_unknown_keys("pipelines.load", chosen_arguments("pipelines.load", index).keys() - KNOWN)
+        config_path = find_file("pipelines.load", folder, SCHEDULER_NAME, f"{prefix}scheduler" if prefix else None, usual="scheduler")
         config = read_json(config_path)
     else:
         path = config_path = _scheduler_of_a_checkpoint(folder)
@@ -119,7 +204,7 @@ def _load(folder: Path, variant: str | None, model: Module | None) -> tuple[Modu
     if model is not None:
         return _filled("pipelines.load", folder, model, variant), scheduler
     assert known is not None
-    return known.from_pretrained(folder, variant=variant), scheduler
+    return known.from_pretrained(folder, subfolder=f"{prefix}unet" if prefix else None, variant=variant), scheduler
 
 
 def _scheduler_of_a_checkpoint(folder: Path) -> Path:

@@ -19,7 +19,21 @@ RawText = argparse.RawDescriptionHelpFormatter
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one sentence, without the usage before it, and exit status 2."""
+    """An ArgumentParser whose errors are one sentence, without the usage before it, and exit status 2.
+
+    An option may be written with underscores, as in diffusers' programs: ``--train_batch_size`` is ``--train-batch-size``.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        end = words.index("--") if "--" in words else len(words)
+        return super().parse_known_args([*map(self._with_dashes, words[:end]), *words[end:]], namespace)
+
+    def _with_dashes(self, word: str) -> str:
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        known = name.startswith("--") and any(option.startswith(dashed) for option in self._option_string_actions)
+        return dashed + equals + value if known else word
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {message}\n")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +66,25 @@ def test_what_was_learned_is_drawn_and_judged(run, pictures, tmp_path, capsys):
     shutil.copytree(run / "checkpoint", alone / "checkpoint")
     assert call("sample", alone) == 2
     assert "the network that draws them is expected in" in capsys.readouterr().err
+
+
+def test_what_was_learned_is_exported(run, tmp_path, capsys):
+    exported = tmp_path / "squares"
+    assert call("export", run, exported) == 0
+    shown = capsys.readouterr().out
+    assert f"DiffusionPipeline.from_pretrained('{exported}', trust_remote_code=True)" in shown and "pipe(['blue'], " in shown
+    index = json.loads((exported / "model_index.json").read_text())
+    assert index["id2label"] == {"0": "blue", "1": "red"} and index["null_label"] == 2 and "small_unet" in index
+    drawn = []
+    for place in (run, exported):
+        assert call("sample", place, "--steps", 2, "--number", 1, "--classes", "red", "--output", tmp_path / "drawn.npz") == 0
+        with np.load(tmp_path / "drawn.npz") as arrays:
+            drawn.append(arrays["images"])
+    np.testing.assert_array_equal(*drawn)
+    assert call("export", run / "small", exported, "--sampler", "ddim", "--json") == 0
+    assert "small_unet/config.json" not in json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+    assert call("export", Path(hcrot.__file__).parent / "view" / "digits", tmp_path / "digits") == 2
+    assert "cannot draw pictures of 14x14 with a network of 3 levels: 4 has to divide" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_in_either_network_goes_on(words, tmp_path, monkeypatch):

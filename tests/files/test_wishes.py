@@ -2,7 +2,9 @@
 
 import pytest
 
+from hcrot.files import wishes
 from hcrot.files.wishes import (
+    SamplesOnTheWay,
     ask_for_pictures,
     ask_for_rate,
     ask_to_stop,
@@ -24,6 +26,22 @@ def test_each_wish_is_taken_once(tmp_path):
     ask_for_rate(tmp_path, 3e-4)
     forget_wishes(tmp_path)
     assert not stop_asked_for(tmp_path) and rate_asked_for(tmp_path) is None and not list(tmp_path.iterdir())
+
+
+def test_a_tenth_of_the_time_at_most_goes_into_pictures_that_are_asked_for(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(wishes.time, "perf_counter", lambda: now)
+    samples = SamplesOnTheWay(tmp_path, 5, "small-")
+    assert samples.due(4) is None and samples.due(5) == tmp_path / "samples-small-5.png"
+    ask_for_pictures(tmp_path)
+    assert samples.due(6) == tmp_path / "samples-small-now.png" and samples.due(7) is None
+    with samples.timed():
+        now += 2
+    ask_for_pictures(tmp_path)
+    now += 17.9
+    assert samples.due(8) is None and samples.due(10), "nine times as long has not passed, but step 10 is planned"
+    now += 0.2
+    assert samples.due(11) == tmp_path / "samples-small-now.png" and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-1", "0", "1e-7", "3,5", "\xff"])

@@ -256,14 +256,22 @@ def test_a_folder_and_back(tmp_path):
         np.testing.assert_array_equal(loaded.conv_in.weight.data, model.conv_in.weight.data)
     files = sorted(path.relative_to(tmp_path / "p").as_posix() for path in (tmp_path / "p").rglob("*") if path.is_file())
     weights = "unet/diffusion_pytorch_model.safetensors"
-    assert files == ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", weights]
-    index = json.loads((tmp_path / "p" / "model_index.json").read_text())
-    assert index == {
-        "_class_name": "DDPMPipeline",
+    of_one = ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", weights]
+    assert files == sorted([*of_one, "pipeline.py"])
+    index = {
+        "_class_name": ["pipeline", "HcrotPipeline"],
         "_diffusers_version": "0.42.1",
         "scheduler": ["diffusers", "DDPMScheduler"],
         "unet": ["diffusers", "UNet2DModel"],
+        "id2label": {},
+        "null_label": None,
     }
+    assert json.loads((tmp_path / "p" / "model_index.json").read_text()) == index
+    pipelines.save(tmp_path / "p", tiny_model(num_class_embeds=None), ours)  # what diffusers' own pipeline draws needs no program
+    assert json.loads((tmp_path / "p" / "model_index.json").read_text()) == {
+        name: index[name] for name in ("_diffusers_version", "scheduler", "unet")
+    } | {"_class_name": "DDPMPipeline"}
+    assert not (tmp_path / "p" / "pipeline.py").exists()
 
 
 def test_all_in_one_folder_as_the_first_published_ones(tmp_path):
