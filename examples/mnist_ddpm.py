@@ -35,7 +35,7 @@ from hcrot.tools.metrics import accuracy, accuracy_by_class, frechet_distance
 from hcrot.tools.plotting import image_grid, image_strip, plot_loss, rehearse, save_gif
 from hcrot.tools.stopping import end_on_signals, stop_request
 from hcrot.training.distributed import Ranks, job
-from hcrot.training.gradient_parts import GradientParts
+from hcrot.training.gradient_parts import GradientParts, most_parts
 from hcrot.training.lr_schedules import constant_with_warmup, cosine, linear
 from hcrot.training.progress import seconds_of_a_batch
 from mnist_ddpm_options import CHANGEABLE, DIGITS, MNIST, NEW, SEED, parse_arguments
@@ -110,9 +110,11 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
             raise ValueError(f"--guidance-scale {options.guidance_scale} needs --label-dropout, such as 0.1")
         scheduler.set_timesteps(options.inference_steps)  # what is wrong with them shows now, not after training
         parts = GradientParts(model, options.parts, ranks)
+        ranks.say_idle(options.parts, "--parts")
         batches = Batches(np.arange(len(images)), batch_size=options.batch_size, generator=rng)
         if options.minutes and not resume:
-            options.epochs = ranks.size * ranks.of_first(epochs_that_fit(options.minutes, model, images, labels, options.batch_size))
+            at_once = options.parts / most_parts(options.parts, ranks.size)
+            options.epochs = at_once * ranks.of_first(epochs_that_fit(options.minutes, model, images, labels, options.batch_size))
         steps = math.ceil(options.epochs * len(batches))
         optimizer = hcrot.AdamW(model.parameters(), lr=options.lr)
         schedule = learning_rate(optimizer, options, steps, len(batches))
@@ -174,7 +176,7 @@ def train(images: np.ndarray, labels: np.ndarray, options: Namespace, folder: Pa
                 save()
         save()
 
-    if stop:
+    if ranks.agree(stop):  # once more, of a signal that has come to one of them since the last step began
         again = f"{sys.executable} {sys.argv[0]} --resume --output {folder}"
         with suppress(OSError):  # the terminal may be gone
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)

@@ -36,7 +36,7 @@ from hcrot.pipelines.cascade import parted
 from hcrot.tools.arguments import Parser, RawText, refusing_bad_input
 from hcrot.tools.plotting import rehearse
 from hcrot.tools.stopping import end_on_signals, stop_request
-from hcrot.training.distributed import Ranks
+from hcrot.training.distributed import Ranks, one_process
 from hcrot.training.progress import seconds_of_a_batch, target_of
 
 ALONE = Ranks()  # one process
@@ -155,7 +155,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error("--minutes and --num-epochs exclude each other")
 
     folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
-    with refusing_bad_input(parser.prog):
+    with refusing_bad_input(parser.prog), one_process("hcrot train"):
         if not arguments.resume and (folder / "config.json").exists():
             raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
         with lock_run(folder, arguments.resume):

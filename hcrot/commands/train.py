@@ -161,6 +161,7 @@ def run(arguments: Namespace) -> int:
         if not arguments.resume:
             choose_network(options, images.shape[2])
         share_work(options, ranks)
+        ranks.say_idle(options.gradient_accumulation_steps, "--gradient-accumulation-steps")
         if classes and not options.classes:
             labels, classes = labels * 0, []
         again = f"{f'mpiexec -n {ranks.size} ' * (ranks.size > 1)}hcrot train {arguments.data} --output {folder} --resume"

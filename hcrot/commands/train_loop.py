@@ -25,7 +25,7 @@ from hcrot.tools.plotting import image_grid, plot_loss, rehearse
 from hcrot.tools.stopping import stop_request
 from hcrot.tools.tensorboard import open_events
 from hcrot.training.distributed import Ranks
-from hcrot.training.gradient_parts import GradientParts
+from hcrot.training.gradient_parts import GradientParts, most_parts
 from hcrot.training.progress import (
     ErrorByTime,
     StepsInTime,
@@ -94,7 +94,8 @@ def train(
         optimizer.initial_lr = options.learning_rate  # which may have been given anew
     by_the_clock = options.num_epochs is None
     if by_the_clock:
-        options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * ranks.size) / len(batches)
+        at_once = count / most_parts(count, ranks.size)
+        options.num_epochs = (int(step) * count + TRAINING * 60 * options.minutes / duration * at_once) / len(batches)
     asked = folder.parent if part == "small" else folder  # where wishes are looked for, and where samples on the way go
     steps = max(1, math.ceil(options.num_epochs * len(batches) / count))
     schedule = lr_schedule(options, optimizer, step, steps)
@@ -171,7 +172,7 @@ def train(
                 with samples.timed(), ema.swapped_in():
                     draw(model, scheduler, classes[:3], options, picture, progress=False)
         save(ranks, folder, model, scheduler, ema, state, step, seconds, options.checkpoints_total_limit)
-    if stop:
+    if ranks.agree(stop):  # once more, of a signal that has come to one of them since the last step began
         with suppress(OSError):  # the terminal may be gone
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: {again}", flush=True)
         sys.exit(stop.exit_code)

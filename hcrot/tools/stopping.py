@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 __all__ = ["StopRequest", "end_on_signals", "stop_request"]
@@ -62,12 +62,12 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, note) for number in SIGNALS if not _ignored(number)}
-    try:
+    with ExitStack() as handlers:  # which go back also where a signal ends the program between two of them
+        for number in SIGNALS:
+            if not _ignored(number):
+                handlers.callback(signal.signal, number, signal.getsignal(number))
+                signal.signal(number, note)
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_on_signals() -> None:

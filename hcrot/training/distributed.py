@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Ranks", "Stop", "abort", "exit_code", "job", "share_cores", "wait_for"]
+__all__ = ["Ranks", "Stop", "abort", "exit_code", "job", "one_process", "share_cores", "wait_for"]
 
 VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 """One of these is set by every program that starts ranks: MPICH's and Intel's mpiexec, Open MPI's, and srun."""
@@ -75,6 +75,13 @@ class Ranks:
     def share_of(rank: int, size: int, count: int) -> range:
         """:meth:`share` of any rank in a job of any size."""
         return range(rank * count // size, (rank + 1) * count // size)
+
+    def say_idle(self, parts: int, option: str) -> None:
+        """Print it if a step has fewer parts than there are ranks, and by which option of the command line a new run has more."""
+        if parts < self.size:
+            idle, noun = self.size - parts, "part" if parts == 1 else "parts"
+            print(f"A step of this run has {parts} {noun}: {idle} of the {self.size} processes {'has' if idle == 1 else 'have'} nothing of "
+                  f"their own to do. A new run can have more parts: {option}.")  # fmt: skip
 
     @contextmanager
     def first_goes_ahead(self) -> Iterator[None]:
@@ -153,6 +160,7 @@ def job() -> Iterator[Ranks]:
 
     All ranks leave the block together. If one leaves it by an exception and the others do not come within PATIENCE seconds, the job is
     aborted as soon as the exception has ended the program, and has had its message. Where rank 0 fails as well, its message speaks for all.
+    So it is when a signal ends one rank while it waits here for the others.
 
     Raises:
         ImportError: mpiexec has started this, and there is no mpi4py.
@@ -169,10 +177,12 @@ def job() -> Iterator[Ranks]:
         yield Ranks()
         return
     share_cores(MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).Get_size())
-    first_failed = np.zeros(1, np.int32)
+    first_failed, leaving = np.zeros(1, np.int32), None
 
-    def failed(code: int, seconds: float = math.inf) -> bool:
-        return wait_for(end.Iallreduce(np.array([code if ranks.first else 0], np.int32), first_failed, MPI.MAX), seconds)
+    def leave(code: int, seconds: float = math.inf) -> bool:
+        nonlocal leaving
+        leaving = leaving or end.Iallreduce(np.array([code if ranks.first else 0], np.int32), first_failed, MPI.MAX)
+        return wait_for(leaving, seconds)
 
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         try:
@@ -181,21 +191,40 @@ def job() -> Iterator[Ranks]:
             else:
                 with redirect_stdout(nowhere):
                     yield ranks
+            leave(0)
         except BaseException as error:
             code = exit_code(error)
-            if not failed(code, PATIENCE if code else math.inf):
-                atexit.register(abort, MPI.COMM_WORLD, code)
-            elif first_failed[0] and not ranks.first:
-                sys.exit(code)  # without a message
+            atexit.register(abort, MPI.COMM_WORLD, code or 1)  # already now: a signal may end the waiting
+            if leave(code, PATIENCE if code else math.inf):
+                atexit.unregister(abort)
+                if first_failed[0] and not ranks.first:
+                    sys.exit(code)  # without a message
             raise
-    failed(0)
+
+
+@contextmanager
+def one_process(instead: str) -> Iterator[None]:
+    """For the ``with`` block of a program that several processes cannot share.
+
+    Args:
+        instead: the program that they can.
+
+    Raises:
+        ValueError: mpiexec has started several.
+    """
+    with job() as ranks:
+        if ranks.size > 1:
+            raise ValueError(f"this program is for one process, and mpiexec has started {ranks.size}: use {instead}")
+        yield
 
 
 def abort(comm: Any, code: int) -> None:
     """End all ranks, after a moment in which mpiexec passes on what this one has printed."""
-    sys.stdout.flush()
-    time.sleep(0.3)
-    comm.Abort(code)
+    try:
+        sys.stdout.flush()
+        time.sleep(0.3)
+    finally:  # also when standard output is closed, or at a signal
+        comm.Abort(code)
 
 
 def share_cores(ranks: int) -> None:

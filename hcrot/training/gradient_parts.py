@@ -14,6 +14,9 @@ soon as its backward is done, and which is then sent while the backward of the p
 
 **What is random** (noise, dropout, augmentation) is drawn anew for each part, from a seed that is drawn for it. Each rank draws the seeds
 of all parts, and the numbers of its own.
+
+**More ranks than parts.** Some ranks then have no part. They send zeros that nobody adds, and get the sum like all others. A single part is
+computed by every rank: no seed is drawn for it, so the generators of a rank that left it out would not be where those of the others are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,25 +51,25 @@ class GradientParts:
 
     Args:
         model: in training mode, its parameters all of one dtype. Gradients are zero when a step begins.
-        count: how many parts, N; at least one for each rank. It decides the result, and the number of ranks does not.
+        count: how many parts, N. It decides the result, and the number of ranks does not.
         ranks: of the job; None: this process alone.
 
     Attributes:
-        numbers: which of the parts are this rank's.
+        numbers: which of the parts are this rank's; none, where there are fewer parts than ranks.
         buckets: flat memory, for each direct part of the model and, last, for what belongs to none of them or to several.
 
     Raises:
         TypeError: ``count`` is no int.
-        ValueError: fewer parts than ranks, parameters of two dtypes, or with several parts a running mean (BatchNorm2d), which would depend
-            on who has seen which images.
+        ValueError: no part, parameters of two dtypes, or with several parts a running mean (BatchNorm2d), which would depend on who has
+            seen which images.
     """
 
     def __init__(self, model: Module, count: int, ranks: Ranks | None = None):
         self.model, self.ranks = model, ranks or Ranks()
         if not is_int(count):
             raise TypeError(f"GradientParts: count must be an int, got {count!r}")
-        if count < self.ranks.size:
-            raise ValueError(f"GradientParts: expected at least as many parts as processes, got {count} and {self.ranks.size}")
+        if count < 1:
+            raise ValueError(f"GradientParts: expected a count of at least 1, got {count}")
         running = [name for name, module in model.named_modules() if getattr(module, "running_mean", None) is not None]
         if count > 1 and running:
             name = running[0] or type(model).__name__

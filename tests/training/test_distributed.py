@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 import hcrot
-from hcrot.commands import main
 from hcrot.training.distributed import Ranks
 from hcrot.training.gradient_parts import GradientParts, told_of_backward
 from support import ddpm_example, processes
-from support.ranks import MPIEXEC, finish, start, train
+from support.commands import call
+from support.ranks import FEWER, MPIEXEC, finish, numbers_of, start, train
 
 needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: pip install hcrot[mpi]")
 TINY = ["--channels", 8, 8, "--layers-per-block", 1, "--train-batch-size", 8, "--inference-steps", 2, "--attention", "--dropout", 0.1,
-        "--num-epochs", 0.6, "--threads", 1, "--checkpointing-steps", 4, "--gradient-accumulation-steps", 3]  # fmt: skip
+        "--threads", 1, "--checkpointing-steps", 4]  # fmt: skip
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def outcome(folder):
 
 @needs_mpi
 def test_ranks_compute_what_one_process_does(one_thread):
-    expected = train(Ranks())
+    expected, of_fewer_parts = train(Ranks()), [train(Ranks(), count) for count in FEWER]
     jobs = {size: start(size, Path(train.__code__.co_filename)) for size in (2, 3)}
     for size, job in jobs.items():
         code, out, err = finish(job)
@@ -49,55 +49,107 @@ def test_ranks_compute_what_one_process_does(one_thread):
         assert found["steps"] == expected["steps"] and found["weights"] == expected["weights"], size
         assert (found["before"], found["agreed"], found["size"]) == (7, 143, size)
         assert size == 2 or "these numbers of rank 2 differ" in found["drifted"]
+        assert size == 2 or found["fewer_parts"] == of_fewer_parts
 
 
 @needs_mpi
-def test_a_rank_is_killed_and_fewer_go_on(tmp_path):
-    words = ["-m", "hcrot", "train", "digits", *TINY, "--output"]
-    whole, broken = start(1, *words, "whole", cwd=tmp_path), start(3, *words, "broken", cwd=tmp_path)
-    wait_for_lines(broken, tmp_path / "broken" / "metrics.jsonl", 6)
-    os.kill(one_of(broken), signal.SIGKILL)
-    start_of_end = time.monotonic()
-    code, out, err = finish(broken)
-    assert code != 0 and time.monotonic() - start_of_end < 10 and "Killed" in out + err
-    assert not [path for path in (tmp_path / "broken").rglob(".*") if path.name != ".lock"]  # nothing half-written
-    again = ["-m", "hcrot", "train", "digits", "--resume", "--output", "broken"]
-
-    stopped = start(2, *again, cwd=tmp_path)
-    wait_for_lines(stopped, tmp_path / "broken" / "metrics.jsonl", 12)
-    stopped.send_signal(signal.SIGTERM)  # to mpiexec, which tells all
-    code, out, err = finish(stopped)
-    assert code == 143 and "mpiexec -n 2 hcrot train digits" in out, err
-    code, _, err = finish(start(1, *again, cwd=tmp_path))
+@pytest.mark.parametrize(("sizes", "parts", "victim"), [((3, 2, 1), 3, 2), ((1, 3, 3), 2, 0)])
+def test_a_run_goes_on_with_more_or_fewer_ranks_also_after_one_was_killed(tmp_path, sizes, parts, victim):
+    """Of three jobs, one after the other, one is stopped, one loses a rank by kill -9, and the last one comes to the end."""
+    words = ["-m", "hcrot", "train", "digits", *TINY, "--gradient-accumulation-steps", parts, "--num-epochs", 0.2 * parts, "--output"]
+    whole = start(1, *words, "whole", cwd=tmp_path)
+    again, metrics, printed = ["-m", "hcrot", "train", "digits", "--resume", "--output", "broken"], tmp_path / "broken/metrics.jsonl", ""
+    for number, size in enumerate(sizes[:2]):
+        job = start(size, *(again if number else [*words, "broken"]), cwd=tmp_path)
+        wait_for_lines(job, metrics, 6 * (number + 1))
+        if size == 3:
+            os.kill(numbers_of(job)[victim], signal.SIGKILL)
+        else:
+            job.send_signal(signal.SIGTERM)  # to mpiexec, if there is one, which tells all
+        start_of_end = time.monotonic()
+        code, out, err = finish(job)
+        printed += out
+        assert time.monotonic() - start_of_end < 10
+        if size == 3:
+            assert code != 0 and "Killed" in out + err
+            assert not [path for path in (tmp_path / "broken").rglob(".*") if path.name != ".lock"]  # nothing half-written
+        else:
+            assert code == 143 and f"{'mpiexec -n 2 ' * (size == 2)}hcrot train digits" in out, err
+    code, out, err = finish(start(sizes[2], *again, cwd=tmp_path))
     assert code == 0, err
+    idle = "has 2 parts: 1 of the 3 processes has nothing of their own to do. A new run can have more parts: --gradient-accumulation-steps."
+    assert (printed + out).count(idle) == (2 if sizes == (1, 3, 3) else 0)
     assert finish(whole)[0] == 0 and outcome(tmp_path / "whole") == outcome(tmp_path / "broken")
 
-    code, out, err = finish(start(2, *words, "whole", cwd=tmp_path))
+
+@needs_mpi
+def test_a_drawing_job_is_killed_and_goes_on(tmp_path):
+    model = hcrot.UNet2dModel(8, 1, 1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=2, num_class_embeds=3, generator=0)
+    hcrot.save_checkpoint(tmp_path / "net", model, hcrot.DDPMScheduler())
+    words = ["net", "--count", 178, "--shard-size", 3, "--batch-size", 2, "--steps", 5, "--threads", 1, "--output"]
+    jobs = {name: start(2, "-m", "hcrot", "sample", *words, name, cwd=tmp_path) for name in ("whole", "broken")}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    wait_until(jobs["broken"], lambda: len(list(broken.glob("pictures-*.npz"))) > 1)
+    os.kill(numbers_of(jobs["broken"])[0], signal.SIGKILL)
+    assert finish(jobs["broken"])[0] != 0
+    code, out, err = finish(jobs["whole"])
+    assert code == 0 and "178 pictures in 60 shards in whole/, 178 of them drawn now" in out, err
+
+    before = {path: path.stat().st_mtime_ns for path in broken.glob("pictures-*.npz")}
+    assert 1 < len(before) < 60
+    assert draw_on(tmp_path, *words, broken) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    files = {path.name: path.read_bytes() for path in whole.iterdir()}
+    assert {path.name: path.read_bytes() for path in broken.iterdir()} == files
+    assert len(files) == 60 and np.load(whole / "pictures-000000003.npz")["labels"].tolist() == [0, 1, 2]
+    assert draw_on(tmp_path, *words, broken, "--seed", 1) == 2
+    assert draw_on(tmp_path, *words, broken / "a.png") == 2
+
+
+def draw_on(folder, checkpoint, *words):
+    """By this process alone."""
+    return call("sample", folder / checkpoint, *words)
+
+
+LEAVING = """
+import os, signal, sys, threading, time
+from hcrot.tools.stopping import end_on_signals
+from hcrot.training.distributed import job
+end_on_signals()
+with job() as ranks:
+    ranks.wait()
+    if ranks.rank == 1:
+        if "signal" in sys.argv:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        if "error" in sys.argv:
+            raise ValueError("it has had enough")
+    elif "error" in sys.argv:
+        ranks.wait()
+    else:
+        time.sleep(60)
+"""
+
+
+@needs_mpi
+def test_one_rank_ends_and_takes_the_others_along():
+    """By an error; by a signal while it waits for the others, at the end or because it has failed."""
+    begun, ways = time.monotonic(), (["error"], ["signal"], ["error", "signal"])
+    jobs = [start(2 + (how == ["error"]), "-c", LEAVING, *how) for how in ways]
+    ended = [finish(job) for job in jobs]
+    assert time.monotonic() - begun < 55, "they have waited for each other"
+    assert [code for code, _, _ in ended] == [2, 143, 2] and "ValueError: it has had enough" in ended[0][2]
+
+
+@needs_mpi
+def test_what_all_ranks_refuse_is_said_once(tmp_path):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "config.json").write_text("{}")
+    alone = start(2, ddpm_example.SCRIPT.parent / "train_images.py", "digits", cwd=tmp_path)
+    held = start(2, "-m", "hcrot", "train", "digits", "--output", "digits", cwd=tmp_path)
+    code, _, err = finish(alone)
+    assert code == 2 and err.count("this program is for one process, and mpiexec has started 2: use hcrot train") == 1
+    code, _, err = finish(held)
     assert code == 2 and err.count("already holds a run") == 1
-    code, out, err = finish(start(2, "-m", "hcrot", "sample", "whole", "--json", cwd=tmp_path))
-    assert code == 2 and out == "" and err.count("2 processes, which would all do the same: several share the work of") == 1
-    drawn, options = tmp_path / "drawn", ["--count", 7, "--shard-size", 3, "--batch-size", 2, "--steps", 2, "--threads", 1]
-    code, _, err = finish(start(2, "-m", "hcrot", "sample", "whole", *options, "--output", "drawn", cwd=tmp_path))
-    assert code == 0, err
-    assert_drawn_alike(drawn, tmp_path, options)
-
-
-def assert_drawn_alike(drawn, folder, options):
-    """By this process alone, and going on with what is there."""
-    def call(*words):
-        with pytest.raises(SystemExit) as ended:
-            main(["sample", str(folder / "whole"), *map(str, [*options, *words])])
-        return ended.value.code
-
-    files = {path.name: path.read_bytes() for path in drawn.iterdir()}
-    assert len(files) == 3 and np.load(drawn / "pictures-000000003.npz")["labels"].tolist() == [3, 4, 5]
-    middle = drawn / "pictures-000000003.npz"
-    middle.unlink()
-    before = (drawn / "pictures-000000000.npz").stat().st_mtime_ns
-    assert call("--output", drawn) == 0 and (drawn / "pictures-000000000.npz").stat().st_mtime_ns == before
-    assert {path.name: path.read_bytes() for path in drawn.iterdir()} == files
-    assert call("--output", drawn, "--seed", 1) == 2
-    assert call("--output", drawn / "a.png") == 2
 
 
 @needs_mpi
@@ -112,20 +164,14 @@ def test_the_example_trains_with_two_ranks(tmp_path):
 
 
 def wait_for_lines(process, path, count):
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.read_text().count("\n") >= count):
+    wait_until(process, lambda: path.exists() and path.read_text().count("\n") >= count)
+
+
+def wait_until(process, condition):
+    deadline = time.monotonic() + 240
+    while not condition():
         assert process.poll() is None and time.monotonic() < deadline, finish(process)
         time.sleep(0.01)
-
-
-def one_of(mpiexec):
-    """The process number of the last rank, a grandchild of mpiexec's."""
-    [proxy] = children(mpiexec.pid)
-    return children(proxy)[-1]
-
-
-def children(number):
-    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
 
 
 def test_a_signal_that_comes_while_the_ranks_ask_each_other_is_not_lost():
@@ -173,7 +219,7 @@ def test_one_part_is_one_backward_and_bad_arguments_are_refused():
         assert rows == [1, 2] and rng.bit_generator.state == state
     with pytest.raises(TypeError, match="count must be an int"):
         GradientParts(layer, 1.5)
-    with pytest.raises(ValueError, match="at least as many parts as processes, got 0 and 1"):
+    with pytest.raises(ValueError, match="a count of at least 1, got 0"):
         GradientParts(layer, 0)
     with pytest.raises(ValueError, match="expected 2 pieces and a generator, got 3 and 1"):
         next(GradientParts(layer, 2).of([[0]] * 3, rng))
