@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -117,24 +116,6 @@ def test_a_run_is_not_overwritten_and_options_stay(run, pictures, tmp_path, caps
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name not in LATER}))
     assert vars(saved_options(tmp_path, {})) == config, "a run of an earlier version goes on"
-
-
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(tmp_path):
-    words = ["train", "digits", *TINY, "--num-epochs", 0.08, "--dropout", 0.1]
-    whole = hcrot_command(*words, "--output", tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    command = [sys.executable, "-m", "hcrot", *map(str, words), "--output", str(tmp_path / "parts")]
-    stopped = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-        time.sleep(0.01)
-        assert stopped.poll() is None
-    stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(60) == 143
-    assert hcrot_command(*words, "--output", tmp_path / "parts", "--resume").returncode == 0
-    one, other = (hcrot.load_model(tmp_path / name / "checkpoint") for name in ("whole", "parts"))
-    for name, array in one.state_dict().items():
-        np.testing.assert_array_equal(array, other.state_dict()[name], err_msg=name)
 
 
 def test_resuming_with_minutes_trains_so_much_longer(run, pictures, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from support.ranks import FEWER, MPIEXEC, finish, numbers_of, start, train
 needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: pip install hcrot[mpi]")
 TINY = ["--channels", 8, 8, "--layers-per-block", 1, "--train-batch-size", 8, "--inference-steps", 2, "--attention", "--dropout", 0.1,
         "--threads", 1, "--checkpointing-steps", 4]  # fmt: skip
+STEPS = 3
 
 
 @pytest.fixture
@@ -83,8 +84,9 @@ def test_a_run_goes_on_with_more_or_fewer_ranks_also_after_one_was_killed(tmp_pa
 
 
 @needs_mpi
-def test_a_drawing_job_is_killed_and_goes_on(tmp_path):
-    model = hcrot.UNet2dModel(8, 1, 1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=2, num_class_embeds=3, generator=0)
+def test_a_drawing_job_is_killed_and_goes_on(tmp_path, one_thread):
+    blocks = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "block_out_channels": (8, 8)}
+    model = hcrot.UNet2dModel(8, 1, 1, **blocks, layers_per_block=1, norm_num_groups=2, num_class_embeds=3, generator=0)
     hcrot.save_checkpoint(tmp_path / "net", model, hcrot.DDPMScheduler())
     words = ["net", "--count", 178, "--shard-size", 3, "--batch-size", 2, "--steps", 5, "--threads", 1, "--output"]
     jobs = {name: start(2, "-m", "hcrot", "sample", *words, name, cwd=tmp_path) for name in ("whole", "broken")}
@@ -119,6 +121,7 @@ end_on_signals()
 with job() as ranks:
     ranks.wait()
     if ranks.rank == 1:
+        print("at", time.time(), file=sys.stderr)
         if "signal" in sys.argv:
             threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
         if "error" in sys.argv:
@@ -133,11 +136,12 @@ with job() as ranks:
 @needs_mpi
 def test_one_rank_ends_and_takes_the_others_along():
     """By an error; by a signal while it waits for the others, at the end or because it has failed."""
-    begun, ways = time.monotonic(), (["error"], ["signal"], ["error", "signal"])
-    jobs = [start(2 + (how == ["error"]), "-c", LEAVING, *how) for how in ways]
-    ended = [finish(job) for job in jobs]
-    assert time.monotonic() - begun < 55, "they have waited for each other"
-    assert [code for code, _, _ in ended] == [2, 143, 2] and "ValueError: it has had enough" in ended[0][2]
+    cases = [(3, ["error"], 2), (2, ["signal"], 143), (2, ["error", "signal"], 2)]
+    for job, (_, how, expected) in [(start(case[0], "-c", LEAVING, *case[1]), case) for case in cases]:
+        code, _, err = finish(job)
+        since = time.time() - float(err.partition("at ")[2].split()[0])
+        assert code == expected and since < 10, err
+        assert how != ["error"] or "ValueError: it has had enough" in err
 
 
 @needs_mpi
@@ -189,6 +193,26 @@ def test_a_signal_that_comes_while_the_ranks_ask_each_other_is_not_lost():
     assert Ranks().agree(stop) and stop.exit_code == 129
     stop.exit_code = 0
     assert not Ranks().agree(stop) and stop.exit_code == 0
+
+
+def test_a_signal_of_another_rank_after_the_last_step_stops_this_one_too(tmp_path, monkeypatch, capsys, one_thread):
+    """Else the one would end alone, and the job be aborted while this one draws."""
+
+    class Asked(Ranks):
+        calls = 0
+
+        def gather(self, array):
+            everyone = super().gather(array)
+            if array.dtype == np.int64:  # what `agree` asks
+                self.calls += 1
+                if self.calls == 1 + STEPS:
+                    return everyone + 143
+            return everyone
+
+    monkeypatch.setattr("hcrot.training.distributed.Ranks", Asked)
+    assert call("train", "digits", *TINY, "--num-epochs", STEPS / 214, "--output", tmp_path / "run") == 143
+    assert f"Stopped and saved after step {STEPS} of {STEPS}." in capsys.readouterr().out
+    assert not (tmp_path / "run" / "samples.png").exists()
 
 
 def test_without_mpiexec_mpi4py_is_not_imported_and_with_it_it_is_missed():
