@@ -187,6 +187,7 @@ def test_ranks_are_compared_with_one_process_and_simulated(script):
     pytest.importorskip("mpi4py")
     figures = script("machines")
     assert numbers(figures["steps"].values()) and numbers(figures["sums"]) and figures["waiting"] > 0
+    assert len(figures["steps"]) == 3 and numbers([figures["late"], figures["waiting_late"]]) and 0 < figures["backward"] < 1
     assert [row["ranks"] for row in figures["rows"]] == [2**k for k in range(11)]
     assert figures["rows"][0]["ring"] == pytest.approx(1, abs=0.2)
     module = importlib.import_module("machines")
