@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, seconds in medians.items():
         print(f"{name}: {duration(seconds)} for a step of {batch} images")
     print(f"Speed of the ranks: {one / two:.2f} of the process. They wait {duration(waiting)} for the sum of {answer['bytes']:,} bytes.")
-    print(f"If nothing is sent before backward has ended: {late / two:.3f} of the time, and they wait {duration(waiting_late)}.")
+    print(f"If they send nothing before backward has ended, steps take {late / two:.3f} times as long; they wait {duration(waiting_late)}.")
     print(f"Backward is {backward:.2f} of a step.")
     print(f"Sums here: {duration(here[0])} and a second for {here[1] / 1e9:.2f} GB\n")
     table = Table(["machines", "stragglers", "ring", "tree", "in order"], options.markdown, 10)
