@@ -52,12 +52,14 @@ def stop_request() -> Iterator[StopRequest]:
     """
     stop = StopRequest()
     stop.exit_code = _swallowed["exit_code"]
+    came = bool(stop)  # to this process: a stop that others have asked for may be in hand when the Ctrl-C that they had comes here
 
     def note(number: int, frame: FrameType | None) -> None:
-        if not stop:
-            stop.exit_code = 128 + number
-        elif number == signal.SIGINT:
+        nonlocal came
+        if came and number == signal.SIGINT:
             raise KeyboardInterrupt
+        came = True
+        stop.exit_code = stop.exit_code or 128 + number
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -35,6 +36,31 @@ def test_noted_in_the_block(name, code):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert stop.exit_code == code
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@POSIX
+def test_the_first_control_c_is_noted_also_when_another_process_of_the_job_had_it_before():
+    with stop_request() as stop:
+        stop.exit_code = 130  # as the processes have agreed
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.exit_code == 130
+
+
+@POSIX
+def test_a_signal_that_ends_the_program_between_two_handlers_leaves_none_behind(monkeypatch):
+    install, before = signal.signal, [signal.getsignal(number) for number in SIGNALS]
+
+    def interrupted(number, handler):
+        if number == signal.SIGTERM and handler not in before:
+            sys.exit(143)
+        return install(number, handler)
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(SystemExit), stop_request():
+        pass
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
