@@ -155,7 +155,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error("--minutes and --num-epochs exclude each other")
 
     folder = arguments.output or Path("runs") / Path(arguments.data).resolve().name
-    with refusing_bad_input(parser.prog), one_process("hcrot train"):
+    with refusing_bad_input(parser.prog), one_process("use hcrot train"):
         if not arguments.resume and (folder / "config.json").exists():
             raise FileExistsError(f"{folder} already holds a run: go on with it (--resume) or choose another folder (--output)")
         with lock_run(folder, arguments.resume):

@@ -207,14 +207,14 @@ def one_process(instead: str) -> Iterator[None]:
     """For the ``with`` block of a program that several processes cannot share.
 
     Args:
-        instead: the program that they can.
+        instead: what to use where there are several, for the message.
 
     Raises:
-        ValueError: mpiexec has started several.
+        ValueError: mpiexec has started several, which would all do the same, and write the same files.
     """
     with job() as ranks:
         if ranks.size > 1:
-            raise ValueError(f"this program is for one process, and mpiexec has started {ranks.size}: use {instead}")
+            raise ValueError(f"mpiexec has started {ranks.size} processes, which would all do the same: {instead}")
         yield
 
 

@@ -145,12 +145,14 @@ def test_one_rank_ends_and_takes_the_others_along():
 
 @needs_mpi
 def test_what_all_ranks_refuse_is_said_once(tmp_path):
-    (tmp_path / "digits").mkdir()
-    (tmp_path / "digits" / "config.json").write_text("{}")
+    (tmp_path / "digits" / "checkpoint").mkdir(parents=True)
     alone = start(2, ddpm_example.SCRIPT.parent / "train_images.py", "digits", cwd=tmp_path)
     held = start(2, "-m", "hcrot", "train", "digits", "--output", "digits", cwd=tmp_path)
+    drawing = start(2, "-m", "hcrot", "sample", "digits", "--json", cwd=tmp_path)
     code, _, err = finish(alone)
-    assert code == 2 and err.count("this program is for one process, and mpiexec has started 2: use hcrot train") == 1
+    assert code == 2 and err.count("2 processes, which would all do the same: use hcrot train") == 1
+    code, out, err = finish(drawing)
+    assert code == 2 and out == "" and err.count("2 processes, which would all do the same: several share the work of") == 1
     code, _, err = finish(held)
     assert code == 2 and err.count("already holds a run") == 1
 
