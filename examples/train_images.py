@@ -125,7 +125,7 @@ def train(images: np.ndarray, labels: np.ndarray, classes: list[str], options: N
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: the same command with --resume", flush=True)
         sys.exit(stop.exit_code)
 
-    learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder)
+    learned(model, scheduler, ema, images, labels, judged, classes, options, folder)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -1,6 +1,9 @@
 """hcrot train with two networks, one that draws small pictures and one that enlarges them, as a user has it."""
 
+import contextlib
+import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -28,10 +31,27 @@ def words(pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(words, tmp_path_factory):
+def printed():
+    """What the run says."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def run(words, tmp_path_factory, printed):
     folder = tmp_path_factory.mktemp("runs") / "squares"
-    assert call(*words, "--num-epochs", 1, "--output", folder) == 0
+    with contextlib.redirect_stdout(printed):
+        assert call(*words, "--num-epochs", 1, "--output", folder) == 0
     return folder
+
+
+def test_five_lines_tell_of_both(run, printed):
+    found, small, told, large, told_of_large = printed.getvalue().splitlines()
+    assert "24 colour pictures of 16x16" in found and f"Into {run}/small/" in small and large.endswith(f"Into {run}/")
+    for line in (told, told_of_large):
+        errors, means = re.match(r"Error on .* held back, by quarter .*: (.*); mean (.* with averaged .* with the last .*?)\. ", line).groups()
+        assert len(errors.split(", ")) == 4 and len(re.findall(r"\d\.\d{4}", means)) == 3
+    assert told.count(" Undertrained: ") == 1 and told_of_large.endswith(f" Look at {run}/samples.png; to draw more: hcrot sample {run}")
+    assert "rained: " not in told_of_large
 
 
 def test_both_learn_one_after_the_other(run, capsys):
