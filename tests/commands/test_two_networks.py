@@ -48,7 +48,7 @@ def test_five_lines_tell_of_both(run, printed):
     found, small, told, large, told_of_large = printed.getvalue().splitlines()
     assert "24 colour pictures of 16x16" in found and f"Into {run}/small/" in small and large.endswith(f"Into {run}/")
     for line in (told, told_of_large):
-        errors, means = re.match(r"Error on .* held back, by quarter .*: (.*); mean (.* with averaged .* with the last .*?)\. ", line).groups()
+        errors, means = re.match(r"Error on .* held back, by quarter .*: (.*); mean (.* averaged .* the last .*?)\. ", line).groups()
         assert len(errors.split(", ")) == 4 and len(re.findall(r"\d\.\d{4}", means)) == 3
     assert told.count(" Undertrained: ") == 1 and told_of_large.endswith(f" Look at {run}/samples.png; to draw more: hcrot sample {run}")
     assert "rained: " not in told_of_large
