@@ -65,9 +65,10 @@ class TrainingPictures:
 
     def variances(self) -> tuple[float, float]:
         """Of a pixel: around the mean of the picture's class, and around the mean of all of these pictures."""
-        means = self.means[self.labels if self.labels is not None else np.zeros(len(self.images), np.int64)]
-        within = np.square(self.images - means, dtype=np.float64).mean()
-        return float(within), float(np.var(self.images, axis=0, dtype=np.float64).mean())
+        kinds = self.labels if self.labels is not None else np.zeros(len(self.images), np.int64)
+        overall = self.images.mean(axis=0, dtype=np.float64)
+        within = [np.square(image - self.means[kind], dtype=np.float64).mean() for image, kind in zip(self.images, kinds, strict=True)]
+        return float(np.mean(within)), float(np.mean([np.square(image - overall).mean() for image in self.images]))
 
 
 def training_pictures(shown: Iterable[tuple[np.ndarray, np.ndarray | None]], classes: int, keep: int = 256) -> TrainingPictures:

@@ -37,7 +37,7 @@ def some_pictures(count, draw):
 @pytest.mark.parametrize("count", [24, 100, 300])
 def test_who_says_the_mean_of_pure_noise_has_learned_enough_and_nobody_else(count, classes, kind):
     scheduler = hcrot.DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=kind)
-    for draw in range(5):
+    for draw in range(3):
         images, labels = some_pictures(count, draw)
         rest, judged = np.split(np.arange(count), [count - count // 20])
         trained = training_pictures([(images[rows], labels[rows] if classes else None) for rows in np.array_split(rest, 2)], classes)
