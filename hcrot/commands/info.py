@@ -5,6 +5,7 @@
 
 import argparse
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,30 @@ def run(options: Namespace) -> int:
 
 def facts_of(checkpoint: Path) -> dict[str, Any]:
     """What is known of a checkpoint, by name, in the order in which it is worth telling."""
-    import hcrot
     from hcrot.commands.sample import place_of
     from hcrot.files.checkpoint import STATE_NAME
-    from hcrot.files.finding import PIPELINE_NAME
+    from hcrot.files.finding import PIPELINE_NAME, find_file
     from hcrot.files.json_and_arrays import read_json
+    from hcrot.files.pretrained import CONFIG_NAME, read_weights
     from hcrot.files.runs import SMALL
     from hcrot.kernels.plain import why_slow
     from hcrot.models.unet_2d import UNet2dModel
     from hcrot.pipelines.cascade import enlarges
-    from hcrot.schedulers.base import NoiseScheduler
 
     place = place_of(checkpoint)
-    scheduler: NoiseScheduler | None = None
-    try:
-        model, scheduler = hcrot.pipelines.load(place)
-    except FileNotFoundError:  # a network alone
-        model = hcrot.load_model(place)
+    model, scheduler = network_and_scheduler(place)
+    if model is None:  # what its files say
+        file = find_file("info", place, CONFIG_NAME, None, usual="unet")
+        config, arrays = read_json(file), list(read_weights(file.parent, None)[1].values())
+        kind = str(config.get("_class_name"))
+    else:
+        config, arrays = getattr(model, "config", {}), [parameter.data for parameter in model.parameters()]
+        kind = type(model).__name__
     names_file = place.parent / "classes.json"
     names = read_json(names_file)["classes"] if names_file.is_file() and scheduler else []
-    config, count = getattr(model, "config", {}), sum(parameter.data.size for parameter in model.parameters())
     facts: dict[str, Any] = {
         "folder": str(place),
-        "network": f"{type(model).__name__}, {count:,} numbers, {sum(p.data.nbytes for p in model.parameters()) / 1e6:.1f} MB in memory",
+        "network": f"{kind}, {sum(a.size for a in arrays):,} numbers, {sum(a.nbytes for a in arrays) / 1e6:.1f} MB in memory",
     }
     if {"out_channels", "sample_size"} <= config.keys():
         facts["pictures"] = f"{config['out_channels']} channels of {config['sample_size']} pixels"
@@ -80,17 +82,34 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     is_pipeline = (place / PIPELINE_NAME).is_file()
     paths = sorted(path for path in (*place.iterdir(), *(place.glob("*/*") if is_pipeline else ())) if path.is_file())
     facts["files"] = [f"{path.relative_to(place).as_posix()} ({path.stat().st_size:,} bytes)" for path in paths]
-    facts["opened by"] = opened_by(place, type(model), read_json(place / PIPELINE_NAME) if is_pipeline else None)
+    facts["opened by"] = opened_by(place, model, read_json(place / PIPELINE_NAME) if is_pipeline else None)
     if why_slow():
         facts["speed here"] = why_slow()
     return facts
 
 
-def opened_by(place: Path, kind: type, index: dict[str, Any] | None) -> list[str]:
-    """What one types, in hcrot and in diffusers, for a network of this class; ``index`` is what a pipeline's folder says of itself."""
+def network_and_scheduler(place: Path) -> tuple[Any, Any]:
+    """None for a scheduler that is not there, or for what is of a class that hcrot cannot make.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no network, or it is damaged.
+    """
+    import hcrot
+
+    with suppress(FileNotFoundError, NotImplementedError):
+        return hcrot.pipelines.load(place)
+    with suppress(NotImplementedError):
+        return hcrot.load_model(place), None
+    return None, None
+
+
+def opened_by(place: Path, model: Any, index: dict[str, Any] | None) -> list[str]:
+    """What one types, in hcrot and in diffusers, for this network; ``index`` is what a pipeline's folder says of itself."""
     folder = repr(str(place))
+    if model is None:
+        return [f"hcrot.load_model({folder}, network), with a network of the same parameters"]
     lines = [f"hcrot.load_model({folder})"]
-    network = getattr(kind, "class_name", kind.__name__)
+    network = getattr(model, "class_name", type(model).__name__)
     if index is not None:
         lines.append(f"hcrot.pipelines.load({folder})")
     if network in OF_DIFFUSERS:

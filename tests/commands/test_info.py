@@ -26,6 +26,17 @@ def test_a_classifier_has_what_any_network_has(tmp_path, capsys):
     assert call("info", tmp_path / "judge") == 0
 
 
+class OfMyOwn(hcrot.Sequential):
+    """A class that a checkpoint cannot make again."""
+
+
+def test_of_a_network_of_a_class_of_ones_own_the_files_tell(tmp_path, capsys):
+    hcrot.save_checkpoint(tmp_path / "own", OfMyOwn(hcrot.Linear(3, 2)), hcrot.DDPMScheduler())
+    found = facts(tmp_path / "own", capsys)
+    assert found["network"].startswith("OfMyOwn, 8 numbers, ")
+    assert found["opened by"] == [f"hcrot.load_model({str(tmp_path / 'own')!r}, network), with a network of the same parameters"]
+
+
 @pytest.mark.parametrize("kind", ["UNet2DModel", "UNet2DConditionModel"])
 def test_a_pipeline_is_opened_as_a_pipeline_and_its_network_from_its_subfolder(kind, tmp_path, capsys):
     model = tiny_model() if kind == "UNet2DModel" else hcrot.UNet2DConditionModel(**CONDITION, generator=0)
