@@ -321,14 +321,14 @@ def learned(
     with ema.swapped_in():
         averaged = error_by_time(model, scheduler, pictures, kinds, **how)
         draw(model, scheduler, classes[:8], options, folder / "samples.png")
-    lines = report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])), held)
+    lines = report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])), held, part)
     if part != "small":
         lines.append(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
     print(*lines, sep="\n" if part == "whole" else " ")  # a run of two networks is to be read in as few lines
     return raw, averaged
 
 
-def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float, held: bool) -> list[str]:
+def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float, held: bool, part: str) -> list[str]:
     """What the errors say: how large they are, and, where it can be known, whether that is enough."""
     where = "pictures held back" if held else "the pictures, too few to hold any back"
     quarters = ", ".join(f"{value:.4f}" for value in averaged.quarters)
@@ -339,4 +339,6 @@ def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float, held: bo
                      "Pictures will be noisy or flat. Train longer: --resume --minutes, or a smaller --resolution.")  # fmt: skip
     elif averaged.undertrained is False:
         lines.append(f"Trained: at the noisiest time the error is {averaged.last:.2g}, of {averaged.enough:g} at most.")
+    elif part != "large":
+        lines.append("Whether it is trained cannot be said: the pictures are all the same, or at the noisiest time they still show.")
     return lines
