@@ -86,7 +86,7 @@ def options(*words):
 
 
 @pytest.mark.parametrize(("data", "made", "message"), [
-    ("digits", {}, "pictures of digits have 1 channels, and the network draws 3"),
+    ("digits", {"channels": 2}, "pictures of digits have 3 channels, and the network draws 2"),
     ("digits", {"channels": 1}, "the classes of digits are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and those of the network blue, red"),
     ("few", {"classes": ()}, "has 3 pictures, expected at least 16"),
 ])  # fmt: skip
