@@ -139,7 +139,7 @@ def train(
             print(f"Stopped and saved after step {step:,} of {steps:,}. To go on: the same command with --resume", flush=True)
         sys.exit(stop.exit_code)
 
-    learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder, part)
+    learned(model, scheduler, ema, images, labels, judged, classes, options, folder, part)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -92,19 +92,28 @@ def load(checkpoint: Path) -> "tuple[UNet2dModel, NoiseScheduler, list[str]]":
     """Network, scheduler and the names of the classes, [] if they have none."""
     import hcrot
     from hcrot.files.json_and_arrays import read_json
-    from hcrot.files.runs import SMALL
     from hcrot.pipelines.folder import classes_of
 
     place = place_of(checkpoint)
-    if place == checkpoint and (checkpoint / SMALL / "checkpoint").is_dir():
-        where = f"hcrot sample {checkpoint / SMALL} draws the small pictures"
-        raise FileNotFoundError(f"{checkpoint}: the network that enlarges has no checkpoint yet; {where}")
+    refuse_other_networks(place)
     names_file = place.parent / "classes.json"
     if names_file.is_file() and "classes" not in read_json(names_file):
         raise ValueError(f"{names_file} is damaged: it has no classes")
     model, scheduler = hcrot.pipelines.load(place)
     names = read_json(names_file)["classes"] if names_file.is_file() else classes_of(place)[0]
     return model.eval(), scheduler, names
+
+
+def refuse_other_networks(place: Path) -> None:
+    """Raise a ValueError if the network in this folder is none that is told the noisy picture, the time and a class, and no more."""
+    from hcrot.files.json_and_arrays import read_json
+
+    pipeline = (place / "model_index.json").is_file() and (place / "unet").is_dir()
+    file = (place / "unet" if pipeline else place) / "config.json"
+    kind = read_json(file).get("_class_name", "UNet2DModel") if file.is_file() else "UNet2DModel"
+    if kind != "UNet2DModel":
+        text = ": it is told a text, too, as prompt_embeds of hcrot.pipelines.sample" if kind == "UNet2DConditionModel" else ""
+        raise ValueError(f"{place} holds a {kind}, expected a UNet2DModel, which draws by time and class{text}")
 
 
 def load_small(checkpoint: Path, model: "UNet2dModel", sampler: str) -> "tuple[UNet2dModel, NoiseScheduler] | None":
@@ -128,9 +137,23 @@ def load_small(checkpoint: Path, model: "UNet2dModel", sampler: str) -> "tuple[U
 
 
 def place_of(checkpoint: Path) -> Path:
-    """The checkpoint itself, where the folder of a run was named."""
-    inner = checkpoint / "checkpoint"
-    return inner if inner.is_dir() else checkpoint
+    """The checkpoint itself, where the folder of a run was named.
+
+    Raises:
+        FileNotFoundError: the run has none yet.
+    """
+    from hcrot.files.json_and_arrays import read_json
+    from hcrot.files.runs import SMALL
+
+    inner, config = checkpoint / "checkpoint", checkpoint / "config.json"
+    if inner.is_dir():
+        return inner
+    if (checkpoint / SMALL / "checkpoint").is_dir():
+        where = f"hcrot sample {checkpoint / SMALL} draws the small pictures"
+        raise FileNotFoundError(f"{checkpoint}: the network that enlarges has no checkpoint yet; {where}")
+    if config.is_file() and "checkpointing_steps" in read_json(config):
+        raise FileNotFoundError(f"{checkpoint}: this run has no checkpoint yet; there is one every --checkpointing-steps steps")
+    return checkpoint
 
 
 def chosen_classes(asked: list[str] | None, names: list[str], count: int | None, checkpoint: Path) -> list[int] | None:

@@ -8,7 +8,6 @@ was killed goes on with those that are not.
 
 import hashlib
 import json
-import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 import hcrot
-from hcrot.files.json_and_arrays import replacing
+from hcrot.files.json_and_arrays import open_npz, replacing
 from hcrot.tools.arguments import print_json
 from hcrot.tools.plotting import as_bytes
 from hcrot.training.distributed import Ranks, job
@@ -89,13 +88,13 @@ def holds(folder: Path, start: int, options: Namespace, about: str) -> bool:
     if not path.exists():
         return False
     try:
-        with np.load(path) as arrays:
+        with open_npz(path, "images") as arrays:
             found = str(arrays["about"]) if "about" in arrays else "{}"
             with arrays.zip.open("images.npy") as file:  # its header is enough
                 np.lib.format.read_magic(file)
                 shape, _, _ = np.lib.format.read_array_header_1_0(file)
-    except (ValueError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no shard of pictures ({error}): take it away, or choose another folder (--output)") from error
+    except ValueError as error:
+        raise ValueError(f"{error}: no shard of pictures, take it away, or choose another folder (--output)") from error
     if found != about:
         before, now = json.loads(found), json.loads(about)
         differing = [name for name in now if before.get(name) != now[name]]

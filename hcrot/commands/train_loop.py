@@ -34,13 +34,17 @@ from hcrot.training.progress import (
     means_by_quarter,
     seconds_of_a_batch,
     target_of,
+    training_pictures,
 )  # fmt: skip
 
-__all__ = ["ASKED_TO_STOP", "TRAINING", "draw", "held_back", "learned", "lr_schedule", "network", "save", "stand_ins", "train", "try_out"]
+__all__ = [
+    "ASKED_TO_STOP", "TRAINING", "as_shown", "draw", "held_back", "learned", "lr_schedule", "network", "save", "stand_ins", "train", "try_out",
+]  # fmt: skip
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
 SAMPLES = 8  # of each class
 TRAINING = 0.75  # share of the time that forward and backward take; the rest is for the optimizer, noise and pictures
+KNOWN = (1024, 20_000)  # so many pictures, some of them again and again where there are few, tell what there was to learn
 ASKED_TO_STOP = 143  # the exit code: that of SIGTERM
 LOOPING = 0.95  # share that all of it takes before the last pictures
 
@@ -120,11 +124,7 @@ def train(
         while step < steps and not ranks.agree(stop):
             start, losses, errors = time.perf_counter(), [], []
             for rows in parts.of([next(stream)[0] for _ in range(count)], rng):
-                clean, kinds = prepare_images(images[rows]), labels[rows]
-                if options.random_flip:
-                    clean = random_flip(clean, rng)
-                if options.random_shift:
-                    clean = random_shift(clean, options.random_shift, rng)
+                clean, kinds = as_shown(images[rows], options, rng), labels[rows]
                 clean, condition = parted(clean, options.small, rng) if options.small else (clean, None)
                 noise = rng.standard_normal(clean.shape, dtype=np.float32)
                 timesteps = rng.integers(len(scheduler), size=len(clean))
@@ -179,7 +179,7 @@ def train(
     if not ranks.first:
         return {}
 
-    raw, averaged = learned(model, scheduler, ema, images[judged], labels[judged], classes, options, folder, part)
+    raw, averaged = learned(model, scheduler, ema, images, labels, judged, classes, options, folder, part)
     return {
         "steps": steps,
         "seconds": seconds,
@@ -231,6 +231,14 @@ def try_out(options: Namespace, images: np.ndarray, classes: list[str]) -> None:
 def stand_ins(options: Namespace, images: np.ndarray) -> np.ndarray:
     """What has the shape of a network's input: a second network sees two pictures at once."""
     return np.repeat(prepare_images(images), 2 if options.small else 1, axis=1)
+
+
+def as_shown(images: np.ndarray, options: Namespace, rng: np.random.Generator) -> np.ndarray:
+    """Pictures uint8 as training shows them, prepared, and mirrored and moved at random if the options say so."""
+    clean = prepare_images(images)
+    if options.random_flip:
+        clean = random_flip(clean, rng)
+    return random_shift(clean, options.random_shift, rng) if options.random_shift else clean
 
 
 def held_back(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -291,38 +299,49 @@ def learned(
     ema: hcrot.EMA,
     images: np.ndarray,
     labels: np.ndarray,
+    judged: np.ndarray,
     classes: list[str],
     options: Namespace,
     folder: Path,
     part: str = "whole",
 ) -> tuple[ErrorByTime, ErrorByTime]:
-    """Say and draw what a run has learned, judged by pictures uint8 (N, C, H, W) that were held back: errors of the weights and of their
-    averages."""
+    """Say and draw what a run has learned from pictures uint8 (N, C, H, W), judged by those whose numbers are ``judged``: errors of the
+    weights and of their averages."""
     history = read_metrics(folder)
     plot_loss([n["step"] for n in history], [n["loss"] for n in history], folder / "loss.png", title="Mean squared error of the prediction")
-    pictures, kinds = prepare_images(images), labels if classes else None
+    pictures, kinds = prepare_images(images[judged]), labels[judged] if classes else None
     pictures, condition = parted(pictures, options.small, options.seed) if options.small else (pictures, None)
-    raw = error_by_time(model, scheduler, pictures, kinds, generator=options.seed, condition=condition)
+    held = len(judged) < len(images)
+    how: dict[str, Any] = {"generator": options.seed, "condition": condition}
+    if part != "large":  # at the noisiest time it sees a small picture, so it does not begin from nothing
+        rng = np.random.default_rng([options.seed, 4])
+        rest = np.setdiff1d(np.arange(len(images)), judged) if held else judged
+        order = np.resize(rng.permutation(rest), np.clip(len(rest), *KNOWN))
+        parts = np.array_split(order, len(order) // 64)
+        shown = ((as_shown(images[rows], options, rng), labels[rows] if classes else None) for rows in parts)
+        how["trained"] = training_pictures(shown, len(classes))
+    raw = error_by_time(model, scheduler, pictures, kinds, **how)
     with ema.swapped_in():
-        averaged = error_by_time(model, scheduler, pictures, kinds, generator=options.seed, condition=condition)
-        report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])), part)
+        averaged = error_by_time(model, scheduler, pictures, kinds, **how)
         draw(model, scheduler, classes[:8], options, folder / "samples.png")
+    lines = report(raw, averaged, float(np.mean([numbers["loss"] for numbers in history[-100:]])), held, part)
     if part != "small":
-        print(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+        lines.append(f"Look at {folder / 'samples.png'}; to draw more: hcrot sample {folder}")
+    print(*lines, sep="\n" if part == "whole" else " ")  # a run of two networks is to be read in as few lines
     return raw, averaged
 
 
-def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float, part: str) -> None:
-    """What the error says: in three lines, or in one for each of two networks."""
+def report(raw: ErrorByTime, averaged: ErrorByTime, last_losses: float, held: bool, part: str) -> list[str]:
+    """What the errors say: how large they are, and, where it can be known, whether that is enough."""
+    where = "pictures held back" if held else "the pictures, too few to hold any back"
     quarters = ", ".join(f"{value:.4f}" for value in averaged.quarters)
-    if part != "small":
-        print(f"Error on pictures held back, by quarter of the time, little noise to much: {quarters}")
-    if part == "large":
-        return  # at the noisiest time it sees a small picture, so it does not begin from nothing
-    if part == "whole":
-        print(f"Mean {averaged.mean:.4f} with averaged weights, {raw.mean:.4f} with the last ones; on training pictures {last_losses:.4f}")
+    lines = [f"Error on {where}, by quarter of the time, little noise to much: {quarters}; mean {averaged.mean:.4f} with averaged weights, "
+             f"{raw.mean:.4f} with the last ones, in training {last_losses:.4f}."]  # fmt: skip
     if averaged.undertrained:
-        print(f"Undertrained: at the noisiest time the error is {averaged.last:.2g}, finished runs are below {averaged.enough:g}. Pictures "
-              "will be noisy or flat. Train longer: --resume --minutes, or a smaller --resolution.")  # fmt: skip
-    else:
-        print(f"Trained: at the noisiest time the error is {averaged.last:.2g}, of {averaged.enough:g} at most.")
+        lines.append(f"Undertrained: at the noisiest time the error is {averaged.last:.2g}, finished runs are below {averaged.enough:g}. "
+                     "Pictures will be noisy or flat. Train longer: --resume --minutes, or a smaller --resolution.")  # fmt: skip
+    elif averaged.undertrained is False:
+        lines.append(f"Trained: at the noisiest time the error is {averaged.last:.2g}, of {averaged.enough:g} at most.")
+    elif part != "large":
+        lines.append("Whether it is trained cannot be said: the pictures are all the same, or at the noisiest time they still show.")
+    return lines

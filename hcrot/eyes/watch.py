@@ -46,7 +46,8 @@ class Numbers:
     Attributes:
         shape: of the array. size: how many entries. not_finite: how many are NaN or infinite. zeros: how many are 0.
         norm: the root of the sum of squares. rms: the root of their mean. mean, std, min, max: as NumPy's.
-        counts, edges: a histogram of some bins from min to max, as ``np.histogram`` returns it.
+        counts, edges: a histogram of some bins from min to max, as ``np.histogram`` returns it. Of numbers that are so near each other that
+            there are not as many between them, it reaches a little further.
     """
 
     shape: tuple[int, ...]
@@ -68,11 +69,24 @@ class Numbers:
         if finite.size == 0:
             nan, counts, edges = float("nan"), np.zeros(bins, np.intp), np.linspace(0, 1, bins + 1)
             return cls(array.shape, array.size, array.size, 0, nan, nan, nan, nan, nan, nan, counts, edges)
-        norm, zeros = float(np.linalg.norm(finite)), finite.size - np.count_nonzero(finite)
-        mean, std, least, most = map(float, (finite.mean(), finite.std(), finite.min(), finite.max()))
-        counts, edges = np.histogram(finite, bins)
+        with np.errstate(all="ignore"):  # a look must not fail where the program that is looked at has NumPy raise errors
+            norm, zeros = float(np.linalg.norm(finite)), finite.size - np.count_nonzero(finite)
+            mean, std, least, most = map(float, (finite.mean(), finite.std(), finite.min(), finite.max()))
+            counts, edges = _histogram(finite, bins, least, most)
         not_finite, rms = array.size - finite.size, norm / finite.size**0.5
         return cls(array.shape, array.size, not_finite, zeros, norm, rms, mean, std, least, most, counts, edges)
+
+
+def _histogram(values: np.ndarray, bins: int, least: float, most: float) -> tuple[np.ndarray, np.ndarray]:
+    """As ``np.histogram``, which refuses a range that holds fewer numbers than it has bins, or that is no number itself."""
+    if not np.isfinite(most - least):
+        counts, edges = _histogram(values / 4, bins, least / 4, most / 4)
+        return counts, 4 * edges
+    margin = 2 * bins * max(np.spacing(max(-least, most)), np.finfo(np.float64).tiny)
+    if most - least < margin:
+        margin = max(margin, 0.5 if least == most else 0)  # NumPy's, around a single number
+        least, most = least - margin, most + margin
+    return np.histogram(values, bins, (least, most))
 
 
 @dataclass

@@ -23,6 +23,8 @@ import secrets
 import shutil
 import stat
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
@@ -36,8 +38,8 @@ import safetensors.numpy
 from hcrot.files.lock import abandoned, in_use, in_work
 
 __all__ = [
-    "DIFFUSERS_VERSION", "DTYPES", "NEVER_OPENED", "PICKLES", "TRIES", "Result", "find_folder", "parse_json", "plain", "read_arrays",
-    "read_arrays_and_metadata", "read_folder", "read_json", "replacing", "replacing_folder", "write_arrays", "write_json",
+    "DIFFUSERS_VERSION", "DTYPES", "NEVER_OPENED", "PICKLES", "TRIES", "Result", "find_folder", "open_npz", "parse_json", "plain",
+    "read_arrays", "read_arrays_and_metadata", "read_folder", "read_json", "replacing", "replacing_folder", "write_arrays", "write_json",
 ]  # fmt: skip
 
 DIFFUSERS_VERSION = "0.42.1"  # the release whose file format and behaviour is followed; diffusers writes its own there
@@ -131,6 +133,32 @@ def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
         raise ValueError(f"{name} has numbers of type {dtype}, expected one of {', '.join(DTYPES)}")
     array = np.frombuffer(data, DTYPES[dtype]).reshape(shape)
     return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "BF16" else array
+
+
+@contextmanager
+def open_npz(path: str | os.PathLike, needed: str) -> Iterator[Any]:
+    """NumPy's file of arrays by name, whose arrays are read when they are asked for, within the ``with`` block.
+
+    Args:
+        path: the file.
+        needed: the name of an array that must be there.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it, or an array that the block asks for, is damaged, a pickle or a single array; or the array is not there.
+    """
+    try:
+        with open(path, "rb") as file:
+            arrays = np.load(file, allow_pickle=False) if zipfile.is_zipfile(path) else None
+            names = list(arrays) if isinstance(arrays, np.lib.npyio.NpzFile) else None
+            if names and needed in names:
+                yield arrays
+                return
+    except (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged, or holds something else than numbers") from error
+    if names is None:
+        raise ValueError(f"{path} is damaged, or no file of arrays by name (.npz)")
+    raise ValueError(f"{path} has no array {needed}, but {', '.join(names) or 'none at all'}")
 
 
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:

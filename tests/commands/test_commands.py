@@ -98,7 +98,8 @@ def test_training_says_what_it_sees_and_leaves_what_it_promises(run):
     folder, printed = run
     lines = printed.splitlines()
     assert "24 colour pictures of 8x8 in 2 classes: blue 12, red 12" in lines[0]
-    assert len(lines) == 6 and "by quarter of the time" in lines[2] and lines[4].startswith("Undertrained: ")
+    assert len(lines) == 5 and "held back, by quarter of the time" in lines[2] and " with averaged weights, " in lines[2]
+    assert lines[3].startswith("Undertrained: ") and lines[4].startswith("Look at ")
     names = {path.name for path in folder.iterdir()}
     written = {"classes.json", "config.json", "loss.png", "metrics.jsonl", "samples.png", "samples-3.png"}
     assert written | {"checkpoint", "checkpoint-4", "checkpoint-6"} <= names and "checkpoint-2" not in names

@@ -1,6 +1,9 @@
 """hcrot train with two networks, one that draws small pictures and one that enlarges them, as a user has it."""
 
+import contextlib
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 import hcrot
 from hcrot.commands import train_loop
 from hcrot.files.wishes import ask_to_stop
-from hcrot.training.progress import StepsInTime
+from hcrot.training.progress import ErrorByTime, StepsInTime
 from support.commands import call, draw_squares
 
 TINY = ["--channels", "8", "8", "--layers-per-block", "1", "--train-batch-size", "8", "--inference-steps", "2"]
@@ -29,10 +32,27 @@ def words(pictures, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(words, tmp_path_factory):
+def printed():
+    """What the run says."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def run(words, tmp_path_factory, printed):
     folder = tmp_path_factory.mktemp("runs") / "squares"
-    assert call(*words, "--num-epochs", 1, "--output", folder) == 0
+    with contextlib.redirect_stdout(printed):
+        assert call(*words, "--num-epochs", 1, "--output", folder) == 0
     return folder
+
+
+def test_five_lines_tell_of_both(run, printed):
+    found, small, told, large, told_of_large = printed.getvalue().splitlines()
+    assert "24 colour pictures of 16x16" in found and f"Into {run}/small/" in small and large.endswith(f"Into {run}/")
+    for line in (told, told_of_large):
+        errors, means = re.match(r"Error on .* held back, by quarter .*: (.*); mean (.* averaged .* the last .*?)\. ", line).groups()
+        assert len(errors.split(", ")) == 4 and len(re.findall(r"\d\.\d{4}", means)) == 3
+    assert told.count(" Undertrained: ") == 1 and told_of_large.endswith(f" Look at {run}/samples.png; to draw more: hcrot sample {run}")
+    assert "rained: " not in told_of_large
 
 
 def test_both_learn_one_after_the_other(run, capsys):
@@ -50,6 +70,17 @@ def test_both_learn_one_after_the_other(run, capsys):
     assert call("info", run) == 0
     shown = capsys.readouterr().out
     assert "3 channels of 16 pixels" in shown and "enlarges" in shown
+
+
+@pytest.mark.parametrize(("last", "part", "said"), [
+    (0.01, "whole", "Trained: at the noisiest time the error is 0.01, of 0.05"), (0.06, "small", "Undertrained: at the noisiest time"),
+    (None, "whole", "Whether it is trained cannot be said"), (None, "large", None),
+])  # fmt: skip
+def test_the_verdict_is_said_where_there_is_one(last, part, said):
+    found = ErrorByTime((0.1, 0.2, 0.3, 0.4), last, 0.05)
+    errors, *verdict = train_loop.report(found, found, 0.5, True, part)
+    assert "0.1000, 0.2000, 0.3000, 0.4000; mean 0.2500 " in errors and len(verdict) == (said is not None)
+    assert said is None or verdict[0].startswith(said)
 
 
 def test_what_was_learned_is_drawn_and_judged(run, pictures, tmp_path, capsys):

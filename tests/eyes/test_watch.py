@@ -9,6 +9,7 @@ import pytest
 
 import hcrot
 from hcrot import plan
+from hcrot.eyes.watch import Numbers
 from hcrot.models.abarankab import AttentionBlock
 from hcrot.models.lucidrains_parts import Attention
 from support.module_cases import small_unet
@@ -102,6 +103,20 @@ def test_the_first_that_is_not_finite_is_named_with_where_it_came_from():
         seen._tree[0].module.backward(np.ones_like(seen._tree[0].module(np.array([0.0, 1.0]))))
     text = "0 (Root): 1 of 2 numbers of its input's gradient are not finite; what it was given was finite"
     assert str(seen.first_not_finite) == text
+
+
+@pytest.mark.parametrize("values", [
+    [1.0, np.nextafter(1, 2)], [1e17] * 2, [-1e17, np.nextafter(-1e17, 0)], [-1.7e308, 1.7e308], [1.7e308] * 2, [0.0, 5e-324], [-3.0, 0.0],
+])  # fmt: skip
+def test_numbers_of_any_size_can_be_counted(values):
+    """NumPy has no histogram of numbers that differ by their last bit, or whose distance is too large a number."""
+    array = np.array(values)
+    with np.errstate(all="raise"), hcrot.watch(hcrot.ReLU().eval()) as seen:
+        seen._tree[0].module(array)
+        numbers = Numbers.of(array, 32)
+    assert numbers.counts.sum() == 2 and len(numbers.counts) == 32 and (np.diff(numbers.edges) > 0).all()
+    assert numbers.edges[0] <= array.min() and array.max() <= numbers.edges[-1] and np.isfinite(numbers.edges).all()
+    assert np.ptp(numbers.edges / 4) <= max(np.ptp(array / 4), abs(array / 4).max() * 1e-13, 0.25)
 
 
 def test_an_error_in_the_callback_ends_the_pass_and_leaves_nothing_behind():
