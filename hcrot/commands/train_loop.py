@@ -38,7 +38,8 @@ from hcrot.training.progress import (
 )  # fmt: skip
 
 __all__ = [
-    "ASKED_TO_STOP", "TRAINING", "as_shown", "draw", "held_back", "learned", "lr_schedule", "network", "save", "stand_ins", "train", "try_out",
+    "ASKED_TO_STOP", "TRAINING", "as_shown", "draw", "held_back", "learned", "lr_schedule", "network", "save", "stand_ins", "train",
+    "try_out",
 ]  # fmt: skip
 
 HELD_BACK = 20  # one picture in so many is not trained on, so that the run can tell learning from learning by heart
