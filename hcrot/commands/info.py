@@ -83,7 +83,7 @@ def facts_of(checkpoint: Path) -> dict[str, Any]:
     paths = sorted(path for path in (*place.iterdir(), *(place.glob("*/*") if is_pipeline else ())) if path.is_file())
     facts["files"] = [f"{path.relative_to(place).as_posix()} ({path.stat().st_size:,} bytes)" for path in paths]
     facts["opened by"] = opened_by(place, model, read_json(place / PIPELINE_NAME) if is_pipeline else None)
-    if scheduler and not is_pipeline:
+    if scheduler and isinstance(model, UNet2dModel) and not is_pipeline:
         facts["opened by"].append(f"diffusers: what hcrot export {checkpoint} FOLDER writes")
     if why_slow():
         facts["speed here"] = why_slow()

@@ -43,15 +43,19 @@ def test_a_pipeline_is_opened_as_a_pipeline_and_its_network_from_its_subfolder(k
     hcrot.pipelines.save(tmp_path / "whole", model, hcrot.DDPMScheduler())
     hcrot.save_checkpoint(tmp_path / "checkpoint", model, hcrot.DDPMScheduler())
     place, alone = str(tmp_path / "whole"), str(tmp_path / "checkpoint")
-    found = facts(place, capsys)
+    found, of_classes = facts(place, capsys), kind == "UNet2DModel"
+    opened = f"DDPMPipeline.from_pretrained({place!r})"
+    if of_classes:
+        opened = f"DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True)"
     assert found["opened by"][1:] == [
-        f"hcrot.pipelines.load({place!r})", f"diffusers: DDPMPipeline.from_pretrained({place!r})",
-        f"diffusers: {kind}.from_pretrained({place!r}, subfolder='unet')",
+        f"hcrot.pipelines.load({place!r})", f"diffusers: {opened}", f"diffusers: {kind}.from_pretrained({place!r}, subfolder='unet')",
     ]  # fmt: skip
     names = {entry.partition(" ")[0] for entry in found["files"]}
-    assert names == {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"}
+    assert names == {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json",
+                     *(["pipeline.py"] if of_classes else [])}  # fmt: skip
     assert found["scheduler"] == "DDPMScheduler"
-    assert facts(alone, capsys)["opened by"] == [f"hcrot.load_model({alone!r})", f"diffusers: {kind}.from_pretrained({alone!r})"]
+    exported = [f"diffusers: what hcrot export {alone} FOLDER writes"] if of_classes else []
+    assert facts(alone, capsys)["opened by"] == [f"hcrot.load_model({alone!r})", f"diffusers: {kind}.from_pretrained({alone!r})", *exported]
     if kind == "UNet2DConditionModel":
         for folder in (place, alone):
             assert call("sample", folder, "--output", tmp_path / "drawn.png") == 2

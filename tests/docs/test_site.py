@@ -166,7 +166,8 @@ def test_nothing_is_taken_from_elsewhere():
 
 @needs_site
 def test_code_that_ran_shows_no_error():
-    texts = {page: (SITE / page / "index.html").read_text(encoding="utf-8") for page in PAGES}
+    ran = [page for page in PAGES if "reference/" not in page]  # docstrings show errors that are meant
+    texts = {page: (SITE / page / "index.html").read_text(encoding="utf-8") for page in ran}
     assert not [page for page, text in texts.items() if "Traceback (most recent call last)" in text]
 
 
