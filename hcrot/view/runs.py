@@ -119,9 +119,10 @@ class Runs:
         path = self.folder / name / LOG
         if not path.is_file():
             return ""
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - 8000))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+        with open(path, "rb") as file:  # a bar of progress makes the file long; what was said before it is at the beginning
+            said = file.read(4000)
+            file.seek(max(len(said), path.stat().st_size - 8000))
+            lines = [line for part in (said, file.read()) for line in part.decode("utf-8", "replace").splitlines()]
         return "\n".join([line for line in lines if line.strip() and not re.search(r"\d%\||step/s", line)][-6:])
 
     def start(self, request: Request) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def test_a_run_is_started_as_a_command(tmp_path, monkeypatch):
         runs.resume(Request({"name": "a", "minutes": 1, "lr": 1e-3}))
     (tmp_path / "a" / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0}) + "\n")
     (tmp_path / "a" / "samples-5.png").write_bytes(b"")
-    (tmp_path / "a" / "train.log").write_text("one\n  3%|#   | 1/30\r 98%|### | 29/30\n\ntwo\n")
+    (tmp_path / "a" / "train.log").write_text("one\n" + "  3%|#   | 1/30\r 98%|### | 29/30" * 500 + "\n\ntwo\n")
     answer = runs.follow(Request({"name": "a", "lines": 0}))
     assert answer["state"] == "running" and answer["pictures"] == ["samples-5.png"] and answer["curves"]["loss"] == [1.0]
     assert answer["log"] == "one\ntwo"
