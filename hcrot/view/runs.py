@@ -6,6 +6,7 @@ cost a run more than the reading of the lines that it adds, and the drawing of s
 
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -120,9 +121,11 @@ class Runs:
         if not path.is_file():
             return ""
         with open(path, "rb") as file:  # a bar of progress makes the file long; what was said before it is at the beginning
-            said = file.read(4000)
-            file.seek(max(len(said), path.stat().st_size - 8000))
-            lines = [line for part in (said, file.read()) for line in part.decode("utf-8", "replace").splitlines()]
+            lines = file.read(8000).decode("utf-8", "replace").splitlines()
+            rest = path.stat().st_size - file.tell()
+            if rest > 0:
+                file.seek(max(-8000, -rest), os.SEEK_END)
+                lines = lines[:-1] + file.read().decode("utf-8", "replace").splitlines()[1:]  # without those that are cut
         return "\n".join([line for line in lines if line.strip() and not re.search(r"\d%\||step/s", line)][-6:])
 
     def start(self, request: Request) -> dict[str, Any]:
