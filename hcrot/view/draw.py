@@ -45,7 +45,8 @@ def draw(networks: Networks, request: Request, report: Report) -> None:
 
 def frames_of(loaded: Loaded, labels: np.ndarray | None, column: Request, request: Request) -> Iterator[dict[str, Any]]:
     """What one column shows, frame by frame. A column that cannot be drawn is refused by this call."""
-    sampler, options = loaded.sampler(column), loaded.how(column, labels, loaded.sampler(column))
+    sampler = loaded.sampler(column)
+    options = loaded.how(column, labels, sampler)
     count, seed = request.whole("count", 1, 12) if labels is None else len(labels), column.whole("seed", 0, 2**31)
     noise = GeneratorPerImage([np.random.default_rng([seed, index]) for index in range(count)])  # each picture its own
     loop, predictions = hcrot.pipelines.steps(loaded.model, sampler, generator=noise, **options), Predictions(loaded.scheduler, sampler)
